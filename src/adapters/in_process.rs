@@ -1,0 +1,1 @@
+//! Leases and presence within one process.

@@ -1,0 +1,1 @@
+//! Devices, state and journal in PostgreSQL.

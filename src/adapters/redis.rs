@@ -1,0 +1,1 @@
+//! Leases and presence in Redis, Valkey or Dragonfly.

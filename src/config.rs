@@ -1,0 +1,1 @@
+//! Every setting: type, default, unit, check. The one reader of the environment and of files.

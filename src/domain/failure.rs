@@ -1,0 +1,237 @@
+//! The whole error taxonomy of a backup on one screen: kinds, what each leads to, what lifts it.
+
+use std::fmt;
+
+use super::device::{DeviceId, Revision};
+
+macro_rules! failure_kinds {
+    ($($(#[$doc:meta])* $kind:ident = $name:literal, $disposition:ident;)*) => {
+        /// Why an attempt failed. The names are stored, counted and matched on by operators.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum FailureKind { $($(#[$doc])* $kind,)* }
+
+        impl FailureKind {
+            /// Every kind, in the order of the table.
+            pub const ALL: &'static [Self] = &[$(Self::$kind),*];
+
+            /// The name in the journal, in logs and in metrics.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$kind => $name,)* }
+            }
+
+            /// What happens next to the device.
+            pub const fn disposition(self) -> Disposition {
+                match self { $(Self::$kind => Disposition::$disposition,)* }
+            }
+        }
+    };
+}
+
+failure_kinds! {
+    /// The server itself refused every method offered to it.
+    AuthFailed = "auth_failed", Block;
+    /// The host key is not the pinned one; no credential was sent.
+    HostKeyMismatch = "host_key_mismatch", Block;
+    /// The deadline passed before the first byte of output.
+    Timeout = "timeout", Retry;
+    /// Output began, then ended early: deadline, lost connection, or an export that is not whole.
+    TruncatedOutput = "truncated_output", Retry;
+    /// The TCP connection was refused.
+    ConnectionRefused = "connection_refused", Retry;
+    /// The connection ended before the first byte of output, during login for example.
+    ConnectionLost = "connection_lost", Retry;
+    /// No route to the host or network.
+    Unreachable = "unreachable", Retry;
+    /// The DNS name has no address.
+    NameNotResolved = "name_not_resolved", Retry;
+    /// The row's address or port cannot be dialled.
+    InvalidEndpoint = "invalid_endpoint", Retry;
+    /// Client and server share no algorithm.
+    NoCommonAlgorithm = "no_common_algorithm", Retry;
+    /// What listens there broke the SSH protocol, or is no SSH server.
+    Protocol = "protocol_error", Retry;
+    /// The stored credentials could not be opened or read.
+    CredentialsUnreadable = "credentials_unreadable", Retry;
+    /// The device let us in, but its policy does not allow the export.
+    PermissionDenied = "permission_denied", Retry;
+    /// What the device printed is not an export: an error text, a banner, something else.
+    NotAnExport = "not_an_export", Retry;
+    /// More output than `CONFIG_BACKUP_MAX_EXPORT_BYTES`.
+    ExportTooLarge = "export_too_large", Retry;
+    /// The snapshot was whole, but could not be delivered.
+    PublishFailed = "publish_failed", Retry;
+    /// Our own fault: a task panicked.
+    Internal = "internal", Retry;
+    /// Anything else, with its source chain in the text.
+    Unknown = "unknown", Retry;
+}
+
+/// What a failure leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Disposition {
+    /// Try again by the back-off ladder.
+    Retry,
+    /// Wait for an operator; time alone changes nothing.
+    Block,
+}
+
+impl FailureKind {
+    /// Reads a stored name; one that a newer version wrote is [`FailureKind::Unknown`].
+    pub fn from_name(name: &str) -> Self {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|kind| kind.as_str() == name)
+            .unwrap_or(Self::Unknown)
+    }
+
+    /// Whether this kind blocks the device.
+    pub fn blocks(self) -> bool {
+        self.disposition() == Disposition::Block
+    }
+
+    /// Whether an edit of the device from `old` to `new` may have cured this failure.
+    ///
+    /// Credentials answer a refused login and credentials that could not be opened, the pin
+    /// answers a host key mismatch, address or port answer everything.
+    pub fn answered_by(self, old: &Revision, new: &Revision) -> bool {
+        let endpoint = old.endpoint != new.endpoint;
+        let specific = match self {
+            Self::AuthFailed | Self::CredentialsUnreadable | Self::PermissionDenied => {
+                old.credentials != new.credentials
+            }
+            Self::HostKeyMismatch => old.pin != new.pin,
+            _ => false,
+        };
+        endpoint || specific
+    }
+
+    /// What the operator should do, for kinds that wait for one.
+    pub fn remedy(self, device: DeviceId) -> Option<String> {
+        match self {
+            Self::AuthFailed => Some(format!(
+                "store working credentials for the device (UPDATE devices SET \
+                 encrypted_credentials = … WHERE id = '{device}', or its credential profile), or \
+                 correct user, password and policy on the router and store them again"
+            )),
+            Self::HostKeyMismatch => Some(format!(
+                "find out why the host key changed; if the change is genuine, trust the next key \
+                 seen with: UPDATE devices SET ssh_host_key_fingerprint = NULL WHERE id = '{device}'"
+            )),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A failed attempt: its kind, and a text for the operator with the whole source chain in it.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// The kind.
+    pub kind: FailureKind,
+    /// Operation, subject, cause and what to do next; never a secret, never configuration text.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure with a finished text.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+        }
+    }
+
+    /// A failure whose text is `error` and its chain of sources, joined by `: `.
+    pub fn from_error(kind: FailureKind, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::new(kind, chain(error))
+    }
+}
+
+/// `error` and its sources in one line, joined by `: `.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some libraries repeat their source in their own text.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::digest::Digest;
+
+    fn revision(endpoint: &str, credentials: &str, pin: &str) -> Revision {
+        Revision {
+            endpoint: Digest::of(endpoint),
+            credentials: Digest::of(credentials),
+            pin: Digest::of(pin),
+        }
+    }
+
+    #[test]
+    fn only_refused_logins_and_changed_keys_block() {
+        let blocking: Vec<_> = FailureKind::ALL
+            .iter()
+            .filter(|kind| kind.blocks())
+            .collect();
+        assert_eq!(
+            blocking,
+            [&FailureKind::AuthFailed, &FailureKind::HostKeyMismatch]
+        );
+    }
+
+    #[test]
+    fn every_blocking_kind_tells_the_operator_what_to_do() {
+        let device = DeviceId(uuid::Uuid::from_u128(7));
+        for kind in FailureKind::ALL {
+            let remedy = kind.remedy(device);
+            assert_eq!(remedy.is_some(), kind.blocks(), "{kind}");
+            assert!(remedy.is_none_or(|text| text.contains(&device.to_string())));
+        }
+    }
+
+    #[test]
+    fn names_survive_a_round_trip_and_strangers_are_unknown() {
+        for kind in FailureKind::ALL {
+            assert_eq!(FailureKind::from_name(kind.as_str()), *kind);
+        }
+        assert_eq!(
+            FailureKind::from_name("from_a_newer_version"),
+            FailureKind::Unknown
+        );
+    }
+
+    #[test]
+    fn each_edit_answers_what_it_may_have_cured() {
+        let old = revision("a", "b", "c");
+        for kind in FailureKind::ALL {
+            assert!(!kind.answered_by(&old, &old), "{kind}: nothing was edited");
+            assert!(
+                kind.answered_by(&old, &revision("A", "b", "c")),
+                "{kind}: endpoint"
+            );
+        }
+        let credentials = revision("a", "B", "c");
+        let pin = revision("a", "b", "C");
+        assert!(FailureKind::AuthFailed.answered_by(&old, &credentials));
+        assert!(!FailureKind::AuthFailed.answered_by(&old, &pin));
+        assert!(FailureKind::HostKeyMismatch.answered_by(&old, &pin));
+        assert!(!FailureKind::HostKeyMismatch.answered_by(&old, &credentials));
+        assert!(!FailureKind::Timeout.answered_by(&old, &credentials));
+    }
+}

@@ -1,0 +1,13 @@
+//! Plain values and decisions: no clock, no randomness, no IO; everything here is synchronous.
+
+pub mod attempt;
+pub mod device;
+pub mod digest;
+pub mod failure;
+pub mod host_key;
+pub mod plan;
+pub mod schedule;
+pub mod snapshot;
+
+/// A moment in UTC, as the local clock or the database (converted to the local clock) saw it.
+pub type Timestamp = time::OffsetDateTime;

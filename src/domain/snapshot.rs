@@ -1,0 +1,76 @@
+//! A snapshot: one whole, normalised export with its digest, device and time.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::Timestamp;
+use super::attempt::AttemptId;
+use super::device::{DeviceId, TenantId};
+use super::digest::Digest;
+
+/// Configuration text. It holds every password of a router: `Debug` shows length and digest only,
+/// and there is no `Display`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ConfigText(Arc<str>);
+
+impl ConfigText {
+    /// Wraps `text`.
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, to publish or store it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// SHA-256 of its UTF-8 bytes.
+    pub fn digest(&self) -> Digest {
+        Digest::of(self.0.as_bytes())
+    }
+}
+
+impl fmt::Debug for ConfigText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConfigText({} bytes, {})", self.0.len(), self.digest())
+    }
+}
+
+/// What is remembered of an export's form, to suspect the next one of being cut.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Shape {
+    /// Digest of the logical configuration lines of each menu, in the order of first appearance.
+    pub menus: Vec<(String, Digest)>,
+    /// How many properties with secret values (passwords, keys, …) are in it.
+    pub secrets: u32,
+}
+
+/// A whole, normalised export, ready to be delivered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Snapshot {
+    /// The attempt that took it; its id makes the delivery idempotent.
+    pub attempt: AttemptId,
+    /// The router.
+    pub device: DeviceId,
+    /// Its owner.
+    pub tenant: TenantId,
+    /// The version in the export's own header.
+    pub routeros_version: String,
+    /// When the router had answered.
+    pub collected_at: Timestamp,
+    /// SHA-256 of `text`.
+    pub hash: Digest,
+    /// The normalised export.
+    pub text: ConfigText,
+    /// The version of the normalisation that made it.
+    pub normalization_version: u32,
+    /// Fingerprint of the rule set that made it.
+    pub normalization_rules: String,
+    /// Menus that the router could not export in time.
+    pub incomplete_menus: Vec<String>,
+    /// How often each normalisation rule dropped something.
+    pub ledger: BTreeMap<String, u64>,
+    /// What to remember of its form.
+    pub shape: Shape,
+}

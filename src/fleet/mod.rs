@@ -1,0 +1,2 @@
+//! The moving parts: reconciler, workers, attempts.
+pub mod slots;

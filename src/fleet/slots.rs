@@ -1,0 +1,1 @@
+//! Bounded concurrency with two lanes: requests go ahead of scheduled work without starving it.

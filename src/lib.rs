@@ -1,0 +1,22 @@
+//! Configuration backup for fleets of MikroTik RouterOS routers.
+//!
+//! Decisions are in the middle, IO is at the edge. Arrows point one way:
+//! `main -> cli -> app -> http -> fleet -> ports -> domain`, adapters beside fleet.
+//! `ARCHITECTURE.md` tells the rest.
+
+pub mod adapters;
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod credentials;
+pub mod domain;
+pub mod fleet;
+pub mod http;
+pub mod lifecycle;
+pub mod metrics;
+pub mod ports;
+pub mod routeros;
+pub mod sim;
+pub mod ssh;
+pub mod telemetry;

@@ -1,0 +1,3 @@
+//! The `mikrotik-backup` binary.
+
+fn main() {}

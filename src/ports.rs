@@ -1,0 +1,276 @@
+//! The seams: what the fleet needs from a database, from locks and presence, and from where
+//! snapshots go. Each trait has an adapter for a cluster and one for a single process.
+
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::domain::Timestamp;
+use crate::domain::attempt::{AttemptId, AttemptRecord, Cause, LastAttempt, Status, StepTime};
+use crate::domain::device::{Device, DeviceId, TenantId};
+use crate::domain::host_key::{Fingerprint, Pin};
+use crate::domain::snapshot::{Shape, Snapshot};
+
+type Source = Box<dyn StdError + Send + Sync>;
+
+/// One of the 256 buckets that the inventory is divided into.
+pub type Bucket = u8;
+
+/// One device of the inventory as [`Store::devices`] lists it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listed {
+    /// The bucket that it is counted in.
+    pub bucket: Bucket,
+    /// The device.
+    pub device: Device,
+    /// Its last attempt, if there was one.
+    pub last: Option<LastAttempt>,
+}
+
+/// The wish to begin an attempt, made while its lease is held.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Claim {
+    /// The attempt that is about to begin.
+    pub attempt: AttemptId,
+    /// The device.
+    pub device: DeviceId,
+    /// The last attempt that the caller's schedule knows of. Another one means that a replica
+    /// was faster. `None` in [`Claim::any_last`] mode is ignored.
+    pub known_last: Option<AttemptId>,
+    /// Begin whatever happened since: somebody asked for it.
+    pub any_last: bool,
+    /// Who begins it.
+    pub replica: String,
+}
+
+/// What the store answered to a [`Claim`].
+#[derive(Clone, PartialEq, Debug)]
+pub enum Claimed {
+    /// Go: the device as it is now, what the last good export looked like, and the store's time.
+    Begun(Box<Begun>),
+    /// Another replica made an attempt since; its record.
+    Superseded(Box<LastAttempt>),
+    /// The device has left the inventory.
+    Gone,
+}
+
+/// An attempt that has begun.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Begun {
+    /// The device as it is now.
+    pub device: Device,
+    /// The form of the last good export, if there was one.
+    pub last_shape: Option<Shape>,
+    /// Size in bytes of the last good export, if there was one.
+    pub last_bytes: Option<u64>,
+    /// The store's own time.
+    pub now: Timestamp,
+}
+
+/// A row of the journal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct JournalEntry {
+    /// The attempt.
+    pub id: AttemptId,
+    /// The device.
+    pub device: DeviceId,
+    /// Its owner.
+    pub tenant: TenantId,
+    /// Why it was made.
+    pub cause: Cause,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Timestamp,
+    /// What came of it.
+    pub status: Status,
+    /// The kind of failure.
+    pub error_kind: Option<String>,
+    /// The text of the failure.
+    pub error: Option<String>,
+    /// SHA-256 of what was taken.
+    pub sha256_hash: Option<String>,
+    /// Its size.
+    pub bytes: Option<u64>,
+    /// Who made it.
+    pub replica: String,
+    /// How many steps it took.
+    pub step_count: u32,
+}
+
+/// Which part of the journal to read, newest first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct JournalPage {
+    /// Only this device.
+    pub device: Option<DeviceId>,
+    /// Only attempts older than this one (the last of the page before).
+    pub before: Option<AttemptId>,
+    /// At most so many; the store caps it at [`JournalPage::MAX`].
+    pub limit: u32,
+}
+
+impl JournalPage {
+    /// The largest page.
+    pub const MAX: u32 = 1000;
+}
+
+/// Devices, their state and the journal of attempts.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// The digest of every non-empty bucket, computed by the database over all that the service
+    /// reads of a device. Quiet inventories cost a few kilobytes.
+    async fn inventory(&self) -> Result<BTreeMap<Bucket, String>, StoreError>;
+
+    /// The devices of `buckets` that are ours to back up, each with its last attempt.
+    async fn devices(&self, buckets: &[Bucket]) -> Result<Vec<Listed>, StoreError>;
+
+    /// Begins an attempt: looks again whether another replica was faster, and marks the device
+    /// as being worked on. Finding the mark of an attempt that never ended, it journals that one
+    /// as interrupted: the caller holds the lease, so its holder is gone.
+    async fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError>;
+
+    /// Pins `seen` if nothing is pinned (first writer wins), notes that it was verified now if it
+    /// is what is pinned, and returns what is pinned.
+    async fn pin_host_key(&self, device: DeviceId, seen: &Fingerprint) -> Result<Pin, StoreError>;
+
+    /// Records a finished attempt: journal row, steps and device state. Recording the same
+    /// attempt twice is recording it once.
+    async fn record(&self, record: &AttemptRecord, replica: &str) -> Result<(), StoreError>;
+
+    /// One attempt with its steps.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is none.
+    async fn attempt(&self, id: AttemptId) -> Result<(JournalEntry, Vec<StepTime>), StoreError>;
+
+    /// A page of the journal, newest first.
+    async fn attempts(&self, page: JournalPage) -> Result<Vec<JournalEntry>, StoreError>;
+
+    /// Deletes at most `batch` journal rows older than `age`, and tells how many.
+    async fn prune(&self, age: Duration, batch: u32) -> Result<u64, StoreError>;
+
+    /// Resolves when the inventory may have changed. A hint: the period finds what it misses.
+    /// Cancel safe.
+    async fn changed(&self);
+
+    /// One round trip, to tell whether the store is there.
+    async fn ping(&self) -> Result<(), StoreError>;
+}
+
+/// A statement did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database is away: nothing is wrong with the request.
+    #[error("failed to {operation}: the database is away")]
+    Unavailable {
+        /// The operation and its subject.
+        operation: String,
+        /// What the driver said.
+        source: Source,
+    },
+    /// The database answered, with an error.
+    #[error("failed to {operation}")]
+    Failed {
+        /// The operation and its subject.
+        operation: String,
+        /// What the database said.
+        source: Source,
+    },
+    /// What was asked for is not there.
+    #[error("{what} not found")]
+    NotFound {
+        /// What was asked for.
+        what: String,
+    },
+}
+
+/// Whether a device can be reached, as something else last reported.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Presence {
+    /// Reported online.
+    Online,
+    /// Reported as anything else.
+    Offline,
+    /// Nobody has reported, or nobody can be asked: worth trying.
+    Unknown,
+}
+
+/// The right to work on one device until it expires.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lease {
+    /// The device.
+    pub device: DeviceId,
+    /// The random token that proves the holder.
+    pub token: String,
+    /// When it has surely not expired yet, by this process's monotonic clock: taken before the
+    /// request was sent.
+    pub expires: Instant,
+}
+
+/// Presence and leases.
+#[async_trait]
+pub trait Coordinator: Send + Sync {
+    /// Never fails: what cannot be asked is [`Presence::Unknown`].
+    async fn presence(&self, device: DeviceId) -> Presence;
+
+    /// Takes the device's lease for `ttl`; `None` when another holder has it.
+    async fn try_lease(
+        &self,
+        device: DeviceId,
+        ttl: Duration,
+    ) -> Result<Option<Lease>, CoordinatorError>;
+
+    /// Gives the lease back, if it is still ours. Best effort; expiry is the backstop.
+    async fn release(&self, lease: Lease);
+
+    /// One round trip, to tell whether it is there.
+    async fn ping(&self) -> Result<(), CoordinatorError>;
+}
+
+/// The coordinator could not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {operation}")]
+pub struct CoordinatorError {
+    /// The operation and its subject.
+    pub operation: String,
+    /// What the client said.
+    pub source: Source,
+}
+
+/// Where snapshots go.
+#[async_trait]
+pub trait SnapshotSink: Send + Sync {
+    /// Whether a delivery can be expected to succeed now: asked before a router is troubled.
+    async fn ready(&self) -> Result<(), SinkError>;
+
+    /// Returns once the snapshot is durable. Delivering the same snapshot twice stores it once.
+    async fn deliver(&self, snapshot: &Snapshot) -> Result<(), SinkError>;
+}
+
+/// A snapshot was not delivered.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The sink is away, or full: later it may work.
+    #[error("failed to {operation}: {sink} is away or full")]
+    Unavailable {
+        /// Which sink.
+        sink: &'static str,
+        /// The operation and its subject.
+        operation: String,
+        /// What it said.
+        source: Source,
+    },
+    /// The sink refused this snapshot for its own sake.
+    #[error("failed to {operation}: {sink} refused it")]
+    Refused {
+        /// Which sink.
+        sink: &'static str,
+        /// The operation and its subject.
+        operation: String,
+        /// What it said.
+        source: Source,
+    },
+}

@@ -1,0 +1,1 @@
+//! What we know about RouterOS text: pure, text in, value out.

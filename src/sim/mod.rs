@@ -1,0 +1,1 @@
+//! A simulated RouterOS router, for tests, the demo and trying things out.

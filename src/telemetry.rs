@@ -1,0 +1,1 @@
+//! The tracing subscriber: our own modules at the chosen level, dependencies never below info.

@@ -1,0 +1,8 @@
+//! The one integration binary: real servers, real processes, simulated routers.
+
+mod coordinator;
+mod services;
+mod sim;
+mod sink;
+mod ssh;
+mod store;

@@ -1,0 +1,9 @@
+//! Real servers for the tests: found on PATH, started on private sockets or ports, stopped however
+//! the test run ends.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+pub mod nats;
+pub mod postgres;
+pub mod process;
+pub mod redis;
+pub mod sshd;

@@ -1,0 +1,1 @@
+//! A private nats for the tests.
