@@ -1,1 +1,245 @@
-//! Composition root: configuration to adapters to fleet.
+//! Composition root: configuration to adapters to fleet. The one place that knows all of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use crate::adapters::jetstream::JetStreamSink;
+use crate::adapters::postgres::{MigrateError, PostgresStore, SchemaState};
+use crate::adapters::redis::RedisCoordinator;
+use crate::clock::Clock;
+use crate::config::{Cluster, Config};
+use crate::credentials::Credentials;
+use crate::domain::failure::chain;
+use crate::domain::schedule::Policy;
+use crate::fleet::backlog::{self, Backlog};
+use crate::fleet::reconciler::Reconciler;
+use crate::fleet::slots::Slots;
+use crate::fleet::view::FleetView;
+use crate::fleet::{Context, Limits};
+use crate::http;
+use crate::lifecycle::Shutdown;
+use crate::metrics::Metrics;
+use crate::ports::{Coordinator, SnapshotSink, Store};
+use crate::ssh;
+
+/// Between two tries at a database that is away at start.
+const START_RETRY_FIRST: Duration = Duration::from_millis(500);
+const START_RETRY_MAX: Duration = Duration::from_secs(15);
+/// How many journal rows one statement deletes, how long to wait after it, and between two rounds.
+const PRUNE_BATCH: u32 = 500;
+const PRUNE_PAUSE: Duration = Duration::from_millis(200);
+const PRUNE_PERIOD: Duration = Duration::from_secs(3600);
+
+/// Why the service cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// Something that the operator must configure differently: exit code 3.
+    #[error(transparent)]
+    Configuration(anyhow::Error),
+    /// Anything else: exit code 1.
+    #[error(transparent)]
+    Failed(anyhow::Error),
+}
+
+impl From<MigrateError> for AppError {
+    fn from(error: MigrateError) -> Self {
+        Self::Configuration(error.into())
+    }
+}
+
+/// Brings the schema up to date, and nothing else.
+pub async fn migrate(database_url: &secrecy::SecretString) -> Result<(), AppError> {
+    let store = PostgresStore::connect(database_url, Clock::System, "migrate")
+        .map_err(|error| AppError::Configuration(error.into()))?;
+    store.migrate().await?;
+    info!("the schema is up to date");
+    Ok(())
+}
+
+/// Runs the poller against PostgreSQL, Redis and JetStream until it is told to stop.
+pub async fn run_cluster(config: &Config, cluster: &Cluster) -> Result<(), AppError> {
+    let shutdown = Shutdown::on_signals(config.command_timeout).map_err(failed)?;
+    let clock = Clock::System;
+    let metrics = Arc::new(Metrics::new());
+    let store = PostgresStore::connect(&cluster.database_url, clock, &config.replica)
+        .map_err(|error| AppError::Configuration(error.into()))?;
+    let store = Arc::new(store);
+    let coordinator = Arc::new(
+        RedisCoordinator::connect(&cluster.redis_url)
+            .map_err(|error| AppError::Configuration(error.into()))?,
+    );
+    let sink = Arc::new(
+        JetStreamSink::connect(&cluster.nats_url, config.into())
+            .await
+            .map_err(|error| AppError::Configuration(error.into()))?,
+    );
+    let context = Arc::new(Context {
+        store: store.clone(),
+        coordinator: coordinator.clone(),
+        sink: sink.clone(),
+        credentials: Credentials::new(cluster.key.clone()),
+        slots: Slots::new(config.max_concurrent),
+        backlog: Backlog::default(),
+        view: FleetView::default(),
+        metrics: metrics.clone(),
+        clock,
+        shutdown: shutdown.clone(),
+        limits: Limits {
+            command_timeout: config.command_timeout,
+            ssh: ssh::Options {
+                connect_timeout: config.connect_timeout,
+                max_output: config.max_export_bytes,
+            },
+        },
+        replica: config.replica.clone(),
+    });
+
+    let schema_ready = Arc::new(AtomicBool::new(false));
+    let server = http::serve(
+        config.http_addr,
+        scrape(context.clone()),
+        readiness(context.clone(), schema_ready.clone()),
+        shutdown.clone(),
+    )
+    .await
+    .map_err(|error| AppError::Configuration(error.into()))?;
+
+    let result = work(config, &context, &store, &schema_ready).await;
+    shutdown.stop();
+    sink.close().await;
+    server.await.map_err(failed)?;
+    result
+}
+
+/// The schema first, then the fleet, until the soft stop; then the end in order.
+async fn work(
+    config: &Config,
+    context: &Arc<Context>,
+    store: &PostgresStore,
+    schema_ready: &AtomicBool,
+) -> Result<(), AppError> {
+    let soft = context.shutdown.soft();
+    tokio::select! {
+        biased;
+        () = soft.cancelled() => return Ok(()),
+        ready = bring_up_schema(store, config.migrate_on_start) => ready?,
+    }
+    schema_ready.store(true, Ordering::Relaxed);
+
+    let recorder = tokio::spawn({
+        let context = context.clone();
+        async move { backlog::run(&context).await }
+    });
+    let pruner = tokio::spawn({
+        let context = context.clone();
+        let age = config.journal_age;
+        async move { prune(&context, age).await }
+    });
+    let policy = Policy {
+        interval: config.interval,
+        jitter_min: config.jitter_min,
+        jitter_max: config.jitter_max,
+        recheck: config.offline_recheck,
+    };
+    Reconciler::new(context.clone(), policy, config.refresh).run().await;
+    recorder.abort();
+    pruner.abort();
+    backlog::flush(context).await;
+    info!("every export has ended and its lock is released");
+    Ok(())
+}
+
+/// Waits for the database with back-off, then makes sure that the schema is the one we know.
+async fn bring_up_schema(store: &PostgresStore, may_migrate: bool) -> Result<(), AppError> {
+    let mut pause = START_RETRY_FIRST;
+    loop {
+        match ensure_schema(store, may_migrate).await {
+            Ok(()) => return Ok(()),
+            Err(MigrateError::Unavailable(source)) => {
+                warn!(
+                    error = chain(&source),
+                    "waiting for the database; next try in {} s",
+                    pause.as_secs_f32()
+                );
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(START_RETRY_MAX);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn ensure_schema(store: &PostgresStore, may_migrate: bool) -> Result<(), MigrateError> {
+    match store.schema_state().await? {
+        SchemaState::Current => Ok(()),
+        state if may_migrate => {
+            info!(?state, "bringing the schema up to date");
+            store.migrate().await
+        }
+        state => Err(MigrateError::NotAllowed(state)),
+    }
+}
+
+/// Deletes old journal rows in small batches.
+async fn prune(context: &Context, age: Duration) {
+    loop {
+        let mut total = 0;
+        loop {
+            match context.store.prune(age, PRUNE_BATCH).await {
+                Ok(0) => break,
+                Ok(count) => total += count,
+                Err(error) => {
+                    warn!(error = chain(&error), "the journal could not be pruned; tried again later");
+                    break;
+                }
+            }
+            tokio::time::sleep(PRUNE_PAUSE).await;
+        }
+        if total > 0 {
+            info!(rows = total, "pruned journal rows older than {} days", age.as_secs() / 86_400);
+        }
+        tokio::time::sleep(PRUNE_PERIOD).await;
+    }
+}
+
+/// The metrics page, with the gauges that are computed when it is asked for.
+fn scrape(context: Arc<Context>) -> http::Scrape {
+    Arc::new(move || {
+        context.metrics.set_devices(&context.view.counts());
+        context
+            .metrics
+            .set_oldest_success_age(context.view.oldest_success_age(context.clock.now()));
+        context.metrics.render()
+    })
+}
+
+/// Each dependency with what is wrong with it.
+fn readiness(context: Arc<Context>, schema_ready: Arc<AtomicBool>) -> http::Readiness {
+    http::Readiness::new(move || {
+        let context = context.clone();
+        let schema_ready = schema_ready.load(Ordering::Relaxed);
+        Box::pin(async move {
+            let (database, redis, nats) = tokio::join!(
+                context.store.ping(),
+                context.coordinator.ping(),
+                context.sink.ready(),
+            );
+            let database = match database {
+                Ok(()) if !schema_ready => Err("the schema is not up to date yet".to_owned()),
+                other => other.map_err(|error| chain(&error)),
+            };
+            vec![
+                ("database", database),
+                ("redis", redis.map_err(|error| chain(&error))),
+                ("nats", nats.map_err(|error| chain(&error))),
+            ]
+        })
+    })
+}
+
+fn failed(error: impl Into<anyhow::Error>) -> AppError {
+    AppError::Failed(error.into())
+}

@@ -1,0 +1,90 @@
+//! `events`: prints the snapshots that are, and arrive, in JetStream, one line each, without their
+//! text.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_nats::jetstream::{self, consumer::DeliverPolicy, consumer::pull::OrderedConfig};
+use clap::Args;
+use futures_util::StreamExt as _;
+use tokio_util::sync::CancellationToken;
+
+use super::exit;
+use crate::adapters::jetstream::{SUBJECTS, SnapshotEvent};
+use crate::app::AppError;
+use crate::config::Config;
+
+/// Arguments of `events`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  mikrotik-backup events                     what arrives from now on, until interrupted
+  mikrotik-backup events --all --count 50    the first 50 that the stream holds, waiting for them
+
+Each line: time of collection, device, RouterOS version, size and SHA-256; never the configuration.")]
+pub(super) struct EventsArgs {
+    /// Begin with the oldest message that the stream holds
+    #[arg(long)]
+    all: bool,
+    /// Stop after so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Give up, with exit code 1, when they have not come after so many seconds
+    #[arg(long, value_name = "SECONDS", requires = "count")]
+    timeout: Option<u64>,
+}
+
+/// Prints events until there are enough of them, the time is up, or the operator stops it.
+pub(super) async fn events(
+    config: &Config,
+    args: &EventsArgs,
+    stop: &CancellationToken,
+) -> Result<ExitCode, AppError> {
+    let limit = args.timeout.map_or(Duration::MAX, Duration::from_secs);
+    tokio::select! {
+        () = stop.cancelled() => Ok(ExitCode::SUCCESS),
+        done = tokio::time::timeout(limit, print(config, args)) => match done {
+            Ok(result) => result.map_err(AppError::Failed).map(|()| ExitCode::SUCCESS),
+            Err(_) => {
+                eprintln!("error: the events did not come within {} s", limit.as_secs());
+                Ok(ExitCode::from(exit::FAILED))
+            }
+        },
+    }
+}
+
+async fn print(config: &Config, args: &EventsArgs) -> anyhow::Result<()> {
+    let client = crate::adapters::jetstream::client(config.nats_url()?)
+        .await
+        .context("failed to connect to NATS")?;
+    let js = jetstream::new(client);
+    let name = js
+        .stream_by_subject(SUBJECTS)
+        .await
+        .with_context(|| format!("no stream covers {SUBJECTS} yet: nothing was published"))?;
+    let stream = js.get_stream(&name).await.with_context(|| format!("failed to open stream {name}"))?;
+    let consumer = stream
+        .create_consumer(OrderedConfig {
+            filter_subject: SUBJECTS.to_owned(),
+            deliver_policy: if args.all { DeliverPolicy::All } else { DeliverPolicy::New },
+            ..OrderedConfig::default()
+        })
+        .await
+        .with_context(|| format!("failed to read from stream {name}"))?;
+    let mut messages = consumer.messages().await.context("failed to read messages")?;
+    let mut left = args.count.unwrap_or(u64::MAX);
+    while left > 0 {
+        let Some(message) = messages.next().await else { break };
+        let message = message.context("failed to read a message")?;
+        let line = match serde_json::from_slice::<SnapshotEvent>(&message.payload) {
+            Ok(event) => event.summary(),
+            Err(error) => format!("{}: not a snapshot event: {error}", message.subject),
+        };
+        if writeln!(std::io::stdout(), "{line}").is_err() {
+            break; // the reader went away
+        }
+        left -= 1;
+    }
+    Ok(())
+}
