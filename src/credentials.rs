@@ -1,1 +1,461 @@
-//! Opening the credentials of a device.
+//! Opening the credentials of a device: AES-256-GCM and the JSON inside, never shown to anyone.
+
+use std::fmt;
+
+use aes_gcm::aead::{Aead, KeyInit};
+use aes_gcm::{Aes256Gcm, Nonce};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use secrecy::zeroize::{Zeroize, Zeroizing};
+use secrecy::{ExposeSecret, SecretBox, SecretString};
+use serde::{Deserialize, Deserializer};
+
+use crate::domain::device::{CredentialSource, Device, DeviceId};
+use crate::domain::failure::FailureKind;
+
+/// The nonce before the ciphertext, in bytes: what AES-GCM is made for (NIST SP 800-38D, 5.2.1.1).
+const NONCE_BYTES: usize = 12;
+/// The tag after the ciphertext, in bytes.
+const TAG_BYTES: usize = 16;
+
+/// The 32 bytes of `CREDENTIAL_ENCRYPTION_KEY`. Wiped from memory on drop; `Debug` shows nothing.
+pub struct Key(SecretBox<[u8; 32]>);
+
+impl Key {
+    /// Wraps key bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(SecretBox::new(Box::new(bytes)))
+    }
+
+    /// Reads standard base64 of exactly 32 bytes, ignoring blanks around it (a file ends in a
+    /// newline).
+    ///
+    /// # Errors
+    /// [`KeyError`] tells what is wrong without repeating the text.
+    pub fn from_base64(text: &str) -> Result<Self, KeyError> {
+        let decoded = STANDARD
+            .decode(text.trim())
+            .map_err(|_| KeyError::NotBase64)?;
+        let mut decoded = Zeroizing::new(decoded);
+        let bytes: [u8; 32] = decoded
+            .as_slice()
+            .try_into()
+            .map_err(|_| KeyError::Length(decoded.len()))?;
+        decoded.zeroize();
+        Ok(Self::from_bytes(bytes))
+    }
+
+    /// Encrypts `plaintext` under a `nonce` that must never be used twice with this key: twelve
+    /// bytes from a cryptographic generator. Returns nonce, ciphertext and tag in one.
+    pub fn seal(&self, nonce: [u8; NONCE_BYTES], plaintext: &[u8]) -> Vec<u8> {
+        let ciphertext = self
+            .cipher()
+            .encrypt(&Nonce::from(nonce), plaintext)
+            .expect("AES-GCM takes 64 GiB at once, and memory holds less");
+        let mut sealed = nonce.to_vec();
+        sealed.extend_from_slice(&ciphertext);
+        sealed
+    }
+
+    /// Decrypts what [`Key::seal`] made; the result is wiped on drop.
+    ///
+    /// # Errors
+    /// [`Unsealable`] when it is too short, damaged or sealed with another key.
+    pub fn open(&self, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unsealable> {
+        if sealed.len() < NONCE_BYTES + TAG_BYTES {
+            return Err(Unsealable::TooShort(sealed.len()));
+        }
+        let (nonce, ciphertext) = sealed
+            .split_first_chunk::<NONCE_BYTES>()
+            .ok_or(Unsealable::TooShort(sealed.len()))?;
+        self.cipher()
+            .decrypt(&Nonce::from(*nonce), ciphertext)
+            .map(Zeroizing::new)
+            .map_err(|_| Unsealable::WrongKey)
+    }
+
+    fn cipher(&self) -> Aes256Gcm {
+        Aes256Gcm::new(self.0.expose_secret().into())
+    }
+}
+
+impl Clone for Key {
+    fn clone(&self) -> Self {
+        Self::from_bytes(*self.0.expose_secret())
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key([REDACTED])")
+    }
+}
+
+/// Text that is no encryption key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum KeyError {
+    /// Not base64.
+    #[error("not base64 in the standard alphabet; make a key with: openssl rand -base64 32")]
+    NotBase64,
+    /// Base64 of another number of bytes.
+    #[error("base64 of {0} bytes instead of 32; make a key with: openssl rand -base64 32")]
+    Length(usize),
+}
+
+/// A ciphertext that this key does not open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unsealable {
+    /// Shorter than nonce and tag.
+    #[error("{0} bytes are too short for a nonce of 12 and a tag of 16 bytes")]
+    TooShort(usize),
+    /// The tag does not fit.
+    #[error(
+        "it was encrypted with another key than CREDENTIAL_ENCRYPTION_KEY, or it is damaged; \
+         correct the key or store the credentials again"
+    )]
+    WrongKey,
+}
+
+/// What a device is logged in to with. `Debug` shows which secrets are there, not what they are.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Login {
+    /// The user on the router.
+    pub username: String,
+    /// The password; the empty one is a password too, and RouterOS ships with it.
+    #[serde(default, deserialize_with = "secret")]
+    pub password: Option<SecretString>,
+    /// A private key in OpenSSH or PEM form.
+    #[serde(default, deserialize_with = "secret")]
+    pub private_key: Option<SecretString>,
+    /// What the private key is encrypted with.
+    #[serde(default, deserialize_with = "secret")]
+    pub private_key_passphrase: Option<SecretString>,
+}
+
+fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretString>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.map(SecretString::from))
+}
+
+impl Login {
+    /// Reads the credential JSON; fields it does not know are ignored.
+    ///
+    /// # Errors
+    /// [`LoginError`] names the field that is missing or of the wrong type, and no content.
+    pub fn from_json(json: &[u8]) -> Result<Self, LoginError> {
+        let login: Self = serde_json::from_slice(json).map_err(|error| LoginError::of(&error))?;
+        login.check()?;
+        Ok(login)
+    }
+
+    /// Whether there is a user and something to prove it with.
+    ///
+    /// # Errors
+    /// [`LoginError::NoUser`], [`LoginError::NoSecret`].
+    pub fn check(&self) -> Result<(), LoginError> {
+        if self.username.is_empty() {
+            return Err(LoginError::NoUser);
+        }
+        if self.password.is_none() && self.key_text().is_none() {
+            return Err(LoginError::NoSecret);
+        }
+        Ok(())
+    }
+
+    /// The private key; an empty text, as forms store it, is none.
+    pub fn key_text(&self) -> Option<&SecretString> {
+        self.private_key
+            .as_ref()
+            .filter(|text| !text.expose_secret().trim().is_empty())
+    }
+
+    /// The passphrase of the private key; an empty text is none.
+    pub fn passphrase(&self) -> Option<&SecretString> {
+        self.private_key_passphrase
+            .as_ref()
+            .filter(|text| !text.expose_secret().is_empty())
+    }
+}
+
+/// Plaintext that is no usable login.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LoginError {
+    /// Not JSON at all.
+    #[error("the decrypted text is not JSON (column {column}); store the credentials again")]
+    NotJson {
+        /// Where the parser stopped.
+        column: usize,
+    },
+    /// JSON of another shape.
+    #[error(
+        "the decrypted JSON is not an object with a text \"username\" and a text \"password\" or \
+         \"private_key\" (column {column}); store the credentials again"
+    )]
+    Shape {
+        /// Where the parser stopped.
+        column: usize,
+    },
+    /// An empty user name.
+    #[error("\"username\" is empty; store the credentials again")]
+    NoUser,
+    /// Neither password nor key.
+    #[error("neither \"password\" nor \"private_key\" is there; store the credentials again")]
+    NoSecret,
+}
+
+impl LoginError {
+    /// Keeps of a parser's error only what cannot hold content: serde repeats values in its texts.
+    fn of(error: &serde_json::Error) -> Self {
+        let column = error.column();
+        match error.classify() {
+            serde_json::error::Category::Data => Self::Shape { column },
+            serde_json::error::Category::Io
+            | serde_json::error::Category::Syntax
+            | serde_json::error::Category::Eof => Self::NotJson { column },
+        }
+    }
+}
+
+/// Opens the credentials of devices.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    key: Option<Key>,
+}
+
+impl Credentials {
+    /// An opener with this key; without one, sealed credentials are an error per device.
+    pub fn new(key: Option<Key>) -> Self {
+        Self { key }
+    }
+
+    /// Opens the one place of `device` that counts. Cancel safe.
+    ///
+    /// # Errors
+    /// [`CredentialError`] names the device, the column and what is wrong; never content.
+    pub async fn open(&self, device: &Device) -> Result<Login, CredentialError> {
+        let plaintext = self.plaintext(&device.credentials).await;
+        plaintext
+            .and_then(|plaintext| Login::from_json(&plaintext).map_err(Reason::Login))
+            .map_err(|reason| CredentialError {
+                device: device.id,
+                place: device.credentials.place(),
+                reason,
+            })
+    }
+
+    /// The decrypted JSON; what asks a server about a Transit ciphertext belongs here.
+    async fn plaintext(&self, source: &CredentialSource) -> Result<Zeroizing<Vec<u8>>, Reason> {
+        match source {
+            CredentialSource::DeviceSealed(sealed) | CredentialSource::ProfileSealed(sealed) => {
+                let key = self.key.as_ref().ok_or(Reason::NoKey)?;
+                key.open(sealed).map_err(Reason::Unsealable)
+            }
+            CredentialSource::DeviceTransit(_) | CredentialSource::ProfileTransit(_) => {
+                Err(Reason::NoTransit)
+            }
+        }
+    }
+}
+
+/// The credentials of a device could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to open the credentials of device {device} in {place}")]
+pub struct CredentialError {
+    device: DeviceId,
+    place: &'static str,
+    #[source]
+    reason: Reason,
+}
+
+impl CredentialError {
+    /// The kind of failure that an attempt ends with.
+    pub fn kind(&self) -> FailureKind {
+        match self.reason {
+            Reason::NoKey | Reason::NoTransit | Reason::Unsealable(_) | Reason::Login(_) => {
+                FailureKind::CredentialsUnreadable
+            }
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Reason {
+    #[error("CREDENTIAL_ENCRYPTION_KEY is not set, and it is what opens them")]
+    NoKey,
+    #[error(
+        "they are OpenBao Transit ciphertext, which only a service with OPENBAO_ADDR and \
+         OPENBAO_TOKEN can open; this one has no such connection: store AES ciphertext in \
+         encrypted_credentials and set encrypted_credentials_transit to NULL"
+    )]
+    NoTransit,
+    #[error(transparent)]
+    Unsealable(Unsealable),
+    #[error(transparent)]
+    Login(LoginError),
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::device::{Endpoint, TenantId};
+    use crate::domain::failure::chain;
+    use crate::domain::host_key::Pin;
+
+    fn key() -> Key {
+        Key::from_bytes([7; 32])
+    }
+
+    fn device(credentials: CredentialSource) -> Device {
+        Device {
+            id: DeviceId(Uuid::from_u128(1)),
+            tenant: TenantId(Uuid::from_u128(2)),
+            name: "edge-1".into(),
+            endpoint: Endpoint {
+                host: "192.0.2.1".into(),
+                port: 22,
+            },
+            credentials,
+            pin: Pin::Unpinned,
+            routeros_version: None,
+        }
+    }
+
+    async fn open(credentials: CredentialSource) -> Result<Login, CredentialError> {
+        Credentials::new(Some(key()))
+            .open(&device(credentials))
+            .await
+    }
+
+    fn exposed(secret: Option<&SecretString>) -> Option<&str> {
+        secret.map(ExposeSecret::expose_secret)
+    }
+
+    #[test]
+    fn the_layout_is_nonce_ciphertext_tag() {
+        // Test case 13 of the AES-256 cases in McGrew and Viega, "The Galois/Counter Mode of
+        // Operation": zero key, zero nonce, no text.
+        let zero = Key::from_bytes([0; 32]);
+        assert_eq!(
+            hex::encode(zero.seal([0; 12], b"")),
+            format!("{}530f8afbc74536b9a963b4f1c4cb738b", "00".repeat(12))
+        );
+        // Test case 14: one block of zeros.
+        assert_eq!(
+            hex::encode(zero.seal([0; 12], &[0; 16])),
+            format!(
+                "{}cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919",
+                "00".repeat(12)
+            )
+        );
+    }
+
+    #[test]
+    fn keys_are_base64_of_32_bytes() {
+        let text = STANDARD.encode([7; 32]);
+        let read = Key::from_base64(&format!("{text}\n")).expect("a key file ends in a newline");
+        assert_eq!(read.0.expose_secret(), &[7; 32]);
+        assert!(!format!("{read:?}").contains('7'), "Debug shows no byte");
+        assert_eq!(
+            Key::from_base64(&STANDARD.encode([7; 31])).expect_err("too short"),
+            KeyError::Length(31)
+        );
+        assert_eq!(
+            Key::from_base64("not base64!").expect_err("no key"),
+            KeyError::NotBase64
+        );
+    }
+
+    #[tokio::test]
+    async fn a_sealed_login_opens_and_ignores_unknown_fields() {
+        let json =
+            br#"{"username":"backup","password":"p\u00e4ss","port":8728,"private_key":null}"#;
+        for source in [
+            CredentialSource::DeviceSealed,
+            CredentialSource::ProfileSealed,
+        ] {
+            let login = open(source(key().seal([1; 12], json)))
+                .await
+                .expect("opens");
+            assert_eq!(login.username, "backup");
+            assert_eq!(exposed(login.password.as_ref()), Some("p\u{e4}ss"));
+            assert!(login.key_text().is_none());
+            assert!(!format!("{login:?}").contains("p\u{e4}ss"));
+        }
+    }
+
+    #[tokio::test]
+    async fn errors_name_device_column_and_fault_but_no_content() {
+        let sealed =
+            |json: &str| CredentialSource::DeviceSealed(key().seal([2; 12], json.as_bytes()));
+        let mut damaged = key().seal([3; 12], b"{}");
+        damaged[12] ^= 1;
+        for (source, fault) in [
+            (sealed("hunter2"), "not JSON"),
+            (sealed(r#""hunter2""#), "not an object"),
+            (sealed(r#"{"password":"hunter2"}"#), "username"),
+            (
+                sealed(r#"{"username":"backup","password":["hunter2"]}"#),
+                "password",
+            ),
+            (sealed(r#"{"username":"hunter2"}"#), "neither"),
+            (
+                sealed(r#"{"username":"","password":"hunter2"}"#),
+                "username",
+            ),
+            (
+                sealed(r#"{"username":"backup","private_key":" "}"#),
+                "neither",
+            ),
+            (CredentialSource::DeviceSealed(damaged), "another key"),
+            (CredentialSource::DeviceSealed(vec![1; 27]), "27 bytes"),
+            (CredentialSource::DeviceSealed(Vec::new()), "0 bytes"),
+        ] {
+            let error = open(source).await.expect_err(fault);
+            let text = chain(&error);
+            assert!(text.contains(fault), "{text}");
+            assert!(
+                text.contains("00000000-0000-0000-0000-000000000001"),
+                "{text}"
+            );
+            assert!(text.contains("devices.encrypted_credentials"), "{text}");
+            assert!(!text.contains("hunter2") && !format!("{error:?}").contains("hunter2"));
+            assert_eq!(error.kind(), FailureKind::CredentialsUnreadable);
+        }
+    }
+
+    #[tokio::test]
+    async fn transit_ciphertext_and_a_missing_key_say_what_is_needed() {
+        let transit = CredentialSource::ProfileTransit("vault:v1:AAAA".into());
+        let text = chain(&open(transit).await.expect_err("no OpenBao"));
+        assert!(
+            text.contains("OPENBAO_ADDR") && !text.contains("vault:v1"),
+            "{text}"
+        );
+        let sealed = device(CredentialSource::DeviceSealed(key().seal([4; 12], b"{}")));
+        let error = Credentials::new(None).open(&sealed).await;
+        assert!(chain(&error.expect_err("no key")).contains("CREDENTIAL_ENCRYPTION_KEY"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_sealed_opens_and_any_flipped_bit_is_found(
+            plain in proptest::collection::vec(any::<u8>(), 0..200),
+            nonce: [u8; 12],
+            flip: prop::sample::Index,
+        ) {
+            let mut sealed = key().seal(nonce, &plain);
+            prop_assert_eq!(key().open(&sealed).expect("opens").as_slice(), plain.as_slice());
+            prop_assert!(Key::from_bytes([8; 32]).open(&sealed).is_err());
+            let at = flip.index(sealed.len());
+            sealed[at] ^= 1;
+            prop_assert_eq!(key().open(&sealed).expect_err("damaged"), Unsealable::WrongKey);
+        }
+
+        #[test]
+        fn no_plaintext_panics_the_reader(json in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Login::from_json(&json);
+        }
+    }
+}

@@ -1,1 +1,103 @@
 //! The SSH client: dial, compare the host key, log in, run commands. SSH, not RouterOS.
+//!
+//! One absolute deadline covers everything from the name lookup to the last byte of the last
+//! command. It is enforced inside the stream that russh reads and writes ([`stream`]), because
+//! russh works in a task of its own that dropping a future does not end.
+
+mod algorithms;
+mod auth;
+mod client;
+mod connect;
+mod error;
+mod handler;
+mod stream;
+
+use std::fmt;
+use std::time::Duration;
+
+pub use client::{Host, Session, dial};
+pub use error::SshError;
+
+/// Limits of a connection.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long one TCP connect, and the name lookup before it, may take
+    /// (`CONNECTION_TIMEOUT_SECONDS`).
+    pub connect_timeout: Duration,
+    /// The most bytes that one command may print (`CONFIG_BACKUP_MAX_EXPORT_BYTES`).
+    pub max_output: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            max_output: 128 * 1024 * 1024,
+        }
+    }
+}
+
+/// What a command printed. It may be configuration text: `Debug` shows sizes only.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Output {
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error; RouterOS has never been seen to use it.
+    pub stderr: Vec<u8>,
+    /// The exit status, if the server sent one.
+    pub exit_status: Option<u32>,
+    /// The server closed the channel, as RouterOS ends every command. False when the connection
+    /// was lost between exit status and close.
+    pub closed: bool,
+}
+
+impl Output {
+    /// Bytes received so far.
+    pub fn len(&self) -> usize {
+        self.stdout.len() + self.stderr.len()
+    }
+
+    /// Nothing was received.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Output")
+            .field("stdout_bytes", &self.stdout.len())
+            .field("stderr_bytes", &self.stderr.len())
+            .field("exit_status", &self.exit_status)
+            .field("closed", &self.closed)
+            .finish()
+    }
+}
+
+/// The algorithms that both sides agreed on, by their SSH names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Negotiated {
+    /// Key exchange.
+    pub kex: String,
+    /// Host key signature.
+    pub host_key: String,
+    /// Cipher, both ways.
+    pub cipher: String,
+    /// Message authentication of what the server sends; `implicit` in the cipher, for AEAD ones.
+    pub mac: String,
+}
+
+impl fmt::Display for Negotiated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            kex,
+            host_key,
+            cipher,
+            mac,
+        } = self;
+        write!(
+            f,
+            "kex {kex}, host key {host_key}, cipher {cipher}, mac {mac}"
+        )
+    }
+}

@@ -1,0 +1,433 @@
+//! Logging in: which method next, and when a failure is the server's own refusal.
+
+use std::sync::Arc;
+
+use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse as Interactive, Prompt};
+use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg, decode_secret_key};
+use russh::{MethodKind, MethodSet};
+use secrecy::ExposeSecret;
+
+use super::handler::{Client, Ending};
+use crate::credentials::Login;
+
+/// One way to prove who we are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Method {
+    Key,
+    Password,
+    /// Keyboard-interactive (RFC 4256), answered with the password.
+    Interactive,
+}
+
+impl Method {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Key => "publickey",
+            Self::Password => "password",
+            Self::Interactive => "keyboard-interactive",
+        }
+    }
+}
+
+/// What can still be tried on one connection. Each secret is sent once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Left {
+    key: bool,
+    password: bool,
+}
+
+impl Left {
+    /// Takes the next method of those that the server offers: the key first, then the password;
+    /// as an answer to a question only where it cannot be sent as a password.
+    fn take(&mut self, offered: &[MethodKind]) -> Option<Method> {
+        let offers = |kind| offered.contains(&kind);
+        if self.key && offers(MethodKind::PublicKey) {
+            self.key = false;
+            Some(Method::Key)
+        } else if self.password && offers(MethodKind::Password) {
+            self.password = false;
+            Some(Method::Password)
+        } else if self.password && offers(MethodKind::KeyboardInteractive) {
+            self.password = false;
+            Some(Method::Interactive)
+        } else {
+            None
+        }
+    }
+}
+
+/// A login that did not succeed.
+#[derive(Debug)]
+pub(super) enum NoLogin {
+    /// The server answered with a refusal, and nothing that it offers is left to try.
+    Refused {
+        /// Names of what was tried.
+        tried: Vec<&'static str>,
+        /// Names of what it still offers.
+        offered: Vec<&'static str>,
+    },
+    /// The connection ended. What was tried before tells whether that was an answer.
+    Ended {
+        /// Names of what was tried, the one that was not answered included.
+        tried: Vec<&'static str>,
+    },
+    /// The server asks for something else than a password.
+    Questions,
+    /// russh gave up.
+    Failed(russh::Error),
+}
+
+/// The answer to one authentication request.
+enum Answer {
+    Success,
+    Refused(MethodSet),
+    /// russh reports a lost connection as a refusal that leaves no method, and so it does with a
+    /// refusal that names none.
+    RefusedOrEnded,
+}
+
+impl Answer {
+    fn of(result: Result<AuthResult, russh::Error>) -> Result<Self, NoLogin> {
+        match result {
+            Ok(AuthResult::Success) => Ok(Self::Success),
+            Ok(AuthResult::Failure {
+                remaining_methods, ..
+            }) => Ok(Self::failure(remaining_methods)),
+            Err(error) => Self::lost(error),
+        }
+    }
+
+    /// russh's task can no longer be reached, or it could not do its part.
+    fn lost(error: russh::Error) -> Result<Self, NoLogin> {
+        match error {
+            russh::Error::SendError | russh::Error::RecvError => Ok(Self::RefusedOrEnded),
+            error => Err(NoLogin::Failed(error)),
+        }
+    }
+
+    fn failure(remaining: MethodSet) -> Self {
+        if remaining.is_empty() {
+            Self::RefusedOrEnded
+        } else {
+            Self::Refused(remaining)
+        }
+    }
+}
+
+/// Logs in. `host_key` is the negotiated host key algorithm: it tells what an old server knows.
+pub(super) async fn log_in(
+    handle: &mut Handle<Client>,
+    login: &Login,
+    key: Option<PrivateKey>,
+    host_key: &str,
+) -> Result<(), NoLogin> {
+    let key = key.map(Arc::new);
+    let mut left = Left {
+        key: key.is_some(),
+        password: login.password.is_some(),
+    };
+    let mut tried = Vec::new();
+    // The method "none" asks what is offered (RFC 4252, section 5.2). Without asking, the password
+    // would have to be sent twice to a server that has only keyboard-interactive.
+    let mut answer = Answer::of(handle.authenticate_none(&login.username).await)?;
+    loop {
+        let offered = match answer {
+            Answer::Success => return Ok(()),
+            Answer::Refused(offered) => offered,
+            Answer::RefusedOrEnded => return Err(NoLogin::Ended { tried }),
+        };
+        let Some(method) = left.take(&offered) else {
+            let offered = offered.iter().map(Into::into).collect();
+            return Err(NoLogin::Refused { tried, offered });
+        };
+        tried.push(method.name());
+        answer = match (method, &key, &login.password) {
+            (Method::Key, Some(key), _) => prove(handle, &login.username, key, host_key).await?,
+            (Method::Password, _, Some(password)) => {
+                let password = password.expose_secret();
+                Answer::of(
+                    handle
+                        .authenticate_password(&login.username, password)
+                        .await,
+                )?
+            }
+            (Method::Interactive, _, Some(password)) => {
+                answer_questions(handle, &login.username, password.expose_secret()).await?
+            }
+            // `left` was made of what is there.
+            (_, None, _) | (_, _, None) => Answer::Refused(offered),
+        };
+    }
+}
+
+/// Offers the key. For RSA the server's list of signature algorithms decides (RFC 8308); a server
+/// without one is judged by its host key: RouterOS 6 knows `ssh-rsa` with SHA-1 only, and some
+/// versions end the connection when offered anything else.
+async fn prove(
+    handle: &mut Handle<Client>,
+    user: &str,
+    key: &Arc<PrivateKey>,
+    host_key: &str,
+) -> Result<Answer, NoLogin> {
+    if !key.algorithm().is_rsa() {
+        return offer(handle, user, key, None).await;
+    }
+    match handle.best_supported_rsa_hash().await {
+        Ok(Some(best)) => return offer(handle, user, key, best).await,
+        Ok(None) => {}
+        // Nothing else can go wrong with this question than that the task is gone.
+        Err(_) => return Ok(Answer::RefusedOrEnded),
+    }
+    if host_key == "ssh-rsa" {
+        return offer(handle, user, key, None).await;
+    }
+    match offer(handle, user, key, Some(HashAlg::Sha256)).await? {
+        Answer::Refused(offered) if offered.contains(&MethodKind::PublicKey) => {
+            offer(handle, user, key, None).await
+        }
+        answer => Ok(answer),
+    }
+}
+
+async fn offer(
+    handle: &mut Handle<Client>,
+    user: &str,
+    key: &Arc<PrivateKey>,
+    hash: Option<HashAlg>,
+) -> Result<Answer, NoLogin> {
+    let key = PrivateKeyWithHashAlg::new(Arc::clone(key), hash);
+    Answer::of(handle.authenticate_publickey(user, key).await)
+}
+
+async fn answer_questions(
+    handle: &mut Handle<Client>,
+    user: &str,
+    password: &str,
+) -> Result<Answer, NoLogin> {
+    let mut password = Some(password);
+    let mut response = handle
+        .authenticate_keyboard_interactive_start(user, None)
+        .await;
+    loop {
+        let answers = match response {
+            Ok(Interactive::Success) => return Ok(Answer::Success),
+            Ok(Interactive::Failure {
+                remaining_methods, ..
+            }) => return Ok(Answer::failure(remaining_methods)),
+            Ok(Interactive::InfoRequest { prompts, .. }) => answers(&prompts, &mut password)?,
+            Err(error) => return Answer::lost(error),
+        };
+        response = handle
+            .authenticate_keyboard_interactive_respond(answers)
+            .await;
+    }
+}
+
+/// Answers one hidden question once, with the password. Anything more would be a guess: what is
+/// typed at a prompt of RouterOS can become the account's new password.
+fn answers(prompts: &[Prompt], password: &mut Option<&str>) -> Result<Vec<String>, NoLogin> {
+    match prompts {
+        [] => Ok(Vec::new()),
+        [Prompt { echo: false, .. }] => {
+            let password = password.take().ok_or(NoLogin::Questions)?;
+            Ok(vec![password.to_owned()])
+        }
+        _ => Err(NoLogin::Questions),
+    }
+}
+
+/// Whether a connection that ended during login ended with a refusal: the server named no method
+/// that could go on, or said that there were too many failures, after a secret had been sent.
+pub(super) fn is_refusal(ending: &Ending, tried: &[&str]) -> bool {
+    /// `SSH_DISCONNECT_NO_MORE_AUTH_METHODS_AVAILABLE` (RFC 4253, section 11.1).
+    const NO_MORE_METHODS: u32 = 14;
+    let said = match ending {
+        Ending::Disconnected { code, message } => {
+            *code == NO_MORE_METHODS
+                || message
+                    .to_ascii_lowercase()
+                    .contains("too many authentication failures")
+        }
+        Ending::Failed(error) => matches!(error, russh::Error::NoAuthMethod),
+    };
+    said && !tried.is_empty()
+}
+
+/// Reads the private key of a login. Slow for an encrypted one, by design of its format.
+///
+/// # Errors
+/// What is wrong, without a character of the key.
+pub(super) fn read_key(login: &Login) -> Result<Option<PrivateKey>, &'static str> {
+    let Some(text) = login.key_text() else {
+        return Ok(None);
+    };
+    let passphrase = login.passphrase().map(ExposeSecret::expose_secret);
+    let text = text.expose_secret().trim();
+    decode_secret_key(text, passphrase)
+        .map(Some)
+        .map_err(|error| {
+            let encrypted = matches!(error, russh::keys::Error::KeyIsEncrypted)
+                || text.contains("ENCRYPTED PRIVATE KEY-----");
+            match (encrypted, passphrase) {
+                (true, None) => "private_key is encrypted, and private_key_passphrase is missing",
+                (_, Some(_)) => {
+                    "private_key cannot be decrypted or read; check it and private_key_passphrase"
+                }
+                (false, None) => {
+                    "private_key cannot be read: it is damaged, or neither an OpenSSH nor a PEM key"
+                }
+            }
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use russh::keys::ssh_key::LineEnding;
+    use russh::keys::ssh_key::rand_core::UnwrapErr;
+    use secrecy::SecretString;
+
+    use super::*;
+
+    const KINDS: [MethodKind; 4] = [
+        MethodKind::PublicKey,
+        MethodKind::Password,
+        MethodKind::KeyboardInteractive,
+        MethodKind::HostBased,
+    ];
+
+    proptest! {
+        #[test]
+        fn each_secret_is_sent_once_whatever_the_server_offers(
+            key: bool,
+            password: bool,
+            rounds in proptest::collection::vec(proptest::sample::subsequence(&KINDS[..], 0..=4), 0..12),
+        ) {
+            let mut left = Left { key, password };
+            let mut used = Vec::new();
+            for offered in rounds {
+                if let Some(method) = left.take(&offered) {
+                    let kind = match method {
+                        Method::Key => MethodKind::PublicKey,
+                        Method::Password => MethodKind::Password,
+                        Method::Interactive => MethodKind::KeyboardInteractive,
+                    };
+                    prop_assert!(offered.contains(&kind), "only what is offered");
+                    if method == Method::Interactive {
+                        prop_assert!(!offered.contains(&MethodKind::Password));
+                    }
+                    used.push(method);
+                }
+            }
+            let keys = used.iter().filter(|method| **method == Method::Key).count();
+            prop_assert!(keys <= usize::from(key));
+            prop_assert!(used.len() - keys <= usize::from(password));
+        }
+    }
+
+    #[test]
+    fn the_key_comes_before_the_password() {
+        let mut left = Left {
+            key: true,
+            password: true,
+        };
+        assert_eq!(left.take(&KINDS), Some(Method::Key));
+        assert_eq!(left.take(&KINDS), Some(Method::Password));
+        assert_eq!(left.take(&KINDS), None);
+    }
+
+    #[test]
+    fn only_one_hidden_question_is_answered() {
+        let prompt = |echo| Prompt {
+            prompt: "Password:".into(),
+            echo,
+        };
+        let mut password = Some("p");
+        assert_eq!(answers(&[], &mut password).expect("nothing asked"), [""; 0]);
+        assert!(answers(&[prompt(true)], &mut password).is_err());
+        assert!(answers(&[prompt(false), prompt(false)], &mut password).is_err());
+        assert_eq!(
+            answers(&[prompt(false)], &mut password).expect("asked"),
+            ["p"]
+        );
+        assert!(
+            answers(&[prompt(false)], &mut password).is_err(),
+            "asked again"
+        );
+    }
+
+    #[test]
+    fn an_ending_is_a_refusal_only_when_the_server_says_so_about_a_secret() {
+        let said = |code, message: &str| Ending::Disconnected {
+            code,
+            message: message.into(),
+        };
+        let password = &["password"][..];
+        for (ending, tried, refusal) in [
+            (said(14, ""), password, true),
+            (said(2, "Too many authentication failures"), password, true),
+            (Ending::Failed(russh::Error::NoAuthMethod), password, true),
+            (Ending::Failed(russh::Error::NoAuthMethod), &[], false),
+            (said(14, ""), &[], false),
+            (said(2, "Protocol error"), password, false),
+            (said(11, "rebooting"), password, false),
+            (said(12, "too many connections"), password, false),
+            (Ending::Failed(russh::Error::Disconnect), password, false),
+            (Ending::Failed(russh::Error::HUP), password, false),
+        ] {
+            assert_eq!(is_refusal(&ending, tried), refusal, "{ending:?} {tried:?}");
+        }
+    }
+
+    fn login(key: &str, passphrase: Option<&str>) -> Login {
+        Login {
+            username: "backup".into(),
+            password: None,
+            private_key: Some(SecretString::from(key)),
+            private_key_passphrase: passphrase.map(SecretString::from),
+        }
+    }
+
+    #[test]
+    fn keys_that_cannot_be_read_are_explained_without_showing_them() {
+        let mut rng = UnwrapErr(russh::keys::ssh_key::rand_core::OsRng);
+        let key = PrivateKey::random(&mut rng, russh::keys::Algorithm::Ed25519).expect("a key");
+        let sealed = key.encrypt(&mut rng, "correct horse").expect("encrypted");
+        let [plain, sealed] = [&key, &sealed].map(|key| {
+            let text = key.to_openssh(LineEnding::CRLF).expect("text");
+            format!("\n{}\n", text.as_str())
+        });
+        let mut pkcs8 = Vec::new();
+        russh::keys::encode_pkcs8_pem_encrypted(&key, b"correct horse", 1000, &mut pkcs8)
+            .expect("PKCS#8");
+        let pkcs8 = String::from_utf8(pkcs8).expect("PEM is ASCII");
+
+        for good in [
+            login(&plain, None),
+            login(&plain, Some("")),
+            login(&sealed, Some("correct horse")),
+            login(&pkcs8, Some("correct horse")),
+        ] {
+            let read = read_key(&good).expect("readable").expect("a key");
+            assert_eq!(read.public_key().key_data(), key.public_key().key_data());
+        }
+        for (bad, fault) in [
+            (login(&sealed, None), "private_key_passphrase is missing"),
+            (login(&pkcs8, None), "private_key_passphrase is missing"),
+            (
+                login(&sealed, Some("battery")),
+                "check it and private_key_passphrase",
+            ),
+            (
+                login(&pkcs8, Some("battery")),
+                "check it and private_key_passphrase",
+            ),
+            (login("ssh-ed25519 AAAA", None), "damaged"),
+            (login(&plain.replace("AAAA", "!!!!"), None), "damaged"),
+        ] {
+            let text = read_key(&bad).expect_err(fault);
+            assert!(text.contains(fault), "{text}");
+        }
+        assert!(matches!(read_key(&login(" \n", None)), Ok(None)));
+    }
+}

@@ -1,0 +1,154 @@
+//! From an endpoint to a TCP connection: look up the name, try each address.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout_at};
+
+use super::Options;
+use super::error::{SshError, Stage, Trouble};
+use crate::domain::device::{Endpoint, Target};
+use crate::domain::failure::FailureKind;
+
+/// Connects to the first address that answers. Cancel safe.
+pub(super) async fn tcp(
+    endpoint: &Endpoint,
+    deadline: Instant,
+    options: &Options,
+) -> Result<TcpStream, SshError> {
+    let target = endpoint.target().map_err(|error| {
+        SshError::new(Stage::Connect, endpoint, Trouble::BadEndpoint).source(error)
+    })?;
+    let mut worst_to_best: Option<SshError> = None;
+    for address in addresses(&target, deadline, options).await? {
+        match one(address, deadline, options).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => {
+                let better = worst_to_best
+                    .as_ref()
+                    .is_none_or(|known| reach(error.kind()) > reach(known.kind()));
+                if better {
+                    worst_to_best = Some(error);
+                }
+            }
+        }
+    }
+    Err(worst_to_best.unwrap_or_else(|| no_address(&target)))
+}
+
+/// How near to the device an error came from: of several addresses' errors the nearest tells most.
+fn reach(kind: FailureKind) -> u8 {
+    match kind {
+        FailureKind::ConnectionRefused | FailureKind::ConnectionLost => 3,
+        FailureKind::Timeout => 2,
+        FailureKind::Unreachable => 1,
+        _ => 0,
+    }
+}
+
+fn no_address(target: &Target) -> SshError {
+    SshError::new(Stage::Resolve, target, Trouble::NoAddress)
+        .detail("the name has no address; correct ip_address or the DNS")
+}
+
+async fn addresses(
+    target: &Target,
+    deadline: Instant,
+    options: &Options,
+) -> Result<Vec<SocketAddr>, SshError> {
+    if let Ok(ip) = target.host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, target.port)]);
+    }
+    let until = deadline.min(Instant::now() + options.connect_timeout);
+    match timeout_at(until, lookup_host((target.host.as_str(), target.port))).await {
+        Ok(Ok(found)) => Ok(found.collect()),
+        Ok(Err(error)) => Err(no_address(target).source(error)),
+        Err(_) => Err(SshError::new(Stage::Resolve, target, Trouble::NoAddress)
+            .detail("the name server did not answer in time; correct ip_address or the DNS")),
+    }
+}
+
+async fn one(
+    address: SocketAddr,
+    deadline: Instant,
+    options: &Options,
+) -> Result<TcpStream, SshError> {
+    let until = deadline.min(Instant::now() + options.connect_timeout);
+    let failed = |error: io::Error| {
+        SshError::new(Stage::Connect, address, Trouble::Io(error.kind())).source(error)
+    };
+    match timeout_at(until, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => {
+            // Every message of the protocol is answered before the next one.
+            stream.set_nodelay(true).map_err(failed)?;
+            Ok(stream)
+        }
+        Ok(Err(error)) => Err(failed(error)),
+        Err(_) => Err(SshError::new(Stage::Connect, address, Trouble::Deadline)
+            .detail("no answer to the TCP connect; is the device on, and no firewall between?")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    async fn dial(host: &str, port: i32) -> Result<TcpStream, SshError> {
+        let endpoint = Endpoint {
+            host: host.into(),
+            port,
+        };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        tcp(&endpoint, deadline, &Options::default()).await
+    }
+
+    /// A loopback port that nobody listens on.
+    fn closed_port() -> i32 {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        listener.local_addr().expect("bound").port().into()
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_dialled_is_named() {
+        for (host, port, kind) in [
+            ("", 22, FailureKind::InvalidEndpoint),
+            ("127.0.0.1", 0, FailureKind::InvalidEndpoint),
+            ("127.0.0.1", 65_536, FailureKind::InvalidEndpoint),
+            ("127.0.0.1", closed_port(), FailureKind::ConnectionRefused),
+            ("localhost", closed_port(), FailureKind::ConnectionRefused),
+            // RFC 6761: this top level domain never has a name.
+            ("router.invalid", 22, FailureKind::NameNotResolved),
+        ] {
+            let error = dial(host, port).await.expect_err(host);
+            assert_eq!(error.kind(), kind, "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn each_address_of_a_name_is_tried() {
+        // Only IPv4 listens, but localhost may be ::1 as well.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let port = listener.local_addr().expect("bound").port();
+        let stream = dial("localhost", port.into()).await.expect("IPv4 listens");
+        assert_eq!(stream.peer_addr().expect("connected").port(), port);
+        assert!(stream.nodelay().expect("a socket option"));
+    }
+
+    #[tokio::test]
+    async fn a_passed_deadline_is_a_timeout() {
+        let endpoint = Endpoint {
+            host: "127.0.0.1".into(),
+            port: 22,
+        };
+        let error = tcp(&endpoint, Instant::now(), &Options::default()).await;
+        let kind = error.expect_err("no time left").kind();
+        // A loopback connect may be refused within its first poll.
+        assert!(
+            matches!(kind, FailureKind::Timeout | FailureKind::ConnectionRefused),
+            "{kind}"
+        );
+    }
+}
