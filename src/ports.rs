@@ -44,6 +44,8 @@ pub struct Claim {
     pub known_last: Option<AttemptId>,
     /// Begin whatever happened since: somebody asked for it.
     pub any_last: bool,
+    /// Why it is made: what the journal says if its end is never recorded.
+    pub cause: Cause,
     /// Who begins it.
     pub replica: String,
 }

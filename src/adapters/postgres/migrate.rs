@@ -1,0 +1,446 @@
+//! Brings the schema up to date, and says what is missing when the role may not.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use sqlx::migrate::Migrator;
+use sqlx::postgres::PgConnection;
+use sqlx::{Connection, Executor, Row};
+use tokio::time::timeout;
+use tracing::info;
+
+use super::{PostgresStore, error};
+use crate::ports::StoreError;
+
+/// "mikrotik" in ASCII. Replicas that start together take turns by it; the platform's own
+/// migrations, which may well use sqlx too, do not wait for it.
+const ADVISORY_LOCK: i64 = i64::from_be_bytes(*b"mikrotik");
+
+/// How long to wait for the connection that migrates.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where the schema stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SchemaState {
+    /// Nothing to do.
+    Current,
+    /// Some migrations have not been applied.
+    Behind {
+        /// The newest one that has been; 0 when none has.
+        applied: i64,
+        /// The newest one that this program knows.
+        known: i64,
+    },
+    /// No migration has ever been applied.
+    Missing,
+    /// A newer program was here.
+    Newer {
+        /// The newest one that has been applied.
+        applied: i64,
+        /// The newest one that this program knows.
+        known: i64,
+    },
+}
+
+/// What [`PostgresStore::migrate`] did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Migrated {
+    /// How many migrations were applied.
+    pub applied: usize,
+    /// Why edits are only found by the period, if the triggers could not be installed.
+    pub hints_missing: Option<String>,
+}
+
+/// The schema could not be read or brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// The database is away.
+    #[error("failed to {operation}: the database is away")]
+    Unavailable {
+        /// The operation.
+        operation: &'static str,
+        /// What the driver said.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The role lacks a right.
+    #[error("database role {role:?} may not {action}; {remedy}")]
+    Privilege {
+        /// The role of `DATABASE_URL`.
+        role: String,
+        /// What it may not do.
+        action: String,
+        /// Which grant it needs, or what else to do.
+        remedy: String,
+    },
+    /// A newer program was here.
+    #[error(
+        "the database schema is at version {applied}, but this program only knows {known}; run the \
+         newer program"
+    )]
+    Newer {
+        /// The newest migration that has been applied.
+        applied: i64,
+        /// The newest one that this program knows.
+        known: i64,
+    },
+    /// The database refused.
+    #[error("failed to {operation}")]
+    Failed {
+        /// The operation.
+        operation: &'static str,
+        /// What the database said.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+}
+
+const READ: &str = "read the version of the database schema";
+const APPLY: &str = "bring the database schema up to date";
+
+/// What a role needs to read and change the schema, by a look at the catalogue that needs no
+/// right itself.
+const RIGHTS: &str = "SELECT current_user::text AS role, current_database()::text AS database, \
+     has_database_privilege(current_database(), 'CREATE') AS create_schema, \
+     n.oid IS NOT NULL AS schema_exists, c.oid IS NOT NULL AS table_exists, \
+     coalesce(has_schema_privilege(n.oid, 'USAGE'), false) AS use_schema, \
+     coalesce(has_schema_privilege(n.oid, 'CREATE'), false) AS create_tables, \
+     coalesce(has_table_privilege(c.oid, 'SELECT'), false) AS read_table \
+     FROM (VALUES (1)) AS one LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = 'mikrotik_backup' \
+     LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = '_sqlx_migrations'";
+
+/// Every right that running needs, by the catalogue; one row per missing one.
+const MISSING: &str = "SELECT format('GRANT %s ON %s TO %I;', privilege, place, current_user) \
+     FROM ( \
+         SELECT 'USAGE', 'SCHEMA mikrotik_backup', has_schema_privilege('mikrotik_backup', 'USAGE') \
+         UNION ALL SELECT p, 'mikrotik_backup.' || c.relname, has_table_privilege(c.oid, p) \
+         FROM pg_catalog.pg_class c, \
+              unnest(CASE WHEN c.relname = '_sqlx_migrations' THEN ARRAY['SELECT'] \
+                     ELSE ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'] END) AS p \
+         WHERE c.relnamespace = to_regnamespace('mikrotik_backup') AND c.relkind IN ('r', 'p') \
+         UNION ALL SELECT 'SELECT', t, has_table_privilege(t, 'SELECT') \
+         FROM unnest(ARRAY['devices', 'credential_profiles']) AS t \
+         UNION ALL SELECT format('UPDATE (%s)', c), 'devices', has_column_privilege('devices', c, 'UPDATE') \
+         FROM unnest(ARRAY['ssh_host_key_fingerprint', 'ssh_host_key_first_seen', \
+                           'ssh_host_key_last_verified']) AS c \
+     ) AS needed (privilege, place, granted) WHERE NOT granted";
+
+/// The statements that give `role` every right that `run` needs, for the owner to run after
+/// `migrate`.
+pub fn grants(role: &str) -> String {
+    let role = format!("\"{}\"", role.replace('"', "\"\""));
+    format!(
+        "GRANT USAGE ON SCHEMA mikrotik_backup TO {role};\n\
+         GRANT SELECT, INSERT, UPDATE, DELETE ON mikrotik_backup.device_state, \
+         mikrotik_backup.attempts, mikrotik_backup.attempt_steps TO {role};\n\
+         GRANT SELECT ON mikrotik_backup._sqlx_migrations TO {role};\n\
+         GRANT SELECT ON devices, credential_profiles TO {role};\n\
+         GRANT UPDATE (ssh_host_key_fingerprint, ssh_host_key_first_seen, \
+         ssh_host_key_last_verified) ON devices TO {role};\n"
+    )
+}
+
+fn migrator() -> Migrator {
+    let mut migrator = sqlx::migrate!("./migrations/postgres");
+    migrator.dangerous_set_table_name("mikrotik_backup._sqlx_migrations");
+    migrator.set_locking(false); // Ours is taken before the schema exists.
+    migrator
+}
+
+impl PostgresStore {
+    /// Where the schema stands; reads only.
+    ///
+    /// # Errors
+    /// [`MigrateError::Unavailable`], or [`MigrateError::Privilege`] when the role may not even
+    /// look.
+    pub async fn schema_state(&self) -> Result<SchemaState, MigrateError> {
+        let result = self
+            .run(
+                || READ.into(),
+                async |connection| Ok(state(connection).await),
+            )
+            .await;
+        match result {
+            Ok(state) => state,
+            Err(StoreError::Unavailable { source, .. }) => Err(MigrateError::Unavailable {
+                operation: READ,
+                source,
+            }),
+            Err(other) => Err(MigrateError::Failed {
+                operation: READ,
+                source: other.into(),
+            }),
+        }
+    }
+
+    /// The `GRANT` statements that the role lacks for `run`; reads only. The schema must be
+    /// current.
+    pub async fn missing_grants(&self) -> Result<Vec<String>, StoreError> {
+        self.run(
+            || "read the rights of the database role".into(),
+            async |connection| sqlx::query_scalar(MISSING).fetch_all(connection).await,
+        )
+        .await
+    }
+
+    /// Brings the schema up to date. Any number of processes may do so at once. Also installs the
+    /// triggers that hint at edits, if they are not there and the role may.
+    ///
+    /// # Errors
+    /// [`MigrateError`]; nothing is half done, each migration is one transaction.
+    pub async fn migrate(&self) -> Result<Migrated, MigrateError> {
+        // A connection of its own: ending it also ends the lock, whatever happens here.
+        let mut connection = timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&self.options))
+            .await
+            .map_err(|elapsed| MigrateError::Unavailable {
+                operation: APPLY,
+                source: elapsed.into(),
+            })?
+            .map_err(|error| failed(APPLY, error))?;
+        let migrated = apply(&mut connection).await?;
+        let _ = connection.close().await;
+        if let Some(reason) = &migrated.hints_missing {
+            info!(%reason, "Edits are only found by the period: the role may not install triggers");
+        }
+        Ok(migrated)
+    }
+}
+
+async fn apply(connection: &mut PgConnection) -> Result<Migrated, MigrateError> {
+    let sql = |error| failed(APPLY, error);
+    connection
+        .execute("SET lock_timeout = '5min'; SET statement_timeout = 0")
+        .await
+        .map_err(sql)?;
+    sqlx::query("SELECT pg_advisory_lock($1)")
+        .bind(ADVISORY_LOCK)
+        .execute(&mut *connection)
+        .await
+        .map_err(sql)?;
+    let before = match state(connection).await? {
+        SchemaState::Newer { applied, known } => {
+            return Err(MigrateError::Newer { applied, known });
+        }
+        SchemaState::Current => None,
+        SchemaState::Missing => Some(0),
+        SchemaState::Behind { applied, .. } => Some(applied),
+    };
+    let mut migrated = Migrated {
+        applied: 0,
+        hints_missing: None,
+    };
+    if let Some(before) = before {
+        let rights = Rights::read(connection).await?;
+        rights.may_change()?;
+        if !rights.schema_exists {
+            connection
+                .execute("CREATE SCHEMA mikrotik_backup")
+                .await
+                .map_err(sql)?;
+        }
+        let migrator = migrator();
+        let result = migrator.run_direct(None, &mut *connection, false).await;
+        result.map_err(|error| rights.explain(error))?;
+        migrated.applied = migrator
+            .iter()
+            .filter(|migration| migration.version > before)
+            .count();
+    }
+    let rights = Rights::read(connection).await?;
+    if rights.use_schema {
+        migrated.hints_missing =
+            sqlx::query_scalar("SELECT mikrotik_backup.install_change_hints()")
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(sql)?;
+    }
+    Ok(migrated)
+}
+
+/// Reads the state as the role sees it.
+async fn state(connection: &mut PgConnection) -> Result<SchemaState, MigrateError> {
+    let rights = Rights::read(connection).await?;
+    if !rights.schema_exists || !rights.table_exists {
+        return Ok(SchemaState::Missing);
+    }
+    if !rights.use_schema || !rights.read_table {
+        let role = rights.quoted_role();
+        return Err(rights.lacks(
+            "read mikrotik_backup._sqlx_migrations",
+            format!(
+                "as its owner: GRANT USAGE ON SCHEMA mikrotik_backup TO {role}; GRANT SELECT ON \
+                 mikrotik_backup._sqlx_migrations TO {role}"
+            ),
+        ));
+    }
+    let applied: Vec<i64> =
+        sqlx::query_scalar("SELECT version FROM mikrotik_backup._sqlx_migrations WHERE success")
+            .fetch_all(connection)
+            .await
+            .map_err(|error| failed(READ, error))?;
+    Ok(compare(
+        &applied.into_iter().collect(),
+        &migrator()
+            .iter()
+            .map(|migration| migration.version)
+            .collect(),
+    ))
+}
+
+fn compare(applied: &BTreeSet<i64>, known: &BTreeSet<i64>) -> SchemaState {
+    let newest = |versions: &BTreeSet<i64>| versions.last().copied().unwrap_or(0);
+    let (last_applied, last_known) = (newest(applied), newest(known));
+    if last_applied > last_known {
+        SchemaState::Newer {
+            applied: last_applied,
+            known: last_known,
+        }
+    } else if applied.is_superset(known) {
+        SchemaState::Current
+    } else {
+        SchemaState::Behind {
+            applied: last_applied,
+            known: last_known,
+        }
+    }
+}
+
+fn failed(operation: &'static str, error: sqlx::Error) -> MigrateError {
+    let source = Box::new(error);
+    if error::is_away(&source) {
+        MigrateError::Unavailable { operation, source }
+    } else {
+        MigrateError::Failed { operation, source }
+    }
+}
+
+/// What the role may do.
+struct Rights {
+    role: String,
+    database: String,
+    create_schema: bool,
+    schema_exists: bool,
+    table_exists: bool,
+    use_schema: bool,
+    create_tables: bool,
+    read_table: bool,
+}
+
+impl Rights {
+    async fn read(connection: &mut PgConnection) -> Result<Self, MigrateError> {
+        let read = async {
+            let row = sqlx::query(RIGHTS).fetch_one(connection).await?;
+            Ok(Self {
+                role: row.try_get("role")?,
+                database: row.try_get("database")?,
+                create_schema: row.try_get("create_schema")?,
+                schema_exists: row.try_get("schema_exists")?,
+                table_exists: row.try_get("table_exists")?,
+                use_schema: row.try_get("use_schema")?,
+                create_tables: row.try_get("create_tables")?,
+                read_table: row.try_get("read_table")?,
+            })
+        };
+        read.await.map_err(|error| failed(READ, error))
+    }
+
+    fn quoted_role(&self) -> String {
+        format!("\"{}\"", self.role.replace('"', "\"\""))
+    }
+
+    fn lacks(&self, action: impl Into<String>, remedy: impl Into<String>) -> MigrateError {
+        MigrateError::Privilege {
+            role: self.role.clone(),
+            action: action.into(),
+            remedy: remedy.into(),
+        }
+    }
+
+    /// Whether the role may apply migrations at all, before anything is tried.
+    fn may_change(&self) -> Result<(), MigrateError> {
+        let role = self.quoted_role();
+        let (action, grant) = match (self.schema_exists, self.create_schema, self.create_tables) {
+            (false, false, _) => {
+                let database = self.database.replace('"', "\"\"");
+                (
+                    "create schema mikrotik_backup",
+                    format!("CREATE ON DATABASE \"{database}\""),
+                )
+            }
+            (true, _, false) => (
+                "create tables in schema mikrotik_backup",
+                "USAGE, CREATE ON SCHEMA mikrotik_backup".to_owned(),
+            ),
+            (false, true, _) | (true, _, true) => return Ok(()),
+        };
+        Err(self.lacks(
+            action,
+            format!("{BY_THE_OWNER}, or: GRANT {grant} TO {role}"),
+        ))
+    }
+
+    fn explain(&self, error: sqlx::migrate::MigrateError) -> MigrateError {
+        use sqlx::migrate::MigrateError as Sqlx;
+        match error {
+            Sqlx::Execute(source) | Sqlx::ExecuteMigration(source, _)
+                if error::is_privilege(&source) =>
+            {
+                let said = source
+                    .as_database_error()
+                    .map_or(Cow::Borrowed("permission denied"), |error| {
+                        Cow::Owned(error.message().to_owned())
+                    });
+                self.lacks(format!("migrate the schema ({said})"), BY_THE_OWNER)
+            }
+            Sqlx::Execute(source) | Sqlx::ExecuteMigration(source, _) => failed(APPLY, source),
+            other => MigrateError::Failed {
+                operation: APPLY,
+                source: other.into(),
+            },
+        }
+    }
+}
+
+const BY_THE_OWNER: &str =
+    "run `mikrotik-backup migrate` with the role that owns the database's tables";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(versions: &[i64]) -> BTreeSet<i64> {
+        versions.iter().copied().collect()
+    }
+
+    #[test]
+    fn versions_are_compared() {
+        let known = set(&[1, 2, 3]);
+        assert_eq!(compare(&set(&[1, 2, 3]), &known), SchemaState::Current);
+        assert_eq!(
+            compare(&set(&[]), &known),
+            SchemaState::Behind {
+                applied: 0,
+                known: 3
+            }
+        );
+        assert_eq!(
+            compare(&set(&[1, 3]), &known),
+            SchemaState::Behind {
+                applied: 3,
+                known: 3
+            }
+        );
+        assert_eq!(
+            compare(&set(&[1, 2, 3, 4]), &known),
+            SchemaState::Newer {
+                applied: 4,
+                known: 3
+            }
+        );
+    }
+
+    #[test]
+    fn a_role_is_quoted_in_grants() {
+        assert!(grants("od\"d").contains("TO \"od\"\"d\";"));
+    }
+}
