@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::adapters::jetstream::JetStreamSink;
-use crate::adapters::postgres::{MigrateError, PostgresStore, SchemaState};
+use crate::adapters::postgres::{MigrateError, Migrated, PostgresStore, SchemaState};
 use crate::adapters::redis::RedisCoordinator;
 use crate::clock::Clock;
 use crate::config::{Cluster, Config};
@@ -20,11 +20,13 @@ use crate::fleet::slots::Slots;
 use crate::fleet::view::FleetView;
 use crate::fleet::{Context, Limits};
 use crate::http;
-use crate::lifecycle::Shutdown;
+use crate::lifecycle::{self, Ended, Shutdown};
 use crate::metrics::Metrics;
-use crate::ports::{Coordinator, SnapshotSink, Store};
 use crate::ssh;
 
+/// How much longer than the command timeout a stop waits: an export that ends at the last moment is
+/// still published and recorded.
+const SHUTDOWN_RESERVE: Duration = Duration::from_secs(10);
 /// Between two tries at a database that is away at start.
 const START_RETRY_FIRST: Duration = Duration::from_millis(500);
 const START_RETRY_MAX: Duration = Duration::from_secs(15);
@@ -51,40 +53,40 @@ impl From<MigrateError> for AppError {
 }
 
 /// Brings the schema up to date, and nothing else.
-pub async fn migrate(database_url: &secrecy::SecretString) -> Result<(), AppError> {
-    let store = PostgresStore::connect(database_url, Clock::System, "migrate")
-        .map_err(|error| AppError::Configuration(error.into()))?;
-    store.migrate().await?;
-    info!("the schema is up to date");
+pub async fn migrate(cluster: &Cluster) -> Result<(), AppError> {
+    let store = PostgresStore::connect(&cluster.database_url, Clock::System, "migrate")
+        .map_err(configuration)?;
+    let migrated = store.migrate().await?;
+    report_migration(&migrated);
+    store.close().await;
     Ok(())
 }
 
 /// Runs the poller against PostgreSQL, Redis and JetStream until it is told to stop.
-pub async fn run_cluster(config: &Config, cluster: &Cluster) -> Result<(), AppError> {
-    let shutdown = Shutdown::on_signals(config.command_timeout).map_err(failed)?;
+pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppError> {
+    let signals = lifecycle::signals().map_err(failed)?;
+    let shutdown = Shutdown::new();
     let clock = Clock::System;
-    let metrics = Arc::new(Metrics::new());
-    let store = PostgresStore::connect(&cluster.database_url, clock, &config.replica)
-        .map_err(|error| AppError::Configuration(error.into()))?;
-    let store = Arc::new(store);
-    let coordinator = Arc::new(
-        RedisCoordinator::connect(&cluster.redis_url)
-            .map_err(|error| AppError::Configuration(error.into()))?,
+    let store = Arc::new(
+        PostgresStore::connect(&cluster.database_url, clock, &config.replica)
+            .map_err(configuration)?,
     );
+    let coordinator = RedisCoordinator::connect(cluster.redis_url().map_err(configuration)?)
+        .map_err(configuration)?;
     let sink = Arc::new(
-        JetStreamSink::connect(&cluster.nats_url, config.into())
+        JetStreamSink::connect(cluster.nats_url().map_err(configuration)?, config.stream)
             .await
-            .map_err(|error| AppError::Configuration(error.into()))?,
+            .map_err(configuration)?,
     );
     let context = Arc::new(Context {
         store: store.clone(),
-        coordinator: coordinator.clone(),
+        coordinator: Arc::new(coordinator),
         sink: sink.clone(),
-        credentials: Credentials::new(cluster.key.clone()),
+        credentials: Credentials::new(Some(cluster.key().map_err(configuration)?.clone())),
         slots: Slots::new(config.max_concurrent),
         backlog: Backlog::default(),
         view: FleetView::default(),
-        metrics: metrics.clone(),
+        metrics: Arc::new(Metrics::new()),
         clock,
         shutdown: shutdown.clone(),
         limits: Limits {
@@ -96,21 +98,29 @@ pub async fn run_cluster(config: &Config, cluster: &Cluster) -> Result<(), AppEr
         },
         replica: config.replica.clone(),
     });
-
     let schema_ready = Arc::new(AtomicBool::new(false));
-    let server = http::serve(
-        config.http_addr,
-        scrape(context.clone()),
-        readiness(context.clone(), schema_ready.clone()),
-        shutdown.clone(),
-    )
-    .await
-    .map_err(|error| AppError::Configuration(error.into()))?;
+    let server = serve(&config, &context, &schema_ready).await?;
 
-    let result = work(config, &context, &store, &schema_ready).await;
-    shutdown.stop();
+    let grace = config.command_timeout + SHUTDOWN_RESERVE;
+    let working = shutdown.spawn({
+        let shutdown = shutdown.clone();
+        let store = store.clone();
+        async move {
+            let result = work(&config, &context, &store, &schema_ready).await;
+            shutdown.soft().cancel();
+            result
+        }
+    });
+    let ended = shutdown.wait(signals, grace).await;
+    server.abort();
+    let result = match ended {
+        Ended::Graceful | Ended::Forced { left: 0 } => working.await.map_err(failed)?,
+        Ended::Forced { left } => {
+            Err(failed(anyhow::anyhow!("{left} tasks did not end and were cut off")))
+        }
+    };
     sink.close().await;
-    server.await.map_err(failed)?;
+    store.close().await;
     result
 }
 
@@ -135,7 +145,7 @@ async fn work(
     });
     let pruner = tokio::spawn({
         let context = context.clone();
-        let age = config.journal_age;
+        let age = Duration::from_secs(config.journal_days * 86_400);
         async move { prune(&context, age).await }
     });
     let policy = Policy {
@@ -148,7 +158,7 @@ async fn work(
     recorder.abort();
     pruner.abort();
     backlog::flush(context).await;
-    info!("every export has ended and its lock is released");
+    info!("Every export has ended, and its lock is released");
     Ok(())
 }
 
@@ -158,9 +168,9 @@ async fn bring_up_schema(store: &PostgresStore, may_migrate: bool) -> Result<(),
     loop {
         match ensure_schema(store, may_migrate).await {
             Ok(()) => return Ok(()),
-            Err(MigrateError::Unavailable(source)) => {
+            Err(error @ MigrateError::Unavailable { .. }) => {
                 warn!(
-                    error = chain(&source),
+                    error = chain(&error),
                     "waiting for the database; next try in {} s",
                     pause.as_secs_f32()
                 );
@@ -177,9 +187,20 @@ async fn ensure_schema(store: &PostgresStore, may_migrate: bool) -> Result<(), M
         SchemaState::Current => Ok(()),
         state if may_migrate => {
             info!(?state, "bringing the schema up to date");
-            store.migrate().await
+            store.migrate().await.map(|migrated| report_migration(&migrated))
         }
-        state => Err(MigrateError::NotAllowed(state)),
+        state => Err(store.behind(state)),
+    }
+}
+
+fn report_migration(migrated: &Migrated) {
+    info!(applied = migrated.applied, "The schema is up to date");
+    if let Some(reason) = &migrated.hints_missing {
+        warn!(
+            reason,
+            "edits are found by the period only: the triggers that tell of them could not be \
+             installed"
+        );
     }
 }
 
@@ -242,4 +263,8 @@ fn readiness(context: Arc<Context>, schema_ready: Arc<AtomicBool>) -> http::Read
 
 fn failed(error: impl Into<anyhow::Error>) -> AppError {
     AppError::Failed(error.into())
+}
+
+fn configuration(error: impl Into<anyhow::Error>) -> AppError {
+    AppError::Configuration(error.into())
 }

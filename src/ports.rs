@@ -37,8 +37,6 @@ pub struct Claim {
     pub attempt: AttemptId,
     /// The device.
     pub device: DeviceId,
-    /// Why it begins, for the journal should it never end.
-    pub cause: Cause,
     /// The last attempt that the caller's schedule knows of. Another one means that a replica
     /// was faster. `None` in [`Claim::any_last`] mode is ignored.
     pub known_last: Option<AttemptId>,
