@@ -257,6 +257,10 @@ pub struct AttemptRecord {
     pub ledger: std::collections::BTreeMap<String, u64>,
     /// Failures in a row, this one included.
     pub consecutive_failures: u32,
+    /// The failure that nothing has answered yet, and what the device looked like to it: a block
+    /// outlives a requested try that fails for another reason. This is what the device's state
+    /// keeps as its failure and revision while there is one.
+    pub standing: Option<(FailureKind, Revision)>,
     /// From the end of the attempt to the next time the device comes due.
     pub next_due_in: Duration,
 }

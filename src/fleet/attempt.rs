@@ -2,8 +2,6 @@
 //! normalise, deliver, record.
 
 use std::panic::AssertUnwindSafe;
-use std::time::Duration;
-
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug, info, warn};
@@ -11,6 +9,7 @@ use tracing::{Instrument as _, debug, info, warn};
 use super::progress::{ClaimedAt, Progress};
 use super::slots::{Lane, Slot};
 use super::{Context, draw};
+use crate::credentials::CredentialError;
 use crate::domain::Timestamp;
 use crate::domain::attempt::{
     AttemptId, AttemptRecord, Cause, Deferral, Outcome, Step, Taken,
@@ -18,8 +17,10 @@ use crate::domain::attempt::{
 use crate::domain::device::{Device, DeviceId};
 use crate::domain::failure::{Failure, FailureKind, chain};
 use crate::domain::host_key::HostKeyMismatch;
-use crate::domain::schedule::{Draw, Event, Finish, Made, Next, Schedule};
+use crate::domain::schedule::{Draw, Event, Finish, Made, Schedule};
+
 use crate::domain::snapshot::Snapshot;
+use crate::metrics::LockResult;
 use crate::ports::{
     Claim, Claimed, CoordinatorError, Lease, Presence, SinkError, StoreError,
 };
@@ -102,7 +103,7 @@ impl Context {
         progress.enter(Step::Slot);
         let slot = self.take_slot(ask).await?;
         progress.enter(Step::Lock);
-        self.metrics.queue_wait(progress.took(Step::Slot).unwrap_or_default());
+        self.metrics.waited_for_slot(progress.took(Step::Slot).unwrap_or_default());
         let lease = self.take_lease(ask.device).await?;
         Ok((slot, lease))
     }
@@ -129,15 +130,15 @@ impl Context {
     async fn take_lease(&self, device: DeviceId) -> Result<Lease, Deferral> {
         match self.coordinator.try_lease(device, self.limits.lease()).await {
             Ok(Some(lease)) => {
-                self.metrics.lock_obtained();
+                self.metrics.lock(LockResult::Obtained);
                 Ok(lease)
             }
             Ok(None) => {
-                self.metrics.lock_not_obtained();
+                self.metrics.lock(LockResult::NotObtained);
                 Err(Deferral::Contended)
             }
             Err(error) => {
-                self.metrics.lock_error();
+                self.metrics.lock(LockResult::Error);
                 Err(error.into())
             }
         }
@@ -152,7 +153,7 @@ impl Context {
         lease: &Lease,
         progress: &mut Progress,
     ) -> Result<Taken, Stop> {
-        let _active = self.metrics.active();
+        let _running = self.metrics.attempt_running();
         let work = AssertUnwindSafe(self.collect_leased(id, ask, lease, progress)).catch_unwind();
         tokio::select! {
             biased;
@@ -182,11 +183,11 @@ impl Context {
         let dialled = ssh::dial(&device.endpoint, &device.pin, deadline, &self.limits.ssh).await;
         progress.offered_key = match &dialled {
             Ok(host) => Some(host.fingerprint().clone()),
-            Err(error) => error.offered_key().cloned(),
+            Err(error) => error.offered().cloned(),
         };
         let host = dialled?;
         progress.enter(Step::Authenticate);
-        let login = self.credentials.open(&device).await.map_err(unreadable)?;
+        let login = self.credentials.open(&device).await?;
         let mut session = host.authenticate(&login).await?;
         let pin = self.store.pin_host_key(device.id, session.fingerprint()).await?;
         pin.verify(session.fingerprint())?;
@@ -247,7 +248,7 @@ impl Context {
         let collected_at = self.clock.now();
         let normalized = routeros::normalize(export);
         progress.ledger.clone_from(&normalized.ledger);
-        self.metrics.unknown_comments(normalized.unknown_comments.len());
+        self.metrics.comments(normalized.ledger.values().sum(), normalized.unknown_comment_lines);
         for comment in &normalized.unknown_comments {
             debug!(comment, "kept a comment that no rule knows");
         }
@@ -261,7 +262,7 @@ impl Context {
             text: normalized.text,
             normalization_version: routeros::NORMALIZATION_VERSION,
             normalization_rules: routeros::rules_fingerprint(),
-            incomplete_menus: Vec::new(),
+            incomplete_menus: export.incomplete_menus.clone(),
             ledger: normalized.ledger,
             shape: normalized.shape,
         }
@@ -343,12 +344,6 @@ impl Context {
         let Some(id) = report.made else { return };
         let mut after = ask.schedule.clone();
         after.handle(Event::Finished(report.finish.clone()), report.at, report.draw);
-        let next_due_in = match after.next() {
-            Next::Attempt { at, .. } | Next::Skip { at, .. } => {
-                Duration::try_from(at - report.at).unwrap_or_default()
-            }
-            Next::Wait | Next::Done => Duration::ZERO,
-        };
         let record = AttemptRecord {
             id,
             device: claimed.device.id,
@@ -361,7 +356,8 @@ impl Context {
             steps: progress.steps().to_vec(),
             ledger: std::mem::take(&mut progress.ledger),
             consecutive_failures: after.consecutive_failures(),
-            next_due_in,
+            standing: after.standing_failure(),
+            next_due_in: after.due_in(report.at),
         };
         self.observe(&record, &claimed.device);
         if let Err(error) = self.store.record(&record, &self.replica).await {
@@ -372,7 +368,10 @@ impl Context {
 
     /// The one place where the end of an attempt is counted and logged.
     fn observe(&self, record: &AttemptRecord, device: &Device) {
-        self.metrics.attempt_finished(record);
+        self.metrics.finished(&record.outcome, record.elapsed);
+        for step in &record.steps {
+            self.metrics.stage(step.step, step.took);
+        }
         let duration_ms = u64::try_from(record.elapsed.as_millis()).unwrap_or(u64::MAX);
         let next_due_s = record.next_due_in.as_secs();
         match &record.outcome {
@@ -457,10 +456,6 @@ impl ExportError {
     }
 }
 
-fn unreadable(error: crate::credentials::CredentialError) -> Stop {
-    Stop::Failed(Failure::from_error(FailureKind::CredentialsUnreadable, &error))
-}
-
 fn because(deferral: &Deferral) -> String {
     match deferral {
         Deferral::Unavailable { reason } => reason.clone(),
@@ -476,6 +471,12 @@ impl From<ExportError> for Stop {
 
 impl From<SshError> for Stop {
     fn from(error: SshError) -> Self {
+        Self::Failed(Failure::from_error(error.kind(), &error))
+    }
+}
+
+impl From<CredentialError> for Stop {
+    fn from(error: CredentialError) -> Self {
         Self::Failed(Failure::from_error(error.kind(), &error))
     }
 }

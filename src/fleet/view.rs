@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::domain::Timestamp;
 use crate::domain::device::DeviceId;
-use crate::domain::schedule::DeviceState;
+use crate::domain::schedule::Condition;
 
 /// A device as this replica sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DeviceView {
     /// Its state.
-    pub state: DeviceState,
+    pub state: Condition,
     /// When its last success started.
     pub last_success_at: Option<Timestamp>,
     /// When it was first seen by this process; what its age counts from before any success.
@@ -41,8 +42,8 @@ impl FleetView {
     }
 
     /// How many devices are in each state; every state is there.
-    pub fn counts(&self) -> BTreeMap<DeviceState, u64> {
-        let mut counts: BTreeMap<_, _> = DeviceState::ALL.iter().map(|state| (*state, 0)).collect();
+    pub fn counts(&self) -> BTreeMap<Condition, usize> {
+        let mut counts: BTreeMap<_, _> = Condition::ALL.iter().map(|state| (*state, 0)).collect();
         for view in self.lock().values() {
             *counts.entry(view.state).or_default() += 1;
         }
@@ -50,13 +51,13 @@ impl FleetView {
     }
 
     /// The longest time since a success (or since the device became known, where there was none
-    /// yet), in seconds; zero for an empty fleet.
-    pub fn oldest_success_age(&self, now: Timestamp) -> f64 {
+    /// yet); `None` for an empty fleet.
+    pub fn oldest_success_age(&self, now: Timestamp) -> Option<Duration> {
         let oldest = self
             .lock()
             .values()
             .map(|view| view.last_success_at.unwrap_or(view.known_since))
             .min();
-        oldest.map_or(0.0, |oldest| (now - oldest).as_seconds_f64().max(0.0))
+        oldest.map(|oldest| Duration::try_from(now - oldest).unwrap_or_default())
     }
 }

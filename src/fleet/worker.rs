@@ -13,10 +13,11 @@ use super::attempt::{Ask, Report};
 use super::view::DeviceView;
 use super::{Context, draw};
 use crate::domain::Timestamp;
-use crate::domain::attempt::{AttemptId, Deferral, LastAttempt};
+use crate::domain::attempt::{AttemptId, Cause, Deferral, LastAttempt};
 use crate::domain::device::{Device, DeviceId, Revision};
 use crate::domain::failure::FailureKind;
 use crate::domain::schedule::{Event, Finish, Made, Next, Policy, Schedule};
+use crate::metrics::Skip;
 use crate::ports::{Listed, Presence};
 
 /// A sleep is cut into pieces of at most this length, so that a wall clock that was set is
@@ -109,7 +110,7 @@ impl Worker {
     }
 
     /// Makes one attempt, reading mail meanwhile.
-    async fn work(&mut self, cause: crate::domain::attempt::Cause) {
+    async fn work(&mut self, cause: Cause) {
         let ask = Ask {
             device: self.device,
             cause,
@@ -157,9 +158,11 @@ impl Worker {
     /// A blocked device came due: count it and say what the operator should do.
     async fn skip(&mut self, kind: FailureKind) {
         if self.context.coordinator.presence(self.device).await == Presence::Offline {
-            self.context.metrics.skipped_offline();
+            self.context.metrics.skipped(Skip::Offline);
         } else {
-            self.context.metrics.skipped_blocked(kind);
+            if let Some(skip) = Skip::blocked_by(kind) {
+                self.context.metrics.skipped(skip);
+            }
             warn!(
                 device.id = %self.device,
                 failure.kind = %kind,
@@ -185,10 +188,11 @@ impl Worker {
     }
 
     fn show(&self) {
+        let Some(state) = self.schedule.condition() else { return };
         self.context.view.set(
             self.device,
             DeviceView {
-                state: self.schedule.state(),
+                state,
                 last_success_at: self.last_success_at,
                 known_since: self.known_since,
             },
@@ -198,7 +202,7 @@ impl Worker {
 
 #[derive(Clone, Copy)]
 enum Due {
-    Attempt(crate::domain::attempt::Cause),
+    Attempt(Cause),
     Skip(FailureKind),
 }
 

@@ -3,6 +3,7 @@
 //! All label sets are closed and every value exists at zero from the start, so that a rate or an
 //! alert never waits for a first event. Devices are named in logs, not here.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prometheus::{
@@ -12,6 +13,7 @@ use prometheus::{
 
 use crate::domain::attempt::{Deferral, Outcome, Step};
 use crate::domain::failure::FailureKind;
+use crate::domain::schedule::Condition;
 
 /// The content type of [`Metrics::render`]: the Prometheus text format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -66,43 +68,6 @@ impl LockResult {
             Self::Obtained => "obtained",
             Self::NotObtained => "not_obtained",
             Self::Error => "error",
-        }
-    }
-}
-
-/// The state in which a device is counted: exactly one each.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum DeviceState {
-    /// Never tried yet.
-    New,
-    /// The last attempt succeeded or was queued.
-    Ok,
-    /// The last attempt failed; it will be tried again.
-    Failing,
-    /// Waits for an operator.
-    Blocked,
-    /// Being backed up by this process.
-    Running,
-}
-
-impl DeviceState {
-    /// Every state.
-    pub const ALL: &'static [Self] = &[
-        Self::New,
-        Self::Ok,
-        Self::Failing,
-        Self::Blocked,
-        Self::Running,
-    ];
-
-    /// The label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::New => "new",
-            Self::Ok => "ok",
-            Self::Failing => "failing",
-            Self::Blocked => "blocked",
-            Self::Running => "running",
         }
     }
 }
@@ -286,7 +251,7 @@ impl Metrics {
         for reason in DEFERRALS {
             self.deferrals.with_label_values(&[*reason]);
         }
-        for state in DeviceState::ALL {
+        for state in Condition::ALL {
             self.devices.with_label_values(&[state.as_str()]);
         }
         for step in Step::ALL {
@@ -304,7 +269,7 @@ impl Metrics {
             Outcome::Delivered(_) => self.backup_success(),
             Outcome::Queued(_) => self.queued.inc(),
             Outcome::Failed(failure) => self.backup_failed(failure.kind),
-            Outcome::Interrupted => self.interrupted.inc(),
+            Outcome::Interrupted { .. } => self.interrupted.inc(),
         }
     }
 
@@ -384,10 +349,9 @@ impl Metrics {
     }
 
     /// Sets the number of devices in each state; states that `counts` leaves out are empty.
-    pub fn set_devices(&self, counts: &[(DeviceState, usize)]) {
-        for state in DeviceState::ALL {
-            let of_state = counts.iter().filter(|(counted, _)| counted == state);
-            let total: usize = of_state.map(|(_, count)| count).sum();
+    pub fn set_devices(&self, counts: &BTreeMap<Condition, usize>) {
+        for state in Condition::ALL {
+            let total = counts.get(state).copied().unwrap_or_default();
             let total = i64::try_from(total).unwrap_or(i64::MAX);
             self.devices.with_label_values(&[state.as_str()]).set(total);
         }

@@ -58,15 +58,15 @@ fn each_event_is_counted_where_the_contract_says() {
     let second = Duration::from_secs(1);
     let failed = Outcome::Failed(Failure::new(FailureKind::Timeout, "no answer"));
     metrics.finished(&failed, second);
-    metrics.finished(&Outcome::Interrupted, second);
+    metrics.finished(&Outcome::Interrupted { reason: "stopped".into() }, second);
     metrics.deferred(&Deferral::Offline);
     metrics.deferred(&Deferral::Contended);
     metrics.deferred(&Deferral::Gone);
     metrics.skipped(Skip::blocked_by(FailureKind::AuthFailed).unwrap());
     metrics.lock(LockResult::NotObtained);
     metrics.published(true);
-    metrics.set_devices(&[(DeviceState::Ok, 3)]);
-    metrics.set_devices(&[(DeviceState::Failing, 2)]);
+    metrics.set_devices(&BTreeMap::from([(Condition::Ok, 3)]));
+    metrics.set_devices(&BTreeMap::from([(Condition::Failing, 2)]));
     let running = metrics.attempt_running();
     let page = metrics.render().unwrap();
     for (series, expected) in [
