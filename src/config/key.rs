@@ -1,68 +1,28 @@
 //! The credential key, and which keys and tokens are known to everybody.
 
-use std::fmt;
+use crate::credentials::Key;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use secrecy::{ExposeSecret, SecretBox};
-
-/// The 32 bytes of `CREDENTIAL_ENCRYPTION_KEY`, an AES-256 key; never printed.
-pub struct CredentialKey(SecretBox<[u8; 32]>);
-
-impl CredentialKey {
-    /// A key of these bytes.
-    pub fn new(bytes: [u8; 32]) -> Self {
-        Self(SecretBox::new(Box::new(bytes)))
+/// Why everybody may know this key; `None` when nothing speaks against it.
+pub fn weakness(key: &Key) -> Option<&'static str> {
+    let bytes = key.expose();
+    if bytes.iter().all(|byte| *byte == 0) {
+        return Some("is all zero");
     }
-
-    /// Reads padded base64 of the standard alphabet (RFC 4648, section 4); `None` unless it is
-    /// exactly 32 bytes.
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut bytes = STANDARD.decode(text).ok()?;
-        let key = <[u8; 32]>::try_from(bytes.as_slice()).ok().map(Self::new);
-        bytes.fill(0);
-        key
+    if PUBLISHED.contains(&bytes) {
+        return Some("is a published example");
     }
-
-    /// The bytes, for the cipher only.
-    pub fn expose(&self) -> &[u8; 32] {
-        self.0.expose_secret()
+    // A random key has neither property, with a chance below 2^-100.
+    if (1..=16).any(|period| bytes.iter().zip(&bytes[period..]).all(|(a, b)| a == b)) {
+        return Some("repeats a short pattern");
     }
-
-    /// Why everybody may know this key; `None` when nothing speaks against it.
-    pub fn weakness(&self) -> Option<&'static str> {
-        let bytes = self.expose();
-        if bytes.iter().all(|byte| *byte == 0) {
-            return Some("is all zero");
-        }
-        if PUBLISHED.contains(&bytes) {
-            return Some("is a published example");
-        }
-        // A random key has neither property, with a chance below 2^-100.
-        if (1..=16).any(|period| bytes.iter().zip(&bytes[period..]).all(|(a, b)| a == b)) {
-            return Some("repeats a short pattern");
-        }
-        let step = bytes[1].wrapping_sub(bytes[0]);
-        if bytes
-            .windows(2)
-            .all(|pair| pair[1].wrapping_sub(pair[0]) == step)
-        {
-            return Some("is a sequence");
-        }
-        placeholder(&String::from_utf8_lossy(bytes)).then_some("is a placeholder")
+    let step = bytes[1].wrapping_sub(bytes[0]);
+    if bytes
+        .windows(2)
+        .all(|pair| pair[1].wrapping_sub(pair[0]) == step)
+    {
+        return Some("is a sequence");
     }
-}
-
-impl Clone for CredentialKey {
-    fn clone(&self) -> Self {
-        Self::new(*self.expose())
-    }
-}
-
-impl fmt::Debug for CredentialKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CredentialKey([REDACTED])")
-    }
+    placeholder(&String::from_utf8_lossy(bytes)).then_some("is a placeholder")
 }
 
 /// Keys that stand in documentation and test vectors, and are copied from there.
@@ -117,31 +77,6 @@ pub fn token_weakness(token: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    fn key(bytes: &[u8; 32]) -> CredentialKey {
-        CredentialKey::new(*bytes)
-    }
-
-    #[test]
-    fn only_the_standard_base64_of_32_bytes_is_a_key() {
-        let bytes: [u8; 32] = std::array::from_fn(|i| (i * i) as u8 ^ 0xfb);
-        let text = STANDARD.encode(bytes);
-        let parsed = CredentialKey::parse(&text).expect("a key");
-        assert_eq!(parsed.expose(), &bytes);
-        assert!(text.contains('+') || text.contains('/'));
-        for wrong in [
-            "",
-            "short",
-            text.trim_end_matches('='),
-            &format!("{text}\n"),
-            &text.replace('+', "-").replace('/', "_"),
-            &STANDARD.encode([1; 31]),
-            &STANDARD.encode([1; 33]),
-            &hex::encode(bytes),
-        ] {
-            assert!(CredentialKey::parse(wrong).is_none(), "{wrong:?}");
-        }
-    }
-
     #[test]
     fn keys_that_everybody_knows_are_recognised() {
         let sequence: [u8; 32] = std::array::from_fn(|i| i as u8);
@@ -160,7 +95,7 @@ mod tests {
             (b"CHANGE_ME_CHANGE_ME_CHANGE_ME_32", "is a placeholder"),
             (b"change-me-to-a-real-key-please!!", "is a placeholder"),
         ] {
-            assert_eq!(key(bytes).weakness(), Some(why), "{bytes:?}");
+            assert_eq!(weakness(&Key::from_bytes(*bytes)), Some(why), "{bytes:?}");
         }
     }
 
@@ -186,7 +121,7 @@ mod tests {
             proptest::prop_assume!(!placeholder(&String::from_utf8_lossy(&bytes)));
             let step = bytes[1].wrapping_sub(bytes[0]);
             proptest::prop_assume!(bytes.windows(2).any(|p| p[1].wrapping_sub(p[0]) != step));
-            proptest::prop_assert_eq!(key(&bytes).weakness(), None);
+            proptest::prop_assert_eq!(weakness(&Key::from_bytes(bytes)), None);
         }
 
         #[test]

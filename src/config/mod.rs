@@ -20,10 +20,10 @@ use tracing::Level;
 
 pub use environment::Environment;
 pub use help::{effective_listing, settings_help};
-pub use key::CredentialKey;
 pub use problem::{ConfigError, Problem};
 pub use reader::{Effective, Source};
 
+use crate::credentials::Key;
 use reader::Reader;
 use settings as table;
 
@@ -54,7 +54,7 @@ pub enum Mode {
         /// The folder.
         data_dir: PathBuf,
         /// The credential key, if it is given instead of generated.
-        key: Option<CredentialKey>,
+        key: Option<Key>,
     },
 }
 
@@ -77,7 +77,7 @@ pub struct Cluster {
     pub database_url: SecretString,
     redis_url: Option<SecretString>,
     nats_url: Option<SecretString>,
-    key: Option<CredentialKey>,
+    key: Option<Key>,
 }
 
 impl Cluster {
@@ -102,7 +102,7 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ConfigError`] when `CREDENTIAL_ENCRYPTION_KEY` is not set.
-    pub fn key(&self) -> Result<&CredentialKey, ConfigError> {
+    pub fn key(&self) -> Result<&Key, ConfigError> {
         let key = self.key.as_ref();
         key.ok_or_else(|| missing("CREDENTIAL_ENCRYPTION_KEY"))
     }

@@ -8,7 +8,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use super::environment::{Environment, read_secret};
-use super::key::{CredentialKey, placeholder};
+use super::key::{self, placeholder};
+use crate::credentials::Key;
 use super::problem::Problem;
 use super::settings::{Flag, Form, Number, Text};
 
@@ -281,14 +282,14 @@ impl<'a> Reader<'a> {
     }
 
     /// The credential key. One that everybody knows is a problem when `strict`.
-    pub(super) fn key(&mut self, text: &Text, strict: bool) -> Option<CredentialKey> {
+    pub(super) fn key(&mut self, text: &Text, strict: bool) -> Option<Key> {
         let form = text.form;
         let key = self.text(
             text,
-            |raw| CredentialKey::parse(raw).ok_or_else(|| format!("must be {form}")),
+            |raw| Key::from_base64(raw).map_err(|_| format!("must be {form}")),
             hidden,
         )?;
-        self.judge(text.name, key.weakness(), strict);
+        self.judge(text.name, key::weakness(&key), strict);
         Some(key)
     }
 
