@@ -50,9 +50,9 @@ macro_rules! device_columns {
 macro_rules! last_attempt_columns {
     () => {
         "s.last_attempt_id, s.status, s.error_kind, s.consecutive_failures, \
-         (extract(epoch FROM clock_timestamp() - s.last_attempt_at) * 1000000)::bigint AS started_age, \
-         (extract(epoch FROM clock_timestamp() - s.last_finished_at) * 1000000)::bigint AS finished_age, \
-         (extract(epoch FROM clock_timestamp() - s.last_success_at) * 1000000)::bigint AS success_age, \
+         (extract(epoch FROM statement_timestamp() - s.last_attempt_at) * 1000000)::bigint AS started_age, \
+         (extract(epoch FROM statement_timestamp() - s.last_finished_at) * 1000000)::bigint AS finished_age, \
+         (extract(epoch FROM statement_timestamp() - s.last_success_at) * 1000000)::bigint AS success_age, \
          s.endpoint_digest, s.credentials_digest, s.pin_digest"
     };
 }
