@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::adapters::jetstream::JetStreamSink;
@@ -19,7 +20,7 @@ use crate::fleet::reconciler::Reconciler;
 use crate::fleet::slots::Slots;
 use crate::fleet::view::FleetView;
 use crate::fleet::{Context, Limits};
-use crate::http;
+use crate::http::{self, Pages, Readiness, Server};
 use crate::lifecycle::{self, Ended, Shutdown};
 use crate::metrics::Metrics;
 use crate::ssh;
@@ -86,7 +87,7 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
         slots: Slots::new(config.max_concurrent),
         backlog: Backlog::default(),
         view: FleetView::default(),
-        metrics: Arc::new(Metrics::new()),
+        metrics: Arc::new(Metrics::new().map_err(failed)?),
         clock,
         shutdown: shutdown.clone(),
         limits: Limits {
@@ -99,7 +100,11 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
         replica: config.replica.clone(),
     });
     let schema_ready = Arc::new(AtomicBool::new(false));
-    let server = serve(&config, &context, &schema_ready).await?;
+    let server = Server::bind(config.http_addr).await.map_err(configuration)?;
+    info!(http.address = %server.address(), "Listening for /metrics, /livez and /readyz");
+    let pages = pages(&context, &schema_ready);
+    let server_stop = CancellationToken::new();
+    let serving = tokio::spawn(server.serve(http::router(pages), server_stop.clone()));
 
     let grace = config.command_timeout + SHUTDOWN_RESERVE;
     let working = shutdown.spawn({
@@ -112,7 +117,6 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
         }
     });
     let ended = shutdown.wait(signals, grace).await;
-    server.abort();
     let result = match ended {
         Ended::Graceful | Ended::Forced { left: 0 } => working.await.map_err(failed)?,
         Ended::Forced { left } => {
@@ -121,6 +125,8 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
     };
     sink.close().await;
     store.close().await;
+    server_stop.cancel();
+    serving.await.map_err(failed)?;
     result
 }
 
@@ -189,7 +195,7 @@ async fn ensure_schema(store: &PostgresStore, may_migrate: bool) -> Result<(), M
             info!(?state, "bringing the schema up to date");
             store.migrate().await.map(|migrated| report_migration(&migrated))
         }
-        state => Err(store.behind(state)),
+        state => Err(MigrateError::Off { state }),
     }
 }
 
@@ -226,39 +232,42 @@ async fn prune(context: &Context, age: Duration) {
     }
 }
 
-/// The metrics page, with the gauges that are computed when it is asked for.
-fn scrape(context: Arc<Context>) -> http::Scrape {
-    Arc::new(move || {
-        context.metrics.set_devices(&context.view.counts());
-        context
-            .metrics
-            .set_oldest_success_age(context.view.oldest_success_age(context.clock.now()));
-        context.metrics.render()
-    })
+/// What is served over HTTP.
+fn pages(context: &Arc<Context>, schema_ready: &Arc<AtomicBool>) -> Pages {
+    let of_scrape = context.clone();
+    let refresh = move |metrics: &Metrics| {
+        metrics.set_devices(&of_scrape.view.counts());
+        metrics.set_oldest_success_age(of_scrape.view.oldest_success_age(of_scrape.clock.now()));
+    };
+    let readiness = readiness(context, schema_ready);
+    Pages::new(context.metrics.clone(), Arc::new(readiness), refresh)
 }
 
 /// Each dependency with what is wrong with it.
-fn readiness(context: Arc<Context>, schema_ready: Arc<AtomicBool>) -> http::Readiness {
-    http::Readiness::new(move || {
-        let context = context.clone();
-        let schema_ready = schema_ready.load(Ordering::Relaxed);
-        Box::pin(async move {
-            let (database, redis, nats) = tokio::join!(
-                context.store.ping(),
-                context.coordinator.ping(),
-                context.sink.ready(),
-            );
-            let database = match database {
-                Ok(()) if !schema_ready => Err("the schema is not up to date yet".to_owned()),
-                other => other.map_err(|error| chain(&error)),
-            };
-            vec![
-                ("database", database),
-                ("redis", redis.map_err(|error| chain(&error))),
-                ("nats", nats.map_err(|error| chain(&error))),
-            ]
+fn readiness(context: &Arc<Context>, schema_ready: &Arc<AtomicBool>) -> Readiness {
+    let (database, redis, nats) = (context.clone(), context.clone(), context.clone());
+    let (schema_ready, shutdown) = (schema_ready.clone(), context.shutdown.clone());
+    Readiness::new()
+        .with("database", move || {
+            let (context, schema_ready) = (database.clone(), schema_ready.clone());
+            async move {
+                context.store.ping().await.map_err(|error| chain(&error))?;
+                let ready = schema_ready.load(Ordering::Relaxed);
+                ready.then_some(()).ok_or_else(|| "the schema is not up to date yet".to_owned())
+            }
         })
-    })
+        .with("redis", move || {
+            let context = redis.clone();
+            async move { context.coordinator.ping().await.map_err(|error| chain(&error)) }
+        })
+        .with("nats", move || {
+            let context = nats.clone();
+            async move { context.sink.ready().await.map_err(|error| chain(&error)) }
+        })
+        .with("process", move || {
+            let stopping = shutdown.soft().is_cancelled();
+            async move { if stopping { Err("stopping".to_owned()) } else { Ok(()) } }
+        })
 }
 
 fn failed(error: impl Into<anyhow::Error>) -> AppError {

@@ -103,15 +103,12 @@ fn show_host(host: &Host, pin: &Pin, chart: &mut Chart) {
     chart.timed("connect", &host.address().to_string(), times.connect);
     let banner = host.server_id().unwrap_or_else(|| "(no identification)".to_owned());
     chart.timed("key exchange", &banner, times.key_exchange);
-    chart.ok("algorithms", &host.negotiated().to_string());
-    for weak in host.negotiated().weak() {
-        chart.note("algorithms", &format!("{weak} is weak; see /ip ssh set strong-crypto=yes"));
-    }
+    chart.note("algorithms", &host.negotiated().to_string());
     let fingerprint = host.fingerprint();
     match pin {
-        Pin::Unpinned => chart.ok("host key", &format!("{fingerprint}, nothing is pinned yet")),
+        Pin::Unpinned => chart.note("host key", &format!("{fingerprint}, nothing is pinned yet")),
         Pin::Pinned(_) | Pin::Unreadable(_) => {
-            chart.ok("host key", &format!("{fingerprint}, as pinned"));
+            chart.note("host key", &format!("{fingerprint}, as pinned"));
         }
     }
 }
@@ -157,7 +154,7 @@ async fn show_export(session: &mut Session, version_hint: Option<&str>, chart: &
              `sensitive` policy and a restore would lose them",
         );
     }
-    for menu in &export.failed_menus {
+    for menu in export.incomplete_menus.iter().chain(&export.unavailable_menus) {
         chart.note("export", &format!("the router could not export {menu}"));
     }
     for comment in &normalized.unknown_comments {
@@ -178,7 +175,7 @@ async fn find(config: &Config, args: &CheckArgs) -> Result<Patient, AppError> {
         match found.as_slice() {
             [] => {}
             [device] => {
-                let credentials = Credentials::new(cluster.key.clone());
+                let credentials = Credentials::new(cluster.key().ok().cloned());
                 return from_inventory(device, &credentials).await;
             }
             several => return Err(ambiguous(&args.target, several)),

@@ -9,7 +9,6 @@ use anyhow::Context as _;
 use async_nats::jetstream::{self, consumer::DeliverPolicy, consumer::pull::OrderedConfig};
 use clap::Args;
 use futures_util::StreamExt as _;
-use tokio_util::sync::CancellationToken;
 
 use super::exit;
 use crate::adapters::jetstream::{SUBJECTS, SnapshotEvent};
@@ -39,11 +38,10 @@ pub(super) struct EventsArgs {
 pub(super) async fn events(
     config: &Config,
     args: &EventsArgs,
-    stop: &CancellationToken,
 ) -> Result<ExitCode, AppError> {
     let limit = args.timeout.map_or(Duration::MAX, Duration::from_secs);
     tokio::select! {
-        () = stop.cancelled() => Ok(ExitCode::SUCCESS),
+        _ = tokio::signal::ctrl_c() => Ok(ExitCode::SUCCESS),
         done = tokio::time::timeout(limit, print(config, args)) => match done {
             Ok(result) => result.map_err(AppError::Failed).map(|()| ExitCode::SUCCESS),
             Err(_) => {
@@ -55,7 +53,8 @@ pub(super) async fn events(
 }
 
 async fn print(config: &Config, args: &EventsArgs) -> anyhow::Result<()> {
-    let client = crate::adapters::jetstream::client(config.nats_url()?)
+    let url = config.nats_url.as_ref().context("NATS_URL is not set")?;
+    let client = crate::adapters::jetstream::client(url)
         .await
         .context("failed to connect to NATS")?;
     let js = jetstream::new(client);

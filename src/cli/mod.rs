@@ -1,6 +1,7 @@
 //! Arguments and exit codes; one short function per subcommand.
 
 mod check;
+mod events;
 
 use std::process::ExitCode;
 
@@ -8,7 +9,7 @@ use clap::{Parser, Subcommand};
 use tracing::{error, info};
 
 use crate::app::{self, AppError};
-use crate::config::{Config, Mode, Need};
+use crate::config::{Config, Environment, Mode, Need};
 use crate::domain::failure::chain;
 use crate::lifecycle::Shutdown;
 use crate::{http, sim, telemetry};
@@ -39,6 +40,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Start simulated routers on loopback addresses, to try a cluster without hardware
     Simulate(sim::cli::SimulateArgs),
+    /// Print the snapshots in JetStream, one line each, without their text
+    Events(events::EventsArgs),
     /// Ask the service on this machine whether it lives; for a container's HEALTHCHECK
     Healthcheck,
 }
@@ -61,14 +64,17 @@ pub fn main() -> ExitCode {
 
 async fn dispatch(command: Command) -> ExitCode {
     match command {
-        Command::Run => with_config(Need::Run, async |config| run(&config).await).await,
-        Command::Migrate => with_config(Need::Migrate, async |config| migrate(&config).await).await,
+        Command::Run => with_config(Need::Run, run).await,
+        Command::Migrate => with_config(Need::Migrate, migrate).await,
         Command::Check(args) => {
             with_config(Need::Check, async |config| check::check(&config, &args).await).await
         }
+        Command::Events(args) => {
+            with_config(Need::Nats, async |config| events::events(&config, &args).await).await
+        }
         Command::Simulate(args) => simulate(&args).await,
         Command::Healthcheck => {
-            with_config(Need::Healthcheck, async |config| healthcheck(&config).await).await
+            with_config(Need::Nothing, healthcheck).await
         }
     }
 }
@@ -78,15 +84,18 @@ async fn with_config<F>(need: Need, work: F) -> ExitCode
 where
     F: AsyncFnOnce(Config) -> Result<ExitCode, AppError>,
 {
-    let config = match Config::from_process(need) {
+    let config = match Config::load(need, &Environment::of_process()) {
         Ok(config) => config,
         Err(problems) => {
             eprintln!("{problems}");
             return ExitCode::from(exit::CONFIGURATION);
         }
     };
-    telemetry::init(&config);
-    for warning in config.warnings() {
+    if let Err(error) = telemetry::install(config.log) {
+        eprintln!("error: failed to start the log: {error}");
+        return ExitCode::from(exit::FAILED);
+    }
+    for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     match work(config).await {
@@ -102,9 +111,9 @@ where
     }
 }
 
-async fn run(config: &Config) -> Result<ExitCode, AppError> {
+async fn run(config: Config) -> Result<ExitCode, AppError> {
     info!(
-        mode = config.mode.name(),
+        mode = config.mode.as_str(),
         replica = config.replica,
         interval_s = config.interval.as_secs(),
         max_concurrent = config.max_concurrent,
@@ -112,9 +121,9 @@ async fn run(config: &Config) -> Result<ExitCode, AppError> {
         version = env!("CARGO_PKG_VERSION"),
         "Starting mikrotik-backup"
     );
-    match &config.mode {
-        Mode::Cluster(cluster) => app::run_cluster(config, cluster).await?,
-        Mode::Embedded => {
+    match config.mode.clone() {
+        Mode::Cluster(cluster) => app::run_cluster(config, &cluster).await?,
+        Mode::Embedded { .. } => {
             return Err(AppError::Configuration(anyhow::anyhow!(
                 "DATABASE_URL is not set: this version runs against PostgreSQL, Redis and NATS \
                  only; set DATABASE_URL, REDIS_URL, NATS_URL and CREDENTIAL_ENCRYPTION_KEY"
@@ -124,9 +133,9 @@ async fn run(config: &Config) -> Result<ExitCode, AppError> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn migrate(config: &Config) -> Result<ExitCode, AppError> {
+async fn migrate(config: Config) -> Result<ExitCode, AppError> {
     if let Mode::Cluster(cluster) = &config.mode {
-        app::migrate(&cluster.database_url).await?;
+        app::migrate(cluster).await?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -148,7 +157,7 @@ async fn simulate(args: &sim::cli::SimulateArgs) -> ExitCode {
     }
 }
 
-async fn healthcheck(config: &Config) -> Result<ExitCode, AppError> {
-    http::healthcheck(config.http_addr).await.map_err(|error| AppError::Failed(error.into()))?;
+async fn healthcheck(config: Config) -> Result<ExitCode, AppError> {
+    http::client::healthcheck(config.http_addr).await.map_err(|error| AppError::Failed(error.into()))?;
     Ok(ExitCode::SUCCESS)
 }

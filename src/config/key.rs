@@ -126,7 +126,7 @@ mod tests {
 
         #[test]
         fn debug_never_shows_the_key(bytes: [u8; 32]) {
-            proptest::prop_assert_eq!(format!("{:?}", key(&bytes)), "CredentialKey([REDACTED])");
+            proptest::prop_assert_eq!(format!("{:?}", Key::from_bytes(bytes)), "Key([REDACTED])");
         }
     }
 }

@@ -40,6 +40,8 @@ pub enum Need {
     Check,
     /// Commands that read: a database, or the folder of embedded mode.
     Read,
+    /// `events`: NATS.
+    Nats,
     /// Commands that need nothing but a log: `healthcheck`, `simulate`, `demo`.
     Nothing,
 }
@@ -172,6 +174,8 @@ pub struct Config {
     pub environment: String,
     /// Cluster or embedded.
     pub mode: Mode,
+    /// `NATS_URL`; always there with [`Need::Nats`].
+    pub nats_url: Option<SecretString>,
     /// `OPENBAO_ADDR` and `OPENBAO_TOKEN`.
     pub openbao: Option<OpenBao>,
     /// `CONFIG_BACKUP_INTERVAL`.
@@ -297,6 +301,7 @@ fn read(need: Need, surroundings: &Environment, reader: &mut Reader<'_>) -> Conf
     } else {
         [127, 0, 0, 1]
     };
+    let nats = nats_url.clone();
     let mode = match database_url {
         Some(database_url) => Mode::Cluster(Cluster {
             database_url,
@@ -309,6 +314,7 @@ fn read(need: Need, surroundings: &Environment, reader: &mut Reader<'_>) -> Conf
     Config {
         environment,
         mode,
+        nats_url: nats,
         openbao,
         interval,
         max_concurrent,
@@ -352,6 +358,7 @@ fn require(need: Need, clustered: bool, reader: &mut Reader<'_>) {
             &table::NATS_URL,
             &table::CREDENTIAL_ENCRYPTION_KEY,
         ],
+        Need::Nats => &[&table::NATS_URL],
         Need::Run | Need::Check | Need::Read | Need::Nothing => &[],
     };
     let why = match need {

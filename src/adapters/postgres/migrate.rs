@@ -44,6 +44,17 @@ pub enum SchemaState {
     },
 }
 
+impl fmt::Display for SchemaState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Current => f.write_str("current"),
+            Self::Behind { applied, known } => write!(f, "version {applied} of {known}"),
+            Self::Missing => f.write_str("not there yet"),
+            Self::Newer { applied, known } => write!(f, "version {applied}, newer than {known}"),
+        }
+    }
+}
+
 /// What [`PostgresStore::migrate`] did.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Migrated {
@@ -73,6 +84,15 @@ pub enum MigrateError {
         action: String,
         /// Which grant it needs, or what else to do.
         remedy: String,
+    },
+    /// It is behind, and `MIGRATE_ON_START` is off.
+    #[error(
+        "the database schema is not up to date ({state}) and MIGRATE_ON_START is false; run \
+         `mikrotik-backup migrate` as the schema's owner"
+    )]
+    Off {
+        /// Where it stands.
+        state: SchemaState,
     },
     /// A newer program was here.
     #[error(
