@@ -142,7 +142,9 @@ pub(super) async fn log_in(
         };
         tried.push(method.name());
         answer = match (method, &key, &login.password) {
-            (Method::Key, Some(key), _) => prove(handle, &login.username, key, host_key).await?,
+            (Method::Key, Some(key), _) => {
+                prove(handle, &login.username, key, host_key, left.password).await?
+            }
             (Method::Password, _, Some(password)) => {
                 let password = password.expose_secret();
                 Answer::of(
@@ -162,27 +164,29 @@ pub(super) async fn log_in(
 
 /// Offers the key. For RSA the server's list of signature algorithms decides (RFC 8308); a server
 /// without one is judged by its host key: RouterOS 6 knows `ssh-rsa` with SHA-1 only, and some
-/// versions end the connection when offered anything else.
+/// versions end the connection when offered anything else. Servers exist that list what they then
+/// refuse, so SHA-1 is tried last, unless the password is still to come: RouterOS counts to three.
 async fn prove(
     handle: &mut Handle<Client>,
     user: &str,
     key: &Arc<PrivateKey>,
     host_key: &str,
+    password_left: bool,
 ) -> Result<Answer, NoLogin> {
     if !key.algorithm().is_rsa() {
         return offer(handle, user, key, None).await;
     }
-    match handle.best_supported_rsa_hash().await {
-        Ok(Some(best)) => return offer(handle, user, key, best).await,
-        Ok(None) => {}
+    let hash = match handle.best_supported_rsa_hash().await {
+        Ok(Some(best)) => best,
+        Ok(None) if host_key == "ssh-rsa" => None,
+        Ok(None) => Some(HashAlg::Sha256),
         // Nothing else can go wrong with this question than that the task is gone.
         Err(_) => return Ok(Answer::RefusedOrEnded),
-    }
-    if host_key == "ssh-rsa" {
-        return offer(handle, user, key, None).await;
-    }
-    match offer(handle, user, key, Some(HashAlg::Sha256)).await? {
-        Answer::Refused(offered) if offered.contains(&MethodKind::PublicKey) => {
+    };
+    match offer(handle, user, key, hash).await? {
+        Answer::Refused(offered)
+            if hash.is_some() && !password_left && offered.contains(&MethodKind::PublicKey) =>
+        {
             offer(handle, user, key, None).await
         }
         answer => Ok(answer),
@@ -284,7 +288,6 @@ pub(super) fn read_key(login: &Login) -> Result<Option<PrivateKey>, &'static str
 mod tests {
     use proptest::prelude::*;
     use russh::keys::ssh_key::LineEnding;
-    use russh::keys::ssh_key::rand_core::UnwrapErr;
     use secrecy::SecretString;
 
     use super::*;
@@ -390,7 +393,7 @@ mod tests {
 
     #[test]
     fn keys_that_cannot_be_read_are_explained_without_showing_them() {
-        let mut rng = UnwrapErr(russh::keys::ssh_key::rand_core::OsRng);
+        let mut rng = rand::rng();
         let key = PrivateKey::random(&mut rng, russh::keys::Algorithm::Ed25519).expect("a key");
         let sealed = key.encrypt(&mut rng, "correct horse").expect("encrypted");
         let [plain, sealed] = [&key, &sealed].map(|key| {
