@@ -11,6 +11,9 @@ use super::digest::Digest;
 pub struct Draw(f64);
 
 impl Draw {
+    /// The smallest sample: no jitter.
+    pub const ZERO: Self = Self(0.0);
+
     /// Takes a sample; values outside `[0, 1)` are brought back into it.
     pub fn new(sample: f64) -> Self {
         if sample.is_finite() {
