@@ -6,13 +6,14 @@ mod events;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::app::{self, AppError};
 use crate::config::{Config, Environment, Mode, Need};
 use crate::domain::failure::chain;
-use crate::lifecycle::Shutdown;
-use crate::{http, sim, telemetry};
+use crate::sim::cli::SimulateArgs;
+use crate::{http, lifecycle, sim, telemetry};
 
 /// Exit codes of the contract.
 mod exit {
@@ -39,7 +40,7 @@ enum Command {
     /// Examine one router step by step: name, TCP, algorithms, host key, login, version, export
     Check(check::CheckArgs),
     /// Start simulated routers on loopback addresses, to try a cluster without hardware
-    Simulate(sim::cli::SimulateArgs),
+    Simulate(SimulateArgs),
     /// Print the snapshots in JetStream, one line each, without their text
     Events(events::EventsArgs),
     /// Ask the service on this machine whether it lives; for a container's HEALTHCHECK
@@ -72,7 +73,9 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::Events(args) => {
             with_config(Need::Nats, async |config| events::events(&config, &args).await).await
         }
-        Command::Simulate(args) => simulate(&args).await,
+        Command::Simulate(args) => {
+            with_config(Need::Nothing, async |config| simulate(&config, args).await).await
+        }
         Command::Healthcheck => {
             with_config(Need::Nothing, healthcheck).await
         }
@@ -140,21 +143,25 @@ async fn migrate(config: Config) -> Result<ExitCode, AppError> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn simulate(args: &sim::cli::SimulateArgs) -> ExitCode {
-    let shutdown = match Shutdown::on_signals(std::time::Duration::ZERO) {
-        Ok(shutdown) => shutdown,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::from(exit::FAILED);
+async fn simulate(config: &Config, args: SimulateArgs) -> Result<ExitCode, AppError> {
+    let key = match &config.mode {
+        Mode::Cluster(cluster) => cluster.key().ok(),
+        Mode::Embedded { key, .. } => key.as_ref(),
+    };
+    let seal = key.map(|key| move |json: &str| key.seal(rand::random(), json.as_bytes()));
+    let seal = seal.as_ref().map(|seal| seal as sim::cli::Seal<'_>);
+    let stop = CancellationToken::new();
+    let run = sim::cli::run(args, seal, stop.clone());
+    tokio::pin!(run);
+    let mut signals = lifecycle::signals().map_err(|error| AppError::Failed(error.into()))?;
+    let result = tokio::select! {
+        result = &mut run => result,
+        _ = signals.recv() => {
+            stop.cancel();
+            run.await
         }
     };
-    match sim::cli::run(args, shutdown.soft()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {}", chain(error.as_ref()));
-            ExitCode::from(exit::FAILED)
-        }
-    }
+    result.map(|()| ExitCode::SUCCESS).map_err(AppError::Failed)
 }
 
 async fn healthcheck(config: Config) -> Result<ExitCode, AppError> {

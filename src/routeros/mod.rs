@@ -21,4 +21,4 @@ pub use dialogue::{Answer, Dialogue, Export, ExportCommand, Verdict};
 pub use header::Header;
 pub use normalize::{NORMALIZATION_VERSION, Normalized, normalize, normalize_text};
 pub use rules::{Kind, Rule, rules, rules_fingerprint};
-pub use version::Version;
+pub use version::{Version, version_in_resource_print};

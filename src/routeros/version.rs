@@ -54,6 +54,12 @@ impl ShowSensitive {
     }
 }
 
+/// The version that `/system resource print` shows, in its line `version: 7.16.2 (stable)`.
+pub fn version_in_resource_print(text: &str) -> Option<&str> {
+    let mut lines = text.lines().map(str::trim);
+    lines.find_map(|line| line.strip_prefix("version:")).map(str::trim)
+}
+
 /// A leading decimal number and what follows it. Too many digits saturate.
 fn number(text: &str) -> Option<(u32, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

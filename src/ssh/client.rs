@@ -47,7 +47,9 @@ async fn dial_with(
     options: &Options,
     limits: Limits,
 ) -> Result<Host, SshError> {
-    let tcp = connect::tcp(endpoint, deadline, options).await?;
+    let connected = connect::tcp(endpoint, deadline, options).await?;
+    let tcp = connected.stream;
+    let began = Instant::now();
     let address = tcp.peer_addr().map_err(|error| {
         SshError::new(Stage::Connect, endpoint, Trouble::Io(error.kind())).source(error)
     })?;
@@ -69,7 +71,12 @@ async fn dial_with(
         Ok(Err(error)) => return Err(link.no_handshake(error, &greeting)),
         Err(_) => return Err(link.no_handshake(russh::Error::ConnectionTimeout, &greeting)),
     };
-    let facts = link.facts(address)?;
+    let times = DialTimes {
+        resolve: connected.resolve,
+        connect: connected.connect,
+        key_exchange: began.elapsed(),
+    };
+    let facts = link.facts(address, times)?;
     debug!(
         device.address = %address,
         ssh.fingerprint = %facts.fingerprint,
@@ -105,6 +112,11 @@ impl Host {
     /// Its identification line, `SSH-2.0-ROSSSH` for RouterOS.
     pub fn server_id(&self) -> Option<String> {
         Some(self.facts.server_id.clone()).filter(|id| !id.is_empty())
+    }
+
+    /// How long it took to get here.
+    pub fn times(&self) -> DialTimes {
+        self.facts.times
     }
 
     /// The address that answered.
@@ -217,10 +229,22 @@ impl fmt::Debug for Session {
     }
 }
 
+/// How long each part of a dial took.
+#[derive(Clone, Copy, Debug)]
+pub struct DialTimes {
+    /// The name lookup.
+    pub resolve: Duration,
+    /// The TCP connect, addresses that did not answer included.
+    pub connect: Duration,
+    /// Identification and key exchange, the host key comparison included.
+    pub key_exchange: Duration,
+}
+
 /// What the key exchange told.
 #[derive(Debug)]
 struct Facts {
     address: SocketAddr,
+    times: DialTimes,
     fingerprint: Fingerprint,
     negotiated: Negotiated,
     server_id: String,
@@ -237,7 +261,7 @@ struct Link {
 }
 
 impl Link {
-    fn facts(&self, address: SocketAddr) -> Result<Facts, SshError> {
+    fn facts(&self, address: SocketAddr, times: DialTimes) -> Result<Facts, SshError> {
         let mut notes = self.notes.lock();
         let noted = (
             notes.fingerprint.clone(),
@@ -251,6 +275,7 @@ impl Link {
         };
         Ok(Facts {
             address,
+            times,
             fingerprint,
             negotiated,
             server_id,

@@ -9,7 +9,7 @@ use super::PostgresStore;
 use super::rows::{
     self, bigint, device_columns, devices_with_profiles, is_ours, last_attempt_columns, storable,
 };
-use crate::domain::attempt::{AttemptRecord, Status};
+use crate::domain::attempt::{AttemptRecord, Outcome};
 use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Fingerprint;
 use crate::ports::{Begun, Claim, Claimed, StoreError};
@@ -55,13 +55,14 @@ const CLAIM: &str = concat!(
 const ORPHAN: &str = "the process that made this attempt died, or lost its lease, before it \
                       recorded how the attempt ended";
 
-/// `column = …` for what describes the failure that counts: an interruption says nothing about the
-/// device, so a block outlives it, together with what the device looked like when it was blocked.
-macro_rules! unless_blocked_and_interrupted {
+/// `column = …` for what describes the failure that counts: an attempt that ended otherwise does
+/// not lift a block, so the block outlives it, together with what the device looked like to the
+/// attempt that was blocked.
+macro_rules! unless_an_older_block_stands {
     ($column:literal) => {
         concat!(
             $column,
-            " = CASE WHEN excluded.status = 'interrupted' AND s.blocked_since IS NOT NULL THEN s.",
+            " = CASE WHEN $26 AND s.blocked_since IS NOT NULL THEN s.",
             $column,
             " ELSE excluded.",
             $column,
@@ -110,13 +111,13 @@ const RECORD: &str = concat!(
          last_success_at = coalesce(excluded.last_success_at, s.last_success_at), \
          status = excluded.status, consecutive_failures = excluded.consecutive_failures, \
          next_due = excluded.next_due, ",
-    unless_blocked_and_interrupted!("error_kind"),
-    unless_blocked_and_interrupted!("error"),
-    unless_blocked_and_interrupted!("offered_fingerprint"),
-    unless_blocked_and_interrupted!("endpoint_digest"),
-    unless_blocked_and_interrupted!("credentials_digest"),
-    unless_blocked_and_interrupted!("pin_digest"),
-    "    blocked_since = CASE WHEN excluded.blocked_since IS NOT NULL OR excluded.status = 'interrupted' \
+    unless_an_older_block_stands!("error_kind"),
+    unless_an_older_block_stands!("error"),
+    unless_an_older_block_stands!("offered_fingerprint"),
+    unless_an_older_block_stands!("endpoint_digest"),
+    unless_an_older_block_stands!("credentials_digest"),
+    unless_an_older_block_stands!("pin_digest"),
+    "    blocked_since = CASE WHEN excluded.blocked_since IS NOT NULL \
              THEN coalesce(s.blocked_since, excluded.blocked_since) END, \
          last_hash = coalesce(excluded.last_hash, s.last_hash), \
          last_bytes = coalesce(excluded.last_bytes, s.last_bytes), \
@@ -190,7 +191,7 @@ impl PostgresStore {
     }
 }
 
-/// `RECORD` with its 25 parameters.
+/// `RECORD` with its 26 parameters.
 fn bind(
     record: &AttemptRecord,
     replica: &str,
@@ -204,8 +205,12 @@ fn bind(
         .map(str::to_owned);
     let mismatch = failure.is_some_and(|failure| failure.kind == FailureKind::HostKeyMismatch);
     let error = failure.map(|failure| shortened(&storable(&failure.message)));
-    let interrupted = (outcome.status() == Status::Interrupted)
-        .then(|| "the process was told to stop before the attempt ended".to_owned());
+    let interrupted = match outcome {
+        Outcome::Interrupted { reason } => Some(shortened(&storable(reason))),
+        Outcome::Delivered(_) | Outcome::Queued(_) | Outcome::Failed(_) => None,
+    };
+    let blocked_by = record.standing.map(|(kind, _)| kind).filter(|kind| kind.blocks());
+    let older_block = blocked_by.is_some() && failure.map(|failure| failure.kind) != blocked_by;
     let ledger: serde_json::Map<_, _> = record
         .ledger
         .iter()
@@ -235,13 +240,14 @@ fn bind(
         .bind(milliseconds)
         .bind(i32::try_from(record.consecutive_failures).unwrap_or(i32::MAX))
         .bind(microseconds(record.next_due_in))
-        .bind(failure.is_some_and(|failure| failure.kind.blocks()))
+        .bind(blocked_by.is_some())
         .bind(offered.filter(|_| mismatch))
         .bind(taken.map(|taken| Json(rows::menus_to_json(&taken.shape.menus))))
         .bind(taken.map(|taken| i64::from(taken.shape.secrets)))
         .bind(record.revision.endpoint.to_string())
         .bind(record.revision.credentials.to_string())
         .bind(record.revision.pin.to_string())
+        .bind(older_block)
 }
 
 /// Microseconds, at most a thousand years: PostgreSQL's timestamps end somewhere.

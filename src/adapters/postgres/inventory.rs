@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::PostgresStore;
 use super::rows::{self, device_columns, devices_with_profiles, is_ours, last_attempt_columns};
-use crate::domain::device::DeviceId;
+use crate::domain::device::{Device, DeviceId};
 use crate::domain::host_key::{Fingerprint, Pin};
 use crate::ports::{Bucket, Listed, StoreError};
 
@@ -40,6 +40,17 @@ const DEVICES: &str = concat!(
     is_ours!(),
 );
 
+const FIND: &str = concat!(
+    "SELECT ",
+    device_columns!(),
+    " FROM ",
+    devices_with_profiles!(),
+    " LEFT JOIN mikrotik_backup.device_state s ON s.device_id = d.id \
+      WHERE $1 IN (d.id::text, d.hostname::text, format('%s', d.ip_address)) AND ",
+    is_ours!(),
+    " ORDER BY d.id LIMIT 20"
+);
+
 /// Writers queue up on the row, and each sees what the one before it stored.
 const PIN: &str = "UPDATE devices SET \
      ssh_host_key_fingerprint = coalesce(ssh_host_key_fingerprint, $2), \
@@ -65,6 +76,24 @@ impl PostgresStore {
             },
         )
         .await
+    }
+
+    /// The devices of the inventory whose id, name or address is `text`; at most 20.
+    ///
+    /// # Errors
+    /// When the database is away or refuses.
+    pub async fn find(&self, text: &str) -> Result<Vec<Device>, StoreError> {
+        let rows = self
+            .run(
+                || format!("look for device {text:?}"),
+                async |connection| sqlx::query(FIND).bind(text).fetch_all(connection).await,
+            )
+            .await?;
+        let devices = rows.iter().map(rows::device).collect::<sqlx::Result<_>>();
+        devices.map_err(|error| StoreError::Failed {
+            operation: format!("read device {text:?}"),
+            source: error.into(),
+        })
     }
 
     pub(super) async fn read_devices(&self, buckets: &[Bucket]) -> Result<Vec<Listed>, StoreError> {

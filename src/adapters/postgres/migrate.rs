@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
+use std::fmt;
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
