@@ -350,3 +350,7 @@ fn not_an_export(text: &str, answer: &Answer) -> Failure {
     };
     Failure::new(kind, format!("{what}{ended}"))
 }
+
+#[cfg(test)]
+#[path = "dialogue_tests.rs"]
+mod tests;

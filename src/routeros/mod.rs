@@ -14,6 +14,8 @@ mod normalize;
 mod reader;
 mod rules;
 mod shape;
+#[cfg(test)]
+mod tests;
 mod version;
 
 pub use bytes::{decode, encode};
