@@ -1,6 +1,7 @@
 //! The one integration binary: real servers, real processes, simulated routers.
 
 mod coordinator;
+mod http;
 mod services;
 mod sim;
 mod sink;
