@@ -196,7 +196,7 @@ impl<'a> Reader<'a> {
         value
     }
 
-    /// Reads a text and gives it its type. A secret's value is shown as `mask` shows it.
+    /// Reads a text and gives it its type; the listing shows what `mask` makes of it.
     pub(super) fn text<T>(
         &mut self,
         text: &Text,
@@ -212,11 +212,7 @@ impl<'a> Reader<'a> {
             return None;
         };
         let raw = raw.expose_secret();
-        let shown = if text.secret {
-            mask(raw)
-        } else {
-            raw.to_owned()
-        };
+        let shown = mask(raw);
         match parse(raw) {
             Ok(value) => {
                 self.note(text.name, Some(shown), source);
@@ -236,7 +232,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A plain text with a default.
+    /// A text that is no secret, with a default and how that is shown.
     pub(super) fn or_default<T: Clone>(
         &mut self,
         text: &Text,
@@ -248,7 +244,7 @@ impl<'a> Reader<'a> {
         let value = self.text(
             text,
             |raw| parse(raw).ok_or_else(|| format!("must be {form}")),
-            hidden,
+            str::to_owned,
         );
         if self.effective.len() == before {
             self.note(text.name, Some(default.1), Source::Default);
