@@ -1,34 +1,46 @@
 -- A NOTIFY when an operator edits what the service reads, so that it follows at once. Only a
 -- hint: the reconciler finds every edit by its digests, also where no trigger could be installed.
 --
--- The columns are compared in the function and not in a WHEN clause, which would forbid the
--- platform to alter their types.
+-- The columns are compared in the functions and not in a WHEN clause, which would forbid the
+-- platform to alter their types. After such an ALTER, or a DROP COLUMN, the plans of sessions that
+-- have used the function before no longer fit; they then compare the slow way instead of failing
+-- the platform's UPDATE.
 
 CREATE FUNCTION mikrotik_backup.hint_device_edited() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    same_place_and_login boolean;
+    same_pin             boolean;
+    first_pin            boolean;
 BEGIN
     IF TG_OP = 'UPDATE' THEN
         BEGIN
-            IF ROW(OLD.id, OLD.tenant_id, OLD.ip_address::text, OLD.ssh_port::text, OLD.device_type::text,
-                   OLD.encrypted_credentials, OLD.encrypted_credentials_transit::text,
-                   OLD.credential_profile_id)
-               IS NOT DISTINCT FROM
-               ROW(NEW.id, NEW.tenant_id, NEW.ip_address::text, NEW.ssh_port::text, NEW.device_type::text,
-                   NEW.encrypted_credentials, NEW.encrypted_credentials_transit::text,
-                   NEW.credential_profile_id)
-            THEN
-                IF OLD.ssh_host_key_fingerprint::text IS NOT DISTINCT FROM NEW.ssh_host_key_fingerprint::text THEN
-                    RETURN NULL;
-                END IF;
-                -- The first pin of the service itself is no edit.
-                IF OLD.ssh_host_key_fingerprint IS NULL
-                   AND current_setting('application_name') LIKE 'mikrotik-backup/%' THEN
-                    RETURN NULL;
-                END IF;
-            END IF;
-        EXCEPTION WHEN undefined_column THEN
-            NULL; -- The table has changed its shape: better a hint too many than a failed UPDATE.
+            same_place_and_login :=
+                ROW(OLD.id, OLD.tenant_id, OLD.ip_address::text, OLD.ssh_port::text,
+                    OLD.device_type::text, OLD.encrypted_credentials,
+                    OLD.encrypted_credentials_transit::text, OLD.credential_profile_id)
+                IS NOT DISTINCT FROM
+                ROW(NEW.id, NEW.tenant_id, NEW.ip_address::text, NEW.ssh_port::text,
+                    NEW.device_type::text, NEW.encrypted_credentials,
+                    NEW.encrypted_credentials_transit::text, NEW.credential_profile_id);
+            same_pin := OLD.ssh_host_key_fingerprint::text
+                        IS NOT DISTINCT FROM NEW.ssh_host_key_fingerprint::text;
+            first_pin := OLD.ssh_host_key_fingerprint IS NULL;
+        EXCEPTION WHEN undefined_column OR datatype_mismatch THEN
+            same_place_and_login := (
+                SELECT bool_and(to_jsonb(OLD) -> name IS NOT DISTINCT FROM to_jsonb(NEW) -> name)
+                FROM unnest(ARRAY['id', 'tenant_id', 'ip_address', 'ssh_port', 'device_type',
+                                  'encrypted_credentials', 'encrypted_credentials_transit',
+                                  'credential_profile_id']) AS name);
+            same_pin := to_jsonb(OLD) -> 'ssh_host_key_fingerprint'
+                        IS NOT DISTINCT FROM to_jsonb(NEW) -> 'ssh_host_key_fingerprint';
+            first_pin := to_jsonb(OLD) ->> 'ssh_host_key_fingerprint' IS NULL;
         END;
+        -- The first pin that the service itself makes is no edit.
+        IF same_place_and_login AND (same_pin
+            OR first_pin AND current_setting('application_name') LIKE 'mikrotik-backup/%') THEN
+            RETURN NULL;
+        END IF;
     END IF;
     PERFORM pg_notify('mikrotik_backup_inventory', '');
     RETURN NULL;
@@ -37,18 +49,23 @@ $$;
 
 CREATE FUNCTION mikrotik_backup.hint_profile_edited() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    same boolean;
 BEGIN
     IF TG_OP = 'UPDATE' THEN
         BEGIN
-            IF ROW(OLD.id, OLD.encrypted_credentials, OLD.encrypted_credentials_transit::text)
-               IS NOT DISTINCT FROM
-               ROW(NEW.id, NEW.encrypted_credentials, NEW.encrypted_credentials_transit::text)
-            THEN
-                RETURN NULL;
-            END IF;
-        EXCEPTION WHEN undefined_column THEN
-            NULL;
+            same := ROW(OLD.id, OLD.encrypted_credentials, OLD.encrypted_credentials_transit::text)
+                    IS NOT DISTINCT FROM
+                    ROW(NEW.id, NEW.encrypted_credentials, NEW.encrypted_credentials_transit::text);
+        EXCEPTION WHEN undefined_column OR datatype_mismatch THEN
+            same := (
+                SELECT bool_and(to_jsonb(OLD) -> name IS NOT DISTINCT FROM to_jsonb(NEW) -> name)
+                FROM unnest(ARRAY['id', 'encrypted_credentials',
+                                  'encrypted_credentials_transit']) AS name);
         END;
+        IF same THEN
+            RETURN NULL;
+        END IF;
     END IF;
     PERFORM pg_notify('mikrotik_backup_inventory', '');
     RETURN NULL;

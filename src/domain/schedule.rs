@@ -23,6 +23,8 @@ mod interface;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
+mod replicas;
+#[cfg(test)]
 mod tests;
 
 /// The schedule of one device.

@@ -7,6 +7,7 @@ mod inventory;
 mod journal;
 mod listen;
 mod migrate;
+mod rights;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -26,7 +27,8 @@ use crate::domain::host_key::{Fingerprint, Pin};
 use crate::ports::{Bucket, Claim, Claimed, JournalEntry, JournalPage, Listed, Store, StoreError};
 
 pub use connect::InvalidUrl;
-pub use migrate::{MigrateError, Migrated, SchemaState, grants};
+pub use migrate::{MigrateError, Migrated, SchemaState};
+pub use rights::grants;
 
 /// Connections in the pool. A backup needs one for three short statements, so ten serve hundreds
 /// of backups at once; more would only queue in the server.

@@ -47,6 +47,16 @@ pub async fn empty_database() -> Option<Database> {
     Some(shared().await?.database("template0").await)
 }
 
+/// What the shared server has logged, each line after the application name of its connection.
+pub async fn shared_log() -> String {
+    let server = shared().await.expect("a test that has a database of it");
+    server
+        .process
+        .as_ref()
+        .map(Process::log)
+        .unwrap_or_default()
+}
+
 async fn shared() -> Option<&'static Postgres> {
     static SHARED: OnceCell<Option<Postgres>> = OnceCell::const_new();
     let start = async || Postgres::start(None).await;
@@ -120,6 +130,7 @@ impl Postgres {
             "synchronous_commit=off".into(),
             "full_page_writes=off".into(),
             "max_connections=400".into(),
+            "log_line_prefix=%a ".into(),
         ] {
             command.arg("-c").arg(setting);
         }

@@ -99,11 +99,6 @@ async fn exactly_relevant_edits_are_told() {
             "BEGIN; UPDATE devices SET ip_address = '192.0.2.51'; ROLLBACK",
             false,
         ),
-        (
-            "ALTER TABLE devices ALTER COLUMN ssh_port TYPE bigint",
-            false,
-        ),
-        ("UPDATE devices SET ssh_port = 2222", true),
     ] {
         assert_eq!(
             is_told(&database, &mut listener, edit).await,
@@ -132,12 +127,39 @@ async fn exactly_relevant_edits_are_told() {
         "our own pin is no edit"
     );
 
-    // A platform that drops a column must be able to update the table all the same.
-    let edit = "ALTER TABLE devices DROP COLUMN device_type; UPDATE devices SET hostname = 'y'";
-    assert!(
-        is_told(&database, &mut listener, edit).await,
-        "when in doubt, a hint"
-    );
+    // A platform that migrates its table must be able to update it in the sessions it has open.
+    for (migration, edit) in [
+        (
+            "ALTER TABLE devices ALTER COLUMN ssh_port TYPE bigint",
+            "UPDATE devices SET ssh_port = 2223",
+        ),
+        (
+            "ALTER TABLE devices DROP COLUMN device_type",
+            "UPDATE devices SET ip_address = '192.0.2.60'",
+        ),
+        (
+            "ALTER TABLE credential_profiles ALTER COLUMN encrypted_credentials_transit TYPE varchar(99)",
+            "UPDATE credential_profiles SET encrypted_credentials_transit = 'vault:v1:y'",
+        ),
+    ] {
+        assert!(
+            !is_told(&database, &mut listener, migration).await,
+            "{migration}"
+        );
+        assert!(
+            is_told(&database, &mut listener, edit).await,
+            "{edit} after {migration}"
+        );
+        assert!(
+            !is_told(&database, &mut listener, edit).await,
+            "{edit} after {migration}, again"
+        );
+        let other = "UPDATE devices SET hostname = hostname || 'y'";
+        assert!(
+            !is_told(&database, &mut listener, other).await,
+            "{other} after {migration}"
+        );
+    }
     assert!(is_told(&database, &mut listener, "TRUNCATE devices").await);
 }
 

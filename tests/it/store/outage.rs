@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use mikrotik_backup::adapters::postgres::MigrateError;
 use mikrotik_backup::domain::attempt::Outcome;
 use mikrotik_backup::domain::failure::chain;
+use mikrotik_backup::domain::host_key::{Fingerprint, Pin};
 use mikrotik_backup::ports::{Store, StoreError};
 use tokio::time::timeout;
 
 use super::contract::{begin, claim, listed, record, taken};
-use crate::services::postgres::{NewDevice, Postgres, insert_device, open};
+use crate::services::postgres::{
+    NewDevice, Postgres, empty_database, fresh_database, insert_device, open,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_restarts_is_away_and_then_back() {
@@ -36,7 +40,7 @@ async fn a_server_that_restarts_is_away_and_then_back() {
         holder
     };
     let _holder = lock.await;
-    let key = mikrotik_backup::domain::host_key::Fingerprint::of_key_blob(b"key");
+    let key = Fingerprint::of_key_blob(b"key");
     let (waiting, ()) = tokio::join!(store.pin_host_key(id, &key), async {
         let waits = "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
                      AND application_name = 'mikrotik-backup/one'";
@@ -51,19 +55,21 @@ async fn a_server_that_restarts_is_away_and_then_back() {
     });
     assert_away(waiting.map(drop));
     let success = record(attempt.attempt, &device, Outcome::Delivered(taken("x")));
-    assert_away(store.record(&success, "one").await);
-    assert_away(store.ping().await);
-    assert_away(store.inventory().await.map(drop));
-    let error = store.schema_state().await.expect_err("away");
-    assert!(
-        error.to_string().contains("the database is away"),
-        "{error}"
+    // Each waits for the server for as long as it may.
+    let (recorded, pinged, inventory, state, migrated) = tokio::join!(
+        store.record(&success, "one"),
+        store.ping(),
+        store.inventory(),
+        store.schema_state(),
+        store.migrate(),
     );
-    let error = store.migrate().await.expect_err("away");
-    assert!(
-        error.to_string().contains("the database is away"),
-        "{error}"
-    );
+    assert_away(recorded);
+    assert_away(pinged);
+    assert_away(inventory.map(drop));
+    for error in [state.map(drop), migrated.map(drop)] {
+        let error = error.expect_err("the database is stopped");
+        assert!(matches!(error, MigrateError::Unavailable { .. }), "{error}");
+    }
 
     server.launch().await;
     store.ping().await.expect("back without a restart");
@@ -107,7 +113,7 @@ async fn a_server_that_accepts_and_says_nothing_is_away() {
 
 #[tokio::test]
 async fn a_refused_statement_is_no_outage() {
-    let Some(database) = crate::services::postgres::empty_database().await else {
+    let Some(database) = empty_database().await else {
         return;
     };
     let error = database
@@ -126,5 +132,37 @@ async fn a_refused_statement_is_no_outage() {
         matches!(error, StoreError::Failed { .. }),
         "{}",
         chain(&error)
+    );
+}
+
+/// Attempts may be dropped at any await: their connections must not be missing afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_that_were_given_up_do_not_block_others() {
+    let Some(database) = fresh_database().await else {
+        return;
+    };
+    let store = database.store("one");
+    let id = insert_device(&database.pool, NewDevice::default()).await;
+    let mut holder = database.pool.begin().await.expect("a transaction");
+    sqlx::query("SELECT FROM devices WHERE id = $1 FOR UPDATE")
+        .bind(id.0)
+        .execute(&mut *holder)
+        .await
+        .expect("lock the row");
+    let key = Fingerprint::of_key_blob(b"key");
+    // More than the pool has connections.
+    let waiting =
+        (0..15).map(|_| timeout(Duration::from_millis(500), store.pin_host_key(id, &key)));
+    for given_up in futures_util::future::join_all(waiting).await {
+        assert!(given_up.is_err(), "the row is locked: {given_up:?}");
+    }
+    store
+        .ping()
+        .await
+        .expect("a free connection while the row is still locked");
+    holder.rollback().await.expect("unlock the row");
+    assert_eq!(
+        store.pin_host_key(id, &key).await.expect("pin"),
+        Pin::Pinned(key)
     );
 }

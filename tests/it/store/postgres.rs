@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::contract::{self, Operator, Value, all_buckets, begin, claim, listed, record, taken};
-use crate::services::postgres::{NewDevice, fresh_database, insert_device};
+use crate::services::postgres::{NewDevice, fresh_database, insert_device, shared_log};
 
 /// An operator with `psql`.
 pub struct Psql<'a>(pub &'a PgPool);
@@ -362,4 +362,36 @@ async fn operators_read_every_device_in_one_select() {
             (never.0, "192.0.2.1 port 22".into(), None),
         ]
     );
+}
+
+#[tokio::test]
+async fn a_backup_costs_three_statements() {
+    let Some(database) = fresh_database().await else {
+        return;
+    };
+    let id = insert_device(&database.pool, NewDevice::default()).await;
+    let name: String = sqlx::query_scalar("SELECT current_database()::text")
+        .fetch_one(&database.pool)
+        .await
+        .expect("the name of the database");
+    database
+        .sql(&format!("ALTER DATABASE {name} SET log_statement = 'all'"))
+        .await;
+    let store = database.store("counted");
+    store.ping().await.expect("a connection that is ready");
+
+    let attempt = claim(id, None, "counted");
+    let device = begin(&store, &attempt).await.device;
+    let key = Fingerprint::of_key_blob(b"key");
+    store.pin_host_key(id, &key).await.expect("pin");
+    let success = record(attempt.attempt, &device, Outcome::Delivered(taken("x")));
+    store.record(&success, "counted").await.expect("record");
+
+    let log = shared_log().await;
+    let statements: Vec<&str> = log
+        .lines()
+        .filter(|line| line.starts_with("mikrotik-backup/counted LOG:  execute "))
+        .filter(|line| !line.ends_with(": SELECT 1"))
+        .collect();
+    assert_eq!(statements.len(), 3, "{statements:#?}");
 }
