@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::adapters::jetstream::JetStreamSink;
 use crate::adapters::postgres::{MigrateError, Migrated, PostgresStore, SchemaState};
-use crate::adapters::redis::RedisCoordinator;
+use crate::adapters::redis::{RedisCoordinator, Timeouts};
 use crate::clock::Clock;
 use crate::config::{Cluster, Config};
 use crate::credentials::Credentials;
@@ -72,8 +72,8 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
         PostgresStore::connect(&cluster.database_url, clock, &config.replica)
             .map_err(configuration)?,
     );
-    let coordinator = RedisCoordinator::connect(cluster.redis_url().map_err(configuration)?)
-        .map_err(configuration)?;
+    let coordinator = RedisCoordinator::connect(cluster.redis_url().map_err(configuration)?, Timeouts::default())
+            .map_err(configuration)?;
     let sink = Arc::new(
         JetStreamSink::connect(cluster.nats_url().map_err(configuration)?, config.stream)
             .await

@@ -1,7 +1,7 @@
 //! Keeps one worker per device of the inventory: compares digests on a period and on a hint, reads
 //! what differs, and starts, tells or stops workers accordingly.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::Context;
 use super::worker::{Edit, Mail, Worker};
 use crate::domain::device::DeviceId;
 use crate::domain::failure::chain;
-use crate::domain::plan::{self, Known};
+use crate::domain::plan::{self, Action, Known};
 use crate::domain::schedule::Policy;
 use crate::ports::{Bucket, Listed, StoreError};
 
@@ -146,12 +146,8 @@ impl Reconciler {
     /// Compares digests, reads the buckets that differ, and makes the workers match.
     pub async fn reconcile(&mut self) -> Result<Changes, StoreError> {
         let digests = self.context.store.inventory().await?;
-        let mut changed: Vec<Bucket> = Vec::new();
-        for bucket in self.buckets.keys().chain(digests.keys()) {
-            if self.buckets.get(bucket) != digests.get(bucket) && !changed.contains(bucket) {
-                changed.push(*bucket);
-            }
-        }
+        let changed: Vec<Bucket> =
+            plan::changed_buckets(&self.buckets, &digests).into_iter().collect();
         let mut changes = Changes::default();
         for buckets in changed.chunks(BUCKETS_PER_READ) {
             let listed = self.context.store.devices(buckets).await?;
@@ -169,29 +165,25 @@ impl Reconciler {
     fn apply(&mut self, buckets: &[Bucket], listed: &[Listed], changes: &mut Changes) {
         let rows: BTreeMap<DeviceId, &Listed> =
             listed.iter().map(|row| (row.device.id, row)).collect();
-        let desired = rows.iter().map(|(id, row)| (*id, Known::from(*row))).collect();
-        for action in plan::plan(&self.known, &desired, buckets) {
-            match action {
-                plan::Action::Start(id) => {
-                    if let Some(row) = rows.get(&id) {
-                        self.start(row);
-                        changes.started += 1;
-                    }
+        let desired = rows.iter().map(|(id, row)| (*id, known(row))).collect();
+        let buckets: BTreeSet<Bucket> = buckets.iter().copied().collect();
+        for action in plan::plan(&self.known, desired, &buckets) {
+            match &action {
+                Action::Start(id, _) => {
+                    changes.started += 1;
+                    self.start(rows[id]);
                 }
-                plan::Action::Edit(id) => {
-                    if let Some(row) = rows.get(&id) {
-                        self.known.insert(id, Known::from(*row));
-                        self.tell(id, Mail::Edited(Box::new(Edit::from(&row.device))));
-                        changes.edited += 1;
-                    }
+                Action::Edit(id, known) => {
+                    changes.edited += 1;
+                    self.tell(*id, Mail::Edited(Box::new(Edit::from(known))));
                 }
-                plan::Action::Stop(id) => {
-                    self.known.remove(&id);
-                    self.tell(id, Mail::Removed);
-                    self.mailboxes.remove(&id);
+                Action::Stop(id) => {
                     changes.stopped += 1;
+                    self.tell(*id, Mail::Removed);
+                    self.mailboxes.remove(id);
                 }
             }
+            action.apply(&mut self.known);
         }
     }
 
@@ -199,7 +191,6 @@ impl Reconciler {
         let id = row.device.id;
         let (mailbox, mail) = mpsc::unbounded_channel();
         let worker = Worker::new(Arc::clone(&self.context), self.policy, row, mail);
-        self.known.insert(id, Known::from(row));
         self.mailboxes.insert(id, mailbox);
         self.workers.spawn(async move {
             let ended = match AssertUnwindSafe(worker.run()).catch_unwind().await {
@@ -228,5 +219,14 @@ impl Reconciler {
                 self.buckets.remove(&known.bucket);
             }
         }
+    }
+}
+
+fn known(row: &Listed) -> Known {
+    Known {
+        bucket: row.bucket,
+        revision: row.device.revision(),
+        name: row.device.name.clone(),
+        tenant: row.device.tenant,
     }
 }

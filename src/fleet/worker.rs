@@ -14,8 +14,9 @@ use super::view::DeviceView;
 use super::{Context, draw};
 use crate::domain::Timestamp;
 use crate::domain::attempt::{AttemptId, Cause, Deferral, LastAttempt};
-use crate::domain::device::{Device, DeviceId, Revision};
+use crate::domain::device::{DeviceId, Revision};
 use crate::domain::failure::FailureKind;
+use crate::domain::plan::Known;
 use crate::domain::schedule::{Event, Finish, Made, Next, Policy, Schedule};
 use crate::metrics::Skip;
 use crate::ports::{Listed, Presence};
@@ -42,9 +43,9 @@ pub struct Edit {
     pub revision: Revision,
 }
 
-impl From<&Device> for Edit {
-    fn from(device: &Device) -> Self {
-        Self { name: device.name.clone(), revision: device.revision() }
+impl From<&Known> for Edit {
+    fn from(known: &Known) -> Self {
+        Self { name: known.name.clone(), revision: known.revision }
     }
 }
 
