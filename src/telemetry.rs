@@ -2,6 +2,7 @@
 //!
 //! The log goes to standard error, so that a command's result on standard output stays clean.
 
+use std::any::Any;
 use std::fmt::{self, Write as _};
 use std::io;
 use std::panic::PanicHookInfo;
@@ -63,15 +64,20 @@ pub fn targets(level: Level) -> Targets {
         .with_default(LevelFilter::from_level(level).min(LevelFilter::INFO))
 }
 
-/// Logs a panic: where it happened, and its message only where that is a literal of the program.
-/// A formatted message may hold anything, a slice of a configuration for example.
+/// The message of a panic where it is a literal of the program. A formatted one may quote
+/// anything, a slice of a configuration for example.
+fn panic_message(payload: &dyn Any) -> &'static str {
+    let literal = payload.downcast_ref::<&'static str>().copied();
+    literal.unwrap_or("(not logged: it may hold data)")
+}
+
+/// Logs a panic: where it happened, and what may be told of its message.
 fn log_panic(panic: &PanicHookInfo<'_>) {
-    let literal = panic.payload().downcast_ref::<&'static str>().copied();
     let thread = std::thread::current();
     tracing::error!(
         panic.location = panic.location().map(tracing::field::display),
         panic.thread = thread.name(),
-        panic.message = literal.unwrap_or("(not logged: it may hold data)"),
+        panic.message = panic_message(panic.payload()),
         "A task panicked; this is a fault of the program, please report it"
     );
 }
@@ -282,5 +288,19 @@ mod tests {
             "{stamp}"
         );
         assert_eq!(log.matches("\"level\"").count(), 1, "{log}");
+    }
+
+    #[test]
+    fn only_literal_panic_messages_are_told() {
+        let payload =
+            |work: fn(&str)| std::panic::catch_unwind(|| work("secret text")).expect_err("a panic");
+        let literal = payload(|_| panic!("the lock is poisoned"));
+        assert_eq!(panic_message(&*literal), "the lock is poisoned");
+        for formatted in [
+            payload(|text| panic!("{text} is unexpected")),
+            payload(|text| assert!(text[..text.len() + 1].is_empty())),
+        ] {
+            assert!(!panic_message(&*formatted).contains("secret"));
+        }
     }
 }

@@ -10,9 +10,10 @@ mod near_miss;
 mod problem;
 mod reader;
 pub mod settings;
+mod urls;
+mod values;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -22,6 +23,7 @@ pub use environment::Environment;
 pub use help::{effective_listing, settings_help};
 pub use problem::{ConfigError, Problem};
 pub use reader::{Effective, Source};
+pub use values::{Cluster, Log, LogFormat, Mode, OpenBao, OutboxLimits, StreamLimits};
 
 use crate::credentials::Key;
 use reader::Reader;
@@ -44,126 +46,6 @@ pub enum Need {
     Nats,
     /// Commands that need nothing but a log: `healthcheck`, `simulate`, `demo`.
     Nothing,
-}
-
-/// Where the fleet's data is, and what the processes share.
-#[derive(Clone, Debug)]
-pub enum Mode {
-    /// PostgreSQL, and beside it what is set.
-    Cluster(Cluster),
-    /// One process with everything in one folder.
-    Embedded {
-        /// The folder.
-        data_dir: PathBuf,
-        /// The credential key, if it is given instead of generated.
-        key: Option<Key>,
-    },
-}
-
-impl Mode {
-    /// The name in logs.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Cluster(_) => "cluster",
-            Self::Embedded { .. } => "embedded",
-        }
-    }
-}
-
-/// What a cluster shares. Which parts must be there depends on [`Need`]; a part that was needed
-/// and loaded is there, so that its accessor fails only for a command that asks for more than it
-/// had loaded.
-#[derive(Clone, Debug)]
-pub struct Cluster {
-    /// PostgreSQL.
-    pub database_url: SecretString,
-    redis_url: Option<SecretString>,
-    nats_url: Option<SecretString>,
-    key: Option<Key>,
-}
-
-impl Cluster {
-    /// Redis; always there with [`Need::Run`].
-    ///
-    /// # Errors
-    /// [`ConfigError`] when `REDIS_URL` is not set.
-    pub fn redis_url(&self) -> Result<&SecretString, ConfigError> {
-        self.redis_url.as_ref().ok_or_else(|| missing("REDIS_URL"))
-    }
-
-    /// NATS, one or several URLs separated by commas; always there with [`Need::Run`] and
-    /// [`Need::Archive`].
-    ///
-    /// # Errors
-    /// [`ConfigError`] when `NATS_URL` is not set.
-    pub fn nats_url(&self) -> Result<&SecretString, ConfigError> {
-        self.nats_url.as_ref().ok_or_else(|| missing("NATS_URL"))
-    }
-
-    /// The credential key; always there with [`Need::Run`] and [`Need::Archive`].
-    ///
-    /// # Errors
-    /// [`ConfigError`] when `CREDENTIAL_ENCRYPTION_KEY` is not set.
-    pub fn key(&self) -> Result<&Key, ConfigError> {
-        let key = self.key.as_ref();
-        key.ok_or_else(|| missing("CREDENTIAL_ENCRYPTION_KEY"))
-    }
-}
-
-fn missing(name: &str) -> ConfigError {
-    ConfigError {
-        problems: vec![Problem::of(name, "must be set for this command")],
-    }
-}
-
-/// OpenBao or Vault.
-#[derive(Clone, Debug)]
-pub struct OpenBao {
-    /// Base URL.
-    pub address: String,
-    /// Token.
-    pub token: SecretString,
-}
-
-/// The form of the log.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LogFormat {
-    /// One JSON object per line.
-    Json,
-    /// For people.
-    Text,
-}
-
-/// How to log.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Log {
-    /// The level of our own modules.
-    pub level: Level,
-    /// The form.
-    pub format: LogFormat,
-    /// Whether text may be coloured: on a terminal, unless `NO_COLOR` is set
-    /// (<https://no-color.org>).
-    pub color: bool,
-}
-
-/// Limits of a stream that we create.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct StreamLimits {
-    /// `NATS_STREAM_MAX_BYTES`, in bytes.
-    pub max_bytes: u64,
-    /// `NATS_STREAM_REPLICAS`.
-    pub replicas: u64,
-}
-
-/// The outbox.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct OutboxLimits {
-    /// `OUTBOX_RETRY_INTERVAL`.
-    pub retry_interval: Duration,
-    /// `OUTBOX_MAX_ATTEMPTS`.
-    pub max_attempts: u64,
-    /// `OUTBOX_MAX_BYTES`, in bytes.
-    pub max_bytes: u64,
 }
 
 /// The whole configuration. Each field is documented, with range and default, in
@@ -479,5 +361,7 @@ fn word(raw: &str) -> Option<String> {
     ((1..=64).contains(&raw.len()) && raw.chars().all(allowed)).then(|| raw.to_owned())
 }
 
+#[cfg(test)]
+mod secret_tests;
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,8 @@ use super::environment::{Environment, read_secret};
 use super::key::{self, placeholder};
 use crate::credentials::Key;
 use super::problem::Problem;
-use super::settings::{Flag, Form, Number, Text};
+use super::settings::{Flag, Number, Text};
+use super::urls::{check_urls, mask_urls, urls};
 
 /// Where the value of a setting was found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -332,76 +333,4 @@ impl<'a> Reader<'a> {
 /// What stands for a secret.
 pub(super) fn hidden(_: &str) -> String {
     "***".to_owned()
-}
-
-/// The URLs in `raw`: a comma separates them only where several are allowed, and may be part of a
-/// password elsewhere.
-fn urls(form: Form, raw: &str) -> Vec<&str> {
-    match form {
-        Form::Urls(_) => raw.split(',').collect(),
-        _ => vec![raw],
-    }
-}
-
-/// Checks one or several URLs; the error never shows them.
-fn check_urls(form: Form, raw: &str) -> Result<(), String> {
-    let (Form::Url(schemes) | Form::Urls(schemes)) = form else {
-        return Ok(());
-    };
-    for part in urls(form, raw) {
-        if part.is_empty() || part.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(format!("must be {form}, without blanks"));
-        }
-        let Some((scheme, _)) = part.split_once("://") else {
-            return Err(format!("must be {form}"));
-        };
-        if !schemes.contains(&scheme) {
-            // Something longer is no scheme, but perhaps half a password.
-            let named = if scheme.len() <= 12 {
-                scheme
-            } else {
-                "another"
-            };
-            return Err(format!(
-                "must be {form}; the scheme {named:?} is not supported"
-            ));
-        }
-        let url = Url::parse(part).map_err(|error| {
-            format!(
-                "must be {form}; this one cannot be read ({error}; special characters in user or \
-                 password must be percent-encoded)"
-            )
-        })?;
-        let local = scheme.contains("unix") || scheme.starts_with("postgres");
-        if !local && url.host_str().is_none_or(str::is_empty) {
-            return Err(format!("must be {form}; this one names no host"));
-        }
-    }
-    Ok(())
-}
-
-/// Shows where URLs lead to: scheme, host, port and path; not user, password or parameters.
-fn mask_urls(form: Form, raw: &str) -> String {
-    let masked: Vec<_> = urls(form, raw).into_iter().map(mask_url).collect();
-    masked.join(",")
-}
-
-fn mask_url(raw: &str) -> String {
-    let Ok(url) = Url::parse(raw) else {
-        return "***".to_owned();
-    };
-    let user = if url.username().is_empty() && url.password().is_none() {
-        ""
-    } else {
-        "***@"
-    };
-    let host = url.host_str().unwrap_or_default();
-    let port = url.port().map(|port| format!(":{port}"));
-    let query = if url.query().is_some() { "?***" } else { "" };
-    format!(
-        "{}://{user}{host}{}{}{query}",
-        url.scheme(),
-        port.unwrap_or_default(),
-        url.path()
-    )
 }

@@ -1,14 +1,14 @@
 //! Tests of the configuration as a whole.
 
-use std::io::Write as _;
+use std::path::PathBuf;
 
 use proptest::prelude::*;
 
-use super::settings::{Setting, settings};
+use super::settings::settings;
 use super::*;
 
 /// Base64 of 32 bytes that are neither sequence nor pattern.
-const KEY: &str = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJE=";
+pub(super) const KEY: &str = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJE=";
 
 fn cluster() -> Vec<(&'static str, String)> {
     vec![
@@ -25,24 +25,24 @@ fn cluster() -> Vec<(&'static str, String)> {
     ]
 }
 
-fn with(extra: &[(&'static str, &str)]) -> Environment {
+pub(super) fn with(extra: &[(&'static str, &str)]) -> Environment {
     let extra = extra
         .iter()
         .map(|(name, value)| (*name, (*value).to_owned()));
     Environment::from_pairs(cluster().into_iter().chain(extra))
 }
 
-fn only(pairs: &[(&str, &str)]) -> Environment {
+pub(super) fn only(pairs: &[(&str, &str)]) -> Environment {
     Environment::from_pairs(pairs.iter().copied())
 }
 
-fn problems(need: Need, environment: &Environment) -> Vec<String> {
+pub(super) fn problems(need: Need, environment: &Environment) -> Vec<String> {
     let error = Config::load(need, environment).expect_err("a configuration that is wrong");
     error.problems.iter().map(ToString::to_string).collect()
 }
 
 /// The names of the variables that are complained about.
-fn blamed(need: Need, environment: &Environment) -> Vec<String> {
+pub(super) fn blamed(need: Need, environment: &Environment) -> Vec<String> {
     let error = Config::load(need, environment).expect_err("a configuration that is wrong");
     error
         .problems
@@ -236,129 +236,6 @@ fn jitter_must_be_a_range() {
 }
 
 #[test]
-fn openbao_needs_its_token() {
-    let address = ("OPENBAO_ADDR", "https://bao.example:8200");
-    assert_eq!(blamed(Need::Run, &with(&[address])), ["OPENBAO_TOKEN"]);
-    let config = Config::load(Need::Run, &with(&[address, ("OPENBAO_TOKEN", "s.abcdef")])).unwrap();
-    assert_eq!(config.openbao.unwrap().address, address.1);
-    let alone = Config::load(Need::Run, &with(&[("OPENBAO_TOKEN", "s.abcdef")])).unwrap();
-    assert!(alone.openbao.is_none());
-    assert!(
-        alone.warnings[0].contains("OPENBAO_ADDR"),
-        "{:?}",
-        alone.warnings
-    );
-}
-
-#[test]
-fn keys_that_everybody_knows_are_only_for_dev() {
-    let zero = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
-    let change_me = "postgres://svc:CHANGE_ME@db.example/fleet";
-    let weak = [
-        ("CREDENTIAL_ENCRYPTION_KEY", zero),
-        ("DATABASE_URL", change_me),
-        ("API_TOKEN", "CHANGE_ME-please"),
-        ("OPENBAO_ADDR", "http://bao.example"),
-        ("OPENBAO_TOKEN", "root"),
-    ];
-    let config = Config::load(Need::Run, &with(&weak)).expect("dev allows them");
-    assert_eq!(config.warnings.len(), 4, "{:?}", config.warnings);
-    let outside: Vec<_> = weak
-        .into_iter()
-        .chain([("ENVIRONMENT", "production")])
-        .collect();
-    assert_eq!(
-        blamed(Need::Run, &with(&outside)),
-        [
-            "CREDENTIAL_ENCRYPTION_KEY",
-            "DATABASE_URL",
-            "OPENBAO_TOKEN",
-            "API_TOKEN"
-        ]
-    );
-    assert!(Config::load(Need::Run, &with(&[("ENVIRONMENT", "production")])).is_ok());
-    // It is no base64 at all, which not even dev allows.
-    let text = only(&[("CREDENTIAL_ENCRYPTION_KEY", "CHANGE_ME")]);
-    assert_eq!(blamed(Need::Run, &text), ["CREDENTIAL_ENCRYPTION_KEY"]);
-}
-
-#[test]
-fn a_secret_can_come_from_a_file() {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    writeln!(file, "{KEY}").unwrap();
-    let path = file.path().to_str().unwrap();
-    let config = Config::load(
-        Need::Run,
-        &only(&[("CREDENTIAL_ENCRYPTION_KEY_FILE", path)]),
-    )
-    .unwrap();
-    let Mode::Embedded { key, .. } = config.mode else {
-        panic!("{:?}", config.mode);
-    };
-    assert_eq!(key.unwrap().expose()[..2], [0xab, 0xcd]);
-    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
-
-    let both = only(&[
-        ("CREDENTIAL_ENCRYPTION_KEY_FILE", path),
-        ("CREDENTIAL_ENCRYPTION_KEY", KEY),
-    ]);
-    let problems = problems(Need::Run, &both);
-    assert_eq!(
-        problems,
-        [
-            "CREDENTIAL_ENCRYPTION_KEY and CREDENTIAL_ENCRYPTION_KEY_FILE are both set; unset one of them"
-        ]
-    );
-}
-
-#[test]
-fn files_that_cannot_be_a_secret_are_named_with_the_reason() {
-    let directory = tempfile::tempdir().unwrap();
-    let write = |name: &str, bytes: &[u8]| {
-        let path = directory.path().join(name);
-        std::fs::write(&path, bytes).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let long = vec![b'x'; 70_000];
-    for (path, reason) in [
-        (write("empty", b"\n"), "is empty"),
-        (write("binary", b"\xff\xfe"), "is not UTF-8"),
-        (write("long", &long), "is longer than 65536 bytes"),
-        (
-            directory.path().to_str().unwrap().to_owned(),
-            "cannot be read",
-        ),
-        (
-            "/nonexistent/secret".to_owned(),
-            "cannot be read (No such file",
-        ),
-    ] {
-        let problems = problems(Need::Run, &only(&[("API_TOKEN_FILE", &path)]));
-        assert!(problems[0].starts_with("API_TOKEN_FILE="), "{problems:?}");
-        assert!(problems[0].contains(reason), "{problems:?}");
-    }
-}
-
-#[cfg(unix)]
-#[test]
-fn a_secret_that_everybody_may_read_is_warned_about() {
-    use std::os::unix::fs::PermissionsExt as _;
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "some-token").unwrap();
-    let path = file.path().to_str().unwrap();
-    for (mode, warnings) in [(0o600, 0), (0o640, 0), (0o644, 1), (0o602, 1)] {
-        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).unwrap();
-        let config = Config::load(Need::Run, &only(&[("API_TOKEN_FILE", path)])).unwrap();
-        assert_eq!(
-            config.warnings.len(),
-            warnings,
-            "{mode:o}: {:?}",
-            config.warnings
-        );
-    }
-}
-
-#[test]
 fn the_log_suits_a_terminal() {
     let log = |environment| Config::load(Need::Run, &environment).unwrap().log;
     let on = log(Environment::default().on_terminal());
@@ -398,58 +275,6 @@ fn a_value_that_is_no_text_is_a_problem() {
 }
 
 #[test]
-fn no_secret_is_ever_shown() {
-    let secrets = [
-        "pw-database",
-        "pw-redis",
-        "pw-nats",
-        KEY,
-        "tok-api",
-        "tok-bao",
-    ];
-    let environment = with(&[
-        ("API_TOKEN", "tok-api"),
-        ("OPENBAO_TOKEN", "tok-bao"),
-        ("OPENBAO_ADDR", "https://bao.example"),
-    ]);
-    let inspection = Config::inspect(Need::Run, &environment);
-    let listing = effective_listing(&inspection.effective);
-    let config = format!("{:?}", inspection.config.unwrap());
-    for secret in secrets {
-        assert!(!listing.contains(secret), "{listing}");
-        assert!(!config.contains(secret), "{config}");
-    }
-    assert!(
-        listing.contains("postgres://***@db.example/fleet"),
-        "{listing}"
-    );
-    assert!(
-        listing.contains("nats://***@nats.example:4222,tls://other.example"),
-        "{listing}"
-    );
-
-    // Whatever is wrong with a secret, the message does without it.
-    for name in settings().into_iter().filter(|s| s.secret).map(|s| s.name) {
-        for wrong in [
-            "hunter2 hunter2",
-            "hunter2\n",
-            "x://u:hunter2@h",
-            "nats://u:hunter2@h:p",
-        ] {
-            let environment = only(&[(name, wrong)]);
-            if let Err(error) = Config::load(Need::Migrate, &environment) {
-                assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
-            }
-        }
-    }
-    let user = only(&[("OPENBAO_ADDR", "https://u:hunter2@bao.example")]);
-    let error = Config::load(Need::Run, &user).unwrap_err();
-    assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
-    let shown = effective_listing(&Config::inspect(Need::Run, &user).effective);
-    assert!(!shown.contains("hunter2"), "{shown}");
-}
-
-#[test]
 fn the_listing_has_every_setting_once() {
     for environment in [
         Environment::default(),
@@ -484,84 +309,6 @@ fn the_help_has_every_setting_and_fits_a_terminal() {
     assert!(help.contains("DATABASE_URL [unset, secret]"), "{help}");
     let widest = help.lines().max_by_key(|line| line.len()).unwrap();
     assert!(widest.len() <= 80, "{widest}");
-}
-
-/// The rows of the contract's table: names, and defaults as they are written there.
-fn contract() -> Option<Vec<(Vec<String>, String)>> {
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../shared/reference/contract.md"
-    );
-    let text = std::fs::read_to_string(path).ok()?;
-    let section = text
-        .split("## Environment variables")
-        .nth(1)?
-        .split("\n## ")
-        .next()?;
-    let rows = section.lines().filter(|line| line.starts_with("| `"));
-    let row = |line: &str| {
-        let mut cells = line.split('|').map(str::trim).skip(1);
-        let names = cells.next().unwrap_or_default().split(',');
-        let names = names.map(|name| name.trim().trim_matches('`').to_owned());
-        (names.collect(), cells.next().unwrap_or_default().to_owned())
-    };
-    Some(rows.map(row).collect())
-}
-
-/// A default as the contract writes it, as the number that it stands for.
-fn plain(default: &str) -> String {
-    let text = default.replace('`', "");
-    let text = text.trim().trim_end_matches(" s");
-    match text
-        .strip_suffix(" GiB")
-        .and_then(|count| count.parse::<u64>().ok())
-    {
-        Some(count) => (count << 30).to_string(),
-        None => text.to_owned(),
-    }
-}
-
-#[test]
-fn the_table_is_the_contracts() {
-    let Some(rows) = contract() else {
-        eprintln!("skipped: the contract is not there");
-        return;
-    };
-    let ours = settings();
-    let find = |name: &str| -> &Setting {
-        let found = ours.iter().find(|setting| setting.name == name);
-        found.unwrap_or_else(|| panic!("{name} is missing"))
-    };
-    let mut names = vec!["HOSTNAME".to_owned()];
-    for (of_row, defaults) in rows {
-        let parts: Vec<_> = defaults.split(", ").map(plain).collect();
-        for (index, name) in of_row.iter().enumerate() {
-            let ours = find(name).default.as_deref();
-            // One default for a row of several names is the default of each.
-            let theirs = if parts.len() == of_row.len() {
-                &parts[index]
-            } else {
-                &parts[0]
-            };
-            match ours {
-                None => assert_eq!(theirs, "unset", "{name}"),
-                Some(ours) => {
-                    let first = ours.split([' ', ';']).next().unwrap();
-                    let theirs = theirs.split([' ', '(']).next().unwrap();
-                    assert_eq!(first, theirs, "{name}");
-                }
-            }
-        }
-        names.extend(of_row);
-    }
-    let known: Vec<_> = ours.iter().map(|setting| setting.name).collect();
-    for name in &known {
-        assert!(
-            names.iter().any(|listed| listed == name),
-            "{name} is not in the contract"
-        );
-    }
-    assert_eq!(names.len(), known.len());
 }
 
 proptest! {

@@ -3,74 +3,26 @@
 //! All label sets are closed and every value exists at zero from the start, so that a rate or an
 //! alert never waits for a first event. Devices are named in logs, not here.
 
+mod build;
+mod labels;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prometheus::{
-    Encoder as _, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder as _, Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Registry, TextEncoder,
 };
 
 use crate::domain::attempt::{Deferral, Outcome, Step};
 use crate::domain::failure::FailureKind;
 use crate::domain::schedule::Condition;
 
+use build::Build;
+pub use labels::{LockResult, Skip};
+
 /// The content type of [`Metrics::render`]: the Prometheus text format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// A device that came due and was not backed up.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Skip {
-    /// Another holder has the device's lock.
-    Locked,
-    /// Reported offline; also when it is blocked as well.
-    Offline,
-    /// Blocked by a refused login.
-    AuthBlocked,
-    /// Blocked by a changed host key.
-    HostKeyBlocked,
-}
-
-impl Skip {
-    /// How a device blocked by `kind` is counted; `None` for kinds that do not block.
-    pub fn blocked_by(kind: FailureKind) -> Option<Self> {
-        match kind {
-            FailureKind::AuthFailed => Some(Self::AuthBlocked),
-            FailureKind::HostKeyMismatch => Some(Self::HostKeyBlocked),
-            _ => None,
-        }
-    }
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Locked => "skipped",
-            Self::Offline => "skipped_offline",
-            Self::AuthBlocked => "skipped_auth_blocked",
-            Self::HostKeyBlocked => "skipped_hostkey_blocked",
-        }
-    }
-}
-
-/// What came of asking for a device's lock.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LockResult {
-    /// It is ours.
-    Obtained,
-    /// Another holder has it.
-    NotObtained,
-    /// Nobody could be asked.
-    Error,
-}
-
-impl LockResult {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Obtained => "obtained",
-            Self::NotObtained => "not_obtained",
-            Self::Error => "error",
-        }
-    }
-}
 
 /// All metrics of the process, in a registry of their own.
 #[derive(Debug)]
@@ -396,60 +348,6 @@ pub struct Running(IntGauge);
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-/// Creates metrics and registers them.
-struct Build<'a>(&'a Registry);
-
-impl Build<'_> {
-    fn register<M: prometheus::core::Collector + Clone + 'static>(
-        &self,
-        metric: M,
-    ) -> prometheus::Result<M> {
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
-        self.register(IntCounter::new(name, help)?)
-    }
-
-    fn counters(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> prometheus::Result<IntCounterVec> {
-        self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
-        self.register(IntGauge::new(name, help)?)
-    }
-
-    fn gauge_f64(&self, name: &str, help: &str) -> prometheus::Result<Gauge> {
-        self.register(Gauge::new(name, help)?)
-    }
-
-    fn gauges(&self, name: &str, help: &str, label: &str) -> prometheus::Result<IntGaugeVec> {
-        self.register(IntGaugeVec::new(Opts::new(name, help), &[label])?)
-    }
-
-    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
-        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        self.register(Histogram::with_opts(options)?)
-    }
-
-    fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        label: &str,
-        buckets: &[f64],
-    ) -> prometheus::Result<HistogramVec> {
-        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        self.register(HistogramVec::new(options, &[label])?)
     }
 }
 
