@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::adapters::jetstream::JetStreamSink;
+use crate::adapters::jetstream::{self, JetStreamSink};
 use crate::adapters::postgres::{MigrateError, Migrated, PostgresStore, SchemaState};
 use crate::adapters::redis::{RedisCoordinator, Timeouts};
 use crate::clock::Clock;
@@ -75,7 +75,7 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
     let coordinator = RedisCoordinator::connect(cluster.redis_url().map_err(configuration)?, Timeouts::default())
             .map_err(configuration)?;
     let sink = Arc::new(
-        JetStreamSink::connect(cluster.nats_url().map_err(configuration)?, config.stream)
+        JetStreamSink::connect(cluster.nats_url().map_err(configuration)?, sink_settings(&config))
             .await
             .map_err(configuration)?,
     );
@@ -229,6 +229,15 @@ async fn prune(context: &Context, age: Duration) {
             info!(rows = total, "pruned journal rows older than {} days", age.as_secs() / 86_400);
         }
         tokio::time::sleep(PRUNE_PERIOD).await;
+    }
+}
+
+fn sink_settings(config: &Config) -> jetstream::Settings {
+    jetstream::Settings {
+        stream_max_bytes: config.stream.max_bytes,
+        stream_replicas: usize::try_from(config.stream.replicas).unwrap_or(1),
+        client_name: format!("mikrotik-backup {}", config.replica),
+        ..jetstream::Settings::default()
     }
 }
 

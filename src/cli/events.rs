@@ -11,9 +11,16 @@ use clap::Args;
 use futures_util::StreamExt as _;
 
 use super::exit;
-use crate::adapters::jetstream::{SUBJECTS, SnapshotEvent};
+use crate::adapters::jetstream::{JetStreamSink, Settings, SnapshotEvent};
+use crate::ports::SnapshotSink as _;
 use crate::app::AppError;
 use crate::config::Config;
+
+/// What the poller publishes to.
+const SUBJECTS: &str = "config.snapshot.create.>";
+
+/// How long to wait for the connection.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Arguments of `events`.
 #[derive(Debug, Args)]
@@ -52,12 +59,36 @@ pub(super) async fn events(
     }
 }
 
+/// The connection, once there is one; the client itself goes on trying for ever.
+async fn connected(sink: &JetStreamSink) -> anyhow::Result<async_nats::Client> {
+    let client = sink.client();
+    let patience = tokio::time::Instant::now() + CONNECT_PATIENCE;
+    while client.connection_state() != async_nats::connection::State::Connected {
+        if tokio::time::Instant::now() > patience {
+            sink.ready().await.context("failed to connect to NATS_URL")?;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(client)
+}
+
+/// One line without a secret in it.
+fn summary(event: &SnapshotEvent) -> String {
+    let size = match (&event.config_text, &event.config_ref) {
+        (Some(text), _) => text.expose().len() as u64,
+        (None, Some(reference)) => reference.size,
+        (None, None) => 0,
+    };
+    format!(
+        "{} {} RouterOS {:<8} {size:>9} bytes sha256 {}",
+        event.collected_at, event.device_id, event.routeros_version, event.sha256_hash
+    )
+}
+
 async fn print(config: &Config, args: &EventsArgs) -> anyhow::Result<()> {
     let url = config.nats_url.as_ref().context("NATS_URL is not set")?;
-    let client = crate::adapters::jetstream::client(url)
-        .await
-        .context("failed to connect to NATS")?;
-    let js = jetstream::new(client);
+    let sink = JetStreamSink::connect(url, Settings::default()).await?;
+    let js = jetstream::new(connected(&sink).await?);
     let name = js
         .stream_by_subject(SUBJECTS)
         .await
@@ -77,7 +108,7 @@ async fn print(config: &Config, args: &EventsArgs) -> anyhow::Result<()> {
         let Some(message) = messages.next().await else { break };
         let message = message.context("failed to read a message")?;
         let line = match serde_json::from_slice::<SnapshotEvent>(&message.payload) {
-            Ok(event) => event.summary(),
+            Ok(event) => summary(&event),
             Err(error) => format!("{}: not a snapshot event: {error}", message.subject),
         };
         if writeln!(std::io::stdout(), "{line}").is_err() {

@@ -25,7 +25,6 @@ pub use problem::{ConfigError, Problem};
 pub use reader::{Effective, Source};
 pub use values::{Cluster, Log, LogFormat, Mode, OpenBao, OutboxLimits, StreamLimits};
 
-use crate::credentials::Key;
 use reader::Reader;
 use settings as table;
 

@@ -74,7 +74,7 @@ impl Reconciler {
 
     /// Reconciles until the process is told to stop, then waits for the workers to end.
     pub async fn run(mut self) {
-        let soft = self.context.shutdown.soft();
+        let soft = self.context.shutdown.soft().clone();
         while !soft.is_cancelled() {
             self.look().await;
             tokio::select! {

@@ -86,7 +86,7 @@ impl Worker {
 
     /// Works until the device is removed or the process stops.
     pub async fn run(mut self) {
-        let soft = self.context.shutdown.soft();
+        let soft = self.context.shutdown.soft().clone();
         loop {
             self.show();
             let (at, due) = match self.schedule.next() {

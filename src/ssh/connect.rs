@@ -13,6 +13,7 @@ use crate::domain::device::{Endpoint, Target};
 use crate::domain::failure::FailureKind;
 
 /// A TCP connection, and how long it took to get there.
+#[derive(Debug)]
 pub(super) struct Connected {
     pub(super) stream: TcpStream,
     pub(super) resolve: Duration,

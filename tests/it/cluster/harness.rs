@@ -8,7 +8,7 @@ use std::process::Command;
 
 use async_nats::jetstream::{self, consumer::DeliverPolicy, consumer::pull::OrderedConfig};
 use futures_util::StreamExt as _;
-use mikrotik_backup::adapters::jetstream::{SUBJECTS, SnapshotEvent};
+use mikrotik_backup::adapters::jetstream::SnapshotEvent;
 use mikrotik_backup::credentials::Key;
 use mikrotik_backup::sim::Router;
 use nix::sys::signal::{Signal, kill};
@@ -22,6 +22,9 @@ use crate::services::nats::Nats;
 use crate::services::postgres::{self, Database, NewDevice};
 use crate::services::process::Process;
 use crate::services::redis::{self, Redis};
+
+/// What the poller publishes to.
+const SUBJECTS: &str = "config.snapshot.create.>";
 
 /// A recognisable credential key.
 pub const KEY: [u8; 32] = *b"k3y-0f-the-cluster-tests-9f2a7c!";
@@ -58,7 +61,7 @@ impl Cluster {
         [
             ("DATABASE_URL", self.database.url.clone()),
             ("REDIS_URL", self.redis.url().expose_secret().to_owned()),
-            ("NATS_URL", self.nats.url()),
+            ("NATS_URL", self.nats.url().expose_secret().to_owned()),
             ("CREDENTIAL_ENCRYPTION_KEY", key),
             ("CONFIG_BACKUP_JITTER_MIN", "0".into()),
             ("CONFIG_BACKUP_JITTER_MAX", "0".into()),
@@ -163,7 +166,7 @@ impl Cluster {
 
     /// Every message that is in the stream now, with its `Nats-Msg-Id`.
     pub async fn messages(&self) -> Vec<(String, SnapshotEvent)> {
-        let client = async_nats::connect(self.nats.url()).await.expect("connect to NATS");
+        let client = async_nats::connect(self.nats.url().expose_secret()).await.expect("connect to NATS");
         let js = jetstream::new(client);
         let Ok(name) = js.stream_by_subject(SUBJECTS).await else { return Vec::new() };
         let mut stream = js.get_stream(name).await.expect("open the stream");

@@ -14,7 +14,9 @@ use sqlx::{AssertSqlSafe, PgPool, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::contract::{self, Operator, Value, all_buckets, begin, claim, listed, record, taken};
+use super::contract::{
+    self, Operator, Value, all_buckets, begin, claim, interrupted, listed, record, taken,
+};
 use crate::services::postgres::{NewDevice, fresh_database, insert_device, shared_log};
 
 /// An operator with `psql`.
@@ -305,7 +307,7 @@ async fn state_of_devices_long_gone_is_forgotten() {
         let device = listed(&store, id).await.expect("listed").device;
         store
             .record(
-                &record(AttemptId::generate(), &device, Outcome::Interrupted),
+                &record(AttemptId::generate(), &device, interrupted()),
                 "one",
             )
             .await
@@ -341,7 +343,7 @@ async fn operators_read_every_device_in_one_select() {
     let device = listed(&store, tried).await.expect("listed").device;
     store
         .record(
-            &record(AttemptId::generate(), &device, Outcome::Interrupted),
+            &record(AttemptId::generate(), &device, interrupted()),
             "one",
         )
         .await

@@ -8,7 +8,9 @@ use mikrotik_backup::domain::failure::{Failure, FailureKind};
 use mikrotik_backup::domain::host_key::Fingerprint;
 use mikrotik_backup::ports::{Claim, Claimed, Store};
 
-use super::{Operator, Value, begin, claim, failed, journal_status, last, listed, record, taken};
+use super::{
+    Operator, Value, begin, claim, failed, interrupted, journal_status, last, listed, record, taken,
+};
 use crate::services::postgres::NewDevice;
 
 pub(super) async fn a_backup_is_recorded_and_remembered(
@@ -239,8 +241,9 @@ pub(super) async fn a_block_outlasts_everything_but_another_outcome(
         .set("devices", id.0, "ip_address", Value::Text("192.0.2.77"))
         .await;
     let edited = listed(store, id).await.expect("listed").device;
-    let mut stopped = record(AttemptId::generate(), &edited, Outcome::Interrupted);
+    let mut stopped = record(AttemptId::generate(), &edited, interrupted());
     stopped.elapsed = Duration::ZERO;
+    stopped.standing = Some((FailureKind::HostKeyMismatch, device.revision()));
     store.record(&stopped, "one").await.expect("record");
     let after = last(store, id).await;
     assert_eq!(

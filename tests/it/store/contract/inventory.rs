@@ -1,12 +1,11 @@
 //! The inventory: which devices are ours, what tells edits apart, and pins.
 
-use mikrotik_backup::domain::attempt::Outcome;
 use mikrotik_backup::domain::device::{CredentialSource, DeviceId, TenantId};
 use mikrotik_backup::domain::host_key::{Fingerprint, Pin};
 use mikrotik_backup::ports::{Claimed, Listed, Store, StoreError};
 use uuid::Uuid;
 
-use super::{Operator, Value, all_buckets, begin, claim, listed, record};
+use super::{Operator, Value, all_buckets, begin, claim, interrupted, listed, record};
 use crate::services::postgres::NewDevice;
 
 pub(super) async fn only_our_devices_are_listed(store: &dyn Store, operator: &dyn Operator) {
@@ -229,7 +228,7 @@ pub(super) async fn digests_follow_exactly_what_is_read(
     begin(store, &attempt).await;
     store
         .record(
-            &record(attempt.attempt, &device, Outcome::Interrupted),
+            &record(attempt.attempt, &device, interrupted()),
             "one",
         )
         .await
