@@ -3,6 +3,7 @@
 //! The user needs the right to publish to `config.snapshot.create.>` and to `$JS.API.STREAM.NAMES`,
 //! `$JS.API.STREAM.INFO.*` and, where no stream covers the subject yet, `$JS.API.STREAM.CREATE.*`.
 
+mod choice;
 mod event;
 mod link;
 mod stream;

@@ -13,13 +13,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Settings;
+use super::choice::{COVERED, Choice, NARROW, WHOLE, choose};
 
-/// Every snapshot's subject: one token, the device's id, in place of the star.
-pub(super) const COVERED: &str = "config.snapshot.create.*";
-/// What a stream of ours takes when nobody else takes a part of it …
-const WHOLE: &str = "config.snapshot.>";
-/// … and when somebody does.
-const NARROW: &str = "config.snapshot.create.>";
 /// The name of a stream of ours.
 pub(super) const OURS: &str = "CONFIG_SNAPSHOTS";
 
@@ -203,8 +198,7 @@ fn remedy(said: &async_nats::jetstream::Error, settings: &Settings) -> String {
         ),
         ErrorCode::STORAGE_RESOURCES_EXCEEDED
         | ErrorCode::INSUFFICIENT_RESOURCES
-        | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
-        | ErrorCode::CLUSTER_PEER_NOT_MEMBER => too_much(settings),
+        | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED => too_much(settings),
         // "maximum bytes" limits of the account come under a generic code.
         _ if said.to_string().contains("bytes") || said.to_string().contains("storage") => {
             too_much(settings)
@@ -289,114 +283,9 @@ async fn ask<T: serde::de::DeserializeOwned>(
     })
 }
 
-#[derive(PartialEq, Debug)]
-enum Choice<'a> {
-    Use(&'a Config),
-    Create(&'static str),
-    Partial(Vec<String>),
-}
-
-/// Decides from the streams that take a part of [`WHOLE`].
-fn choose(present: &[Config]) -> Choice<'_> {
-    let takes = |config: &Config, test: fn(&str, &str) -> bool, subject: &str| {
-        config.subjects.iter().any(|filter| test(filter, subject))
-    };
-    if let Some(config) = present.iter().find(|config| takes(config, covers, COVERED)) {
-        return Choice::Use(config);
-    }
-    let partial = present
-        .iter()
-        .filter(|config| takes(config, overlaps, NARROW));
-    let partial: Vec<_> = partial.map(|config| config.name.clone()).collect();
-    if !partial.is_empty() {
-        return Choice::Partial(partial);
-    }
-    if present.iter().any(|config| takes(config, overlaps, WHOLE)) {
-        Choice::Create(NARROW)
-    } else {
-        Choice::Create(WHOLE)
-    }
-}
-
-/// Whether every subject that `inner` matches is matched by `outer`.
-fn covers(outer: &str, inner: &str) -> bool {
-    let mut inner = inner.split('.');
-    for token in outer.split('.') {
-        match (token, inner.next()) {
-            (">", Some(_)) => return true,
-            (_, None | Some(">")) => return false,
-            ("*", Some(_)) => {}
-            (token, Some(other)) if token == other => {}
-            _ => return false,
-        }
-    }
-    inner.next().is_none()
-}
-
-/// Whether some subject is matched by both.
-fn overlaps(one: &str, other: &str) -> bool {
-    let (mut one, mut other) = (one.split('.'), other.split('.'));
-    loop {
-        match (one.next(), other.next()) {
-            (None, None) => return true,
-            (None, Some(_)) | (Some(_), None) => return false,
-            (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
-            (Some(a), Some(b)) if a == b || a == "*" || b == "*" => {}
-            _ => return false,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    fn stream(name: &str, subjects: &[&str]) -> Config {
-        Config {
-            name: name.to_owned(),
-            subjects: subjects.iter().map(|&subject| subject.to_owned()).collect(),
-            ..Config::default()
-        }
-    }
-
-    #[test]
-    fn a_stream_that_covers_the_subject_is_used() {
-        for subject in [
-            ">",
-            "config.>",
-            "*.snapshot.create.*",
-            "config.snapshot.>",
-            "config.snapshot.create.*",
-            "config.snapshot.create.>",
-        ] {
-            let present = [stream("OTHER", &["other"]), stream("PLATFORM", &[subject])];
-            assert_eq!(choose(&present), Choice::Use(&present[1]), "{subject}");
-        }
-    }
-
-    #[test]
-    fn otherwise_one_is_created_beside_what_is_there() {
-        assert_eq!(choose(&[]), Choice::Create(WHOLE));
-        for beside in [
-            "config.snapshot.delete.*",
-            "config.*.delete.>",
-            "config.snapshot.x",
-        ] {
-            let present = [stream("BESIDE", &[beside])];
-            assert_eq!(choose(&present), Choice::Create(NARROW), "{beside}");
-        }
-        for part in [
-            "config.snapshot.create.00000000-0000-0000-0000-000000000001",
-            "*.*.*.x",
-            "config.snapshot.*.a.b",
-        ] {
-            let present = [stream("PART", &[part])];
-            let partial = Choice::Partial(vec!["PART".to_owned()]);
-            assert_eq!(choose(&present), partial, "{part}");
-        }
-    }
 
     #[test]
     fn fullness_counts_bytes_and_messages_of_a_stream_that_refuses() {
@@ -415,40 +304,5 @@ mod tests {
         assert!(fullness(&config, &state(3, 0), 1).is_some());
         config.discard = DiscardPolicy::Old;
         assert_eq!(fullness(&config, &state(3, 900), 101), None);
-    }
-
-    fn token() -> impl Strategy<Value = &'static str> {
-        prop::sample::select(vec!["a", "b", "*"])
-    }
-
-    prop_compose! {
-        fn filter()(tokens in prop::collection::vec(token(), 1..4), tail in any::<bool>()) -> String {
-            let mut filter = tokens.join(".");
-            if tail {
-                filter.push_str(".>");
-            }
-            filter
-        }
-    }
-
-    prop_compose! {
-        fn subject()(tokens in prop::collection::vec(prop::sample::select(vec!["a", "b"]), 1..5)) -> String {
-            tokens.join(".")
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn covering_and_overlapping_agree_with_matching(
-            one in filter(), other in filter(), subject in subject(),
-        ) {
-            // A subject without wildcards is matched by a filter that covers it.
-            let by_one = covers(&one, &subject);
-            let by_other = covers(&other, &subject);
-            prop_assert!(!(by_one && by_other) || overlaps(&one, &other));
-            prop_assert!(!(covers(&one, &other) && by_other) || by_one);
-            prop_assert_eq!(overlaps(&one, &other), overlaps(&other, &one));
-            prop_assert!(covers(&one, &one) && overlaps(&one, &one));
-        }
     }
 }
