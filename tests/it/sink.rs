@@ -429,6 +429,8 @@ async fn a_connection_lost_while_waiting_for_the_ack_ends_the_wait() {
             (sink.deliver(&snapshot).await, begun.elapsed())
         },
         async {
+            // The delivery has been polled first and waits; this lets the message leave, though
+            // the outcome would be the same without.
             tokio::time::sleep(Duration::from_millis(300)).await;
             nats.stop();
         }

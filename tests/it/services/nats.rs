@@ -4,15 +4,13 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use async_nats::jetstream::{self, Context};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use secrecy::SecretString;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use super::process::{Process, require};
-use super::redis::free_port;
+use super::redis::{free_port, freeze, thaw};
 
 /// A nats-server on a loopback port of its own.
 pub struct Nats {
@@ -91,12 +89,12 @@ impl Nats {
 
     /// Stops it from answering without closing anything, until [`Self::thaw`].
     pub fn freeze(&self) {
-        self.signal(Signal::SIGSTOP);
+        freeze(&self.pid_file());
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
-        self.signal(Signal::SIGCONT);
+        thaw(&self.pid_file());
     }
 
     /// The URL to connect to, without credentials.
@@ -113,12 +111,6 @@ impl Nats {
     pub async fn jetstream(&self) -> Context {
         let client = async_nats::connect(format!("nats://127.0.0.1:{}", self.port)).await;
         jetstream::new(client.expect("connect to the test's nats-server"))
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = std::fs::read_to_string(self.pid_file()).expect("read nats-server's pid");
-        let pid = Pid::from_raw(pid.trim().parse().expect("nats-server's pid is a number"));
-        kill(pid, signal).expect("signal nats-server");
     }
 
     fn pid_file(&self) -> PathBuf {
