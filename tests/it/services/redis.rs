@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -77,12 +79,12 @@ impl Redis {
 
     /// Stops it from answering without closing anything, until [`Self::thaw`].
     pub fn freeze(&self) {
-        self.signal(Signal::SIGSTOP);
+        freeze(&self.pid_file());
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
-        self.signal(Signal::SIGCONT);
+        thaw(&self.pid_file());
     }
 
     /// The URL to connect to: the port where it has one, else the socket.
@@ -141,12 +143,6 @@ impl Redis {
         }
     }
 
-    fn signal(&self, signal: Signal) {
-        let pid = std::fs::read_to_string(self.pid_file()).expect("read redis-server's pid");
-        let pid = Pid::from_raw(pid.trim().parse().expect("redis-server's pid is a number"));
-        kill(pid, signal).expect("signal redis-server");
-    }
-
     fn socket(&self) -> PathBuf {
         self.directory.path().join("socket")
     }
@@ -167,9 +163,51 @@ async fn pongs(socket: &Path) -> bool {
         && matches!(&answer, b"+PONG" | b"-NOAU")
 }
 
-/// A loopback port that was free a moment ago.
+/// Freezes the process whose id is in `pid_file`, and returns when its last thread stands still:
+/// the signal alone leaves them a moment in which one more request is answered.
+pub fn freeze(pid_file: &Path) {
+    let pid = signal(pid_file, Signal::SIGSTOP);
+    let give_up = Instant::now() + Duration::from_secs(20);
+    while !stands_still(pid) {
+        assert!(Instant::now() < give_up, "process {pid} does not stop");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Lets a frozen process go on.
+pub fn thaw(pid_file: &Path) {
+    signal(pid_file, Signal::SIGCONT);
+}
+
+fn signal(pid_file: &Path, signal: Signal) -> Pid {
+    let pid = std::fs::read_to_string(pid_file).expect("read the server's pid");
+    let pid = Pid::from_raw(pid.trim().parse().expect("the server's pid is a number"));
+    kill(pid, signal).expect("signal the server");
+    pid
+}
+
+/// Whether every thread is in state `T`, the first field after the name (proc_pid_stat(5)).
+fn stands_still(pid: Pid) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("list the threads");
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ")
+            .next()
+            .is_some_and(|rest| rest.starts_with('T'))
+    })
+}
+
+/// A loopback port that is free, and below those that the kernel gives to outgoing connections
+/// (from 32768, ip(7)), so that none of the many that tests open takes it before the server does.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bind a loopback port");
-    let address = listener.local_addr().expect("the bound address");
-    address.port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let process = std::process::id().wrapping_mul(97);
+        let turn = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = 20_000 + process.wrapping_add(turn) % 12_000;
+        let port = u16::try_from(port).expect("below 32000");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
