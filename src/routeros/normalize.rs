@@ -13,7 +13,12 @@
 //!   the item. With the comments gone the two lines become the one that RouterOS prints without
 //!   them, if the whole text is terse; otherwise they stay.
 //!
-//! Entries in another order are a change: only the router knows whether the order means something.
+//! Two differences are changes, though a router may make them by itself:
+//! - Entries in another order (`/container` was seen to swap some): only the router knows whether
+//!   the order means something.
+//! - Another wrap width: without a terminal RouterOS wraps at one width, so it does not occur
+//!   between our own exports, and joining lines would make the text harder to paste and to read.
+//!   The per-menu digests of the shape are of joined lines and do not depend on it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -83,6 +88,18 @@ pub fn normalize_text(text: &str) -> String {
     let mut run = Run::new(text);
     run.all();
     run.out
+}
+
+/// What comments stand before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// An item, as state comments do.
+    Item,
+    /// A line that begins with a blank: with a comment before it gone, another one might seem to
+    /// go on in it, so none goes.
+    Stray,
+    /// Another line, or nothing.
+    Other,
 }
 
 /// One pass over a text.
@@ -182,10 +199,14 @@ impl<'a> Run<'a> {
     /// Writes what is held, then `next`.
     fn settle(&mut self, next: Option<(&Line<'a>, &Item<'_>)>) {
         self.last_comment = None;
-        let before_item = next.is_some_and(|(_, item)| item.is_relative_item());
+        let before = match next {
+            Some((_, item)) if item.is_relative_item() => Before::Item,
+            Some((line, _)) if line.raw.starts_with(' ') => Before::Stray,
+            _ => Before::Other,
+        };
         let comments = self.comments.take();
         let (kept, dropped) = match comments {
-            Some(range) => self.sift(&self.text[range], before_item),
+            Some(range) => self.sift(&self.text[range], before),
             None => (String::new(), 0),
         };
         let menu = self.menu.take();
@@ -213,7 +234,7 @@ impl<'a> Run<'a> {
     }
 
     /// The comments that stay, normalised, and how many state comments do not.
-    fn sift(&mut self, held: &'a str, before_item: bool) -> (String, u64) {
+    fn sift(&mut self, held: &'a str, before: Before) -> (String, u64) {
         let mut kept = String::new();
         let mut dropped = 0;
         let top = self.out.is_empty() && self.menu.is_none();
@@ -224,7 +245,7 @@ impl<'a> Run<'a> {
                 self.count(DATED_HEADER);
                 continue;
             }
-            match self.rule(line.raw, spill.is_some(), before_item) {
+            match self.rule(line.raw, spill.is_some(), before) {
                 Some(name) => {
                     self.count(name);
                     dropped += u64::from(name != ERROR_EXPORTING);
@@ -241,9 +262,11 @@ impl<'a> Run<'a> {
     }
 
     /// The rule that takes `comment` out, if one does. Takes note of unknown ones.
-    fn rule(&mut self, comment: &str, spilled: bool, before_item: bool) -> Option<&'static str> {
+    fn rule(&mut self, comment: &str, spilled: bool, before: Before) -> Option<&'static str> {
         match ErrorLine::parse(comment) {
-            Some(ErrorLine::Failed { harmless: true, .. }) => return Some(ERROR_EXPORTING),
+            Some(ErrorLine::Failed { harmless: true, .. }) if before != Before::Stray => {
+                return Some(ERROR_EXPORTING);
+            }
             Some(_) => return None,
             None => {}
         }
@@ -253,11 +276,11 @@ impl<'a> Run<'a> {
             }
             return None;
         };
-        if spilled && before_item {
+        if spilled && before == Before::Item {
             return comments::wrapped_rule().map(|rule| rule.name);
         }
         match comments::classify(menu, comment) {
-            Class::Volatile(rule) if before_item => Some(rule.name),
+            Class::Volatile(rule) if before == Before::Item => Some(rule.name),
             Class::Static(_) => None,
             Class::Volatile(_) | Class::Unknown => {
                 self.report(comment);
@@ -268,11 +291,11 @@ impl<'a> Run<'a> {
 
     fn report(&mut self, comment: &str) {
         self.unknown_lines += 1;
-        if self.unknown.len() < MAX_UNKNOWN {
-            let text: String = comment.trim_end().chars().take(MAX_COMMENT).collect();
-            if !self.unknown.contains(&text) {
-                self.unknown.push(text);
-            }
+        let comment = comment.trim_end();
+        let cut = comment.char_indices().nth(MAX_COMMENT);
+        let shown = cut.map_or(comment, |(end, _)| &comment[..end]);
+        if self.unknown.len() < MAX_UNKNOWN && !self.unknown.iter().any(|known| known == shown) {
+            self.unknown.push(shown.to_owned());
         }
     }
 

@@ -32,6 +32,8 @@ pub(super) struct Line<'a> {
     pub(super) start: usize,
     /// Where the next line begins.
     pub(super) end: usize,
+    /// Whether it consists of several physical lines.
+    pub(super) wrapped: bool,
     /// Whether it ends in a line feed.
     pub(super) terminated: bool,
     /// Whether the text ends inside a quoted string of this line.
@@ -46,7 +48,7 @@ impl<'a> Line<'a> {
         if self.kind != LineKind::Config {
             return Cow::Borrowed(self.raw.trim_end_matches(BLANKS));
         }
-        if !self.raw.contains('\n') && !self.open_quote {
+        if !self.wrapped && !self.open_quote {
             return Cow::Borrowed(trim_end(self.raw));
         }
         let mut joined = String::with_capacity(self.raw.len());
@@ -81,6 +83,11 @@ impl<'a> Line<'a> {
     pub(super) fn write_normalized(&self, out: &mut String) {
         if self.kind != LineKind::Config {
             out.push_str(self.raw.trim_end_matches(BLANKS));
+            out.push('\n');
+            return;
+        }
+        if !self.wrapped && !self.open_quote {
+            out.push_str(trim_end(self.raw));
             out.push('\n');
             return;
         }
@@ -134,6 +141,7 @@ impl<'a> Iterator for Lines<'a> {
             raw: &rest[..length],
             start,
             end: start + end,
+            wrapped: false,
             terminated,
             open_quote: false,
             dangling: false,
@@ -163,6 +171,7 @@ impl<'a> Iterator for Lines<'a> {
         self.at = start + pieces.at;
         let raw_end = last.start + last.content.len();
         let mut line = line(LineKind::Config, raw_end, pieces.at, last.terminated);
+        line.wrapped = last.start > 0;
         line.open_quote = last.in_quote;
         line.dangling = last.continues;
         Some(line)
@@ -233,7 +242,7 @@ impl<'a> Iterator for PhysicalLines<'a> {
 
 /// The first physical line of `text`: content, where the next begins, whether it is terminated.
 fn physical(text: &str) -> (&str, usize, bool) {
-    match text.find('\n') {
+    match memchr::memchr(b'\n', text.as_bytes()) {
         Some(feed) => (text[..feed].trim_end_matches('\r'), feed + 1, true),
         None => (text.trim_end_matches('\r'), text.len(), false),
     }
@@ -242,17 +251,16 @@ fn physical(text: &str) -> (&str, usize, bool) {
 /// Follows quotes and escapes over `content`; true when it ends in a backslash that escapes
 /// nothing but the line end.
 fn scan(content: &[u8], in_quote: &mut bool) -> bool {
-    let mut at = 0;
-    while let Some(byte) = content.get(at) {
-        match byte {
-            b'\\' if at + 1 == content.len() => return true,
-            b'\\' => at += 2,
-            b'"' => {
-                *in_quote = !*in_quote;
-                at += 1;
-            }
-            _ => at += 1,
+    let mut rest = content;
+    while let Some(at) = memchr::memchr2(b'"', b'\\', rest) {
+        let escape = rest.get(at) == Some(&b'\\');
+        if escape && at + 1 == rest.len() {
+            return true;
         }
+        if !escape {
+            *in_quote = !*in_quote;
+        }
+        rest = &rest[at + 1 + usize::from(escape)..];
     }
     false
 }

@@ -112,13 +112,20 @@ fn is_menu_word(word: &str) -> bool {
 pub(super) struct ShapeBuilder {
     index: HashMap<String, usize>,
     menus: Vec<(String, Sha256)>,
+    /// The slot used last: an export goes menu by menu.
+    last: usize,
     secrets: u32,
 }
 
 impl ShapeBuilder {
     /// Adds one logical line: `command` in `menu` (empty before the first menu).
     pub(super) fn add(&mut self, menu: &str, command: &str) {
-        let slot = self.slot(menu);
+        let same = self
+            .menus
+            .get(self.last)
+            .is_some_and(|(name, _)| name == menu);
+        let slot = if same { self.last } else { self.slot(menu) };
+        self.last = slot;
         if let Some((_, hasher)) = self.menus.get_mut(slot) {
             hasher.update((command.len() as u64).to_be_bytes());
             hasher.update(command);
@@ -229,29 +236,31 @@ fn count_secrets(menu: &str, command: &str) -> u32 {
     let bytes = command.as_bytes();
     let mut secrets = 0;
     let mut in_quote = false;
-    let mut word = 0;
+    // Where to look for the blank that begins the word at hand, and whether its name was seen.
+    let mut since = 0;
     let mut named = false;
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        match byte {
-            b'\\' => at += 1,
-            b'"' => in_quote = !in_quote,
-            b' ' if !in_quote => {
-                word = at + 1;
-                named = false;
-            }
-            b'=' if !in_quote && !named => {
-                named = true;
-                let value = bytes.get(at + 1..).unwrap_or_default();
+    while let Some(found) = memchr::memchr3(b'\\', b'"', b'=', &bytes[since..]) {
+        let at = since + found;
+        let word = bytes[since..at].iter().rposition(|byte| *byte == b' ');
+        match bytes[at] {
+            b'\\' | b'"' if !in_quote && word.is_some() => named = false,
+            b'=' if !in_quote && (word.is_some() || !named) => {
+                let start = word.map_or(since, |blank| since + blank + 1);
+                let value = &bytes[at + 1..];
                 let empty = matches!(value, [] | [b' ', ..] | [b'"', b'"', ..]);
-                let property = command.get(word..at).unwrap_or_default();
+                let property = command.get(start..at).unwrap_or_default();
                 if !empty && is_secret(menu, property) {
                     secrets += 1;
                 }
+                named = true;
             }
             _ => {}
         }
-        at += 1;
+        in_quote ^= bytes[at] == b'"';
+        since = at + 1 + usize::from(bytes[at] == b'\\');
+        if since > bytes.len() {
+            break;
+        }
     }
     secrets
 }
@@ -261,5 +270,103 @@ pub(super) fn plain_menu(menu: &str) -> Cow<'_, str> {
     match menu.get(1..) {
         Some(rest) if rest.contains('/') => Cow::Owned(format!("/{}", rest.replace('/', " "))),
         _ => Cow::Borrowed(menu),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_taken_apart_into_menu_and_command() {
+        let absolute = |menu, command| Item::Absolute { menu, command };
+        for (line, item) in [
+            ("/ip address", Item::Menu("/ip address")),
+            ("/interface 6to4 ", Item::Menu("/interface 6to4")),
+            ("/ip/firewall/nat", Item::Menu("/ip/firewall/nat")),
+            (
+                "/ip address add address=192.0.2.1/24",
+                absolute("/ip address", "add address=192.0.2.1/24"),
+            ),
+            (
+                "/port set 0 name=serial0",
+                absolute("/port", "set 0 name=serial0"),
+            ),
+            ("/ip ssh x=y", absolute("/ip ssh", "x=y")),
+            ("add a=b", Item::Relative("add a=b")),
+            ("/ odd", Item::Relative("/ odd")),
+        ] {
+            assert_eq!(Item::parse(line), item, "{line}");
+        }
+        assert!(Item::parse("set [ find ] a=b").is_relative_item());
+        assert!(Item::parse("add \\\n    a=b").is_relative_item());
+        assert!(!Item::parse("settings a=b").is_relative_item());
+        assert!(!Item::parse("/port set 0 name=serial0").is_relative_item());
+    }
+
+    #[test]
+    fn secrets_are_counted_where_they_have_a_value() {
+        for (menu, command, secrets) in [
+            ("/ppp secret", "add name=a password=example-only", 1),
+            ("/ppp secret", "add name=a password=\"\"", 0),
+            ("/ppp secret", "add name=a password= profile=b", 0),
+            ("/ppp secret", "add comment=\"password=no\" name=a", 0),
+            ("/ip hotspot", "set source=\"a \\\" password=no \\\"\"", 0),
+            ("/radius", "add secret=\"two words\" address=192.0.2.4", 1),
+            (
+                "/interface wireless security-profiles",
+                "set a wpa-pre-shared-key=x wpa2-pre-shared-key=y",
+                2,
+            ),
+            (
+                "/interface wireless security-profiles",
+                "set a static-key-0=x static-key-10=y",
+                1,
+            ),
+            (
+                "/interface wifi security",
+                "add authentication-types=wpa2-psk passphrase=x",
+                1,
+            ),
+            (
+                "/interface wifi",
+                "set a security.passphrase=x configuration.ssid=y",
+                1,
+            ),
+            ("/disk", "set a smb-server-password=x", 1),
+            ("/zerotier", "set zt1 identity=\"x\"", 1),
+            ("/system identity", "set identity=x", 0),
+            ("/interface lte", "set a pin=x", 1),
+            ("/interface ethernet", "set a pin=x", 0),
+            ("/routing rip keys", "add key=x", 1),
+            ("/ip ipsec identity", "add key=name-of-a-key", 0),
+            (
+                "/ip ssh",
+                "set always-allow-password-login=yes host-key-type=ed25519",
+                0,
+            ),
+            ("/ip upnp", "set public-key=x", 0),
+        ] {
+            assert_eq!(count_secrets(menu, command), secrets, "{menu} {command}");
+        }
+        assert!(SECRET_PROPERTIES.is_sorted(), "the search is a binary one");
+    }
+
+    #[test]
+    fn lines_do_not_run_into_each_other_and_menus_keep_their_order() {
+        let shape = |commands: &[(&str, &str)]| {
+            let mut builder = ShapeBuilder::default();
+            commands
+                .iter()
+                .for_each(|(menu, command)| builder.add(menu, command));
+            builder.finish()
+        };
+        assert_ne!(
+            shape(&[("/a", "ab"), ("/a", "c")]),
+            shape(&[("/a", "a"), ("/a", "bc")])
+        );
+        let split = shape(&[("/b", "x"), ("/a", "y"), ("/b", "z")]);
+        assert_eq!(split, shape(&[("/b", "x"), ("/b", "z"), ("/a", "y")]));
+        assert_eq!(split.menus[0].0, "/b");
     }
 }

@@ -1,5 +1,7 @@
 //! RouterOS text, from the outside: fixtures in the real form, and the corpus where it is there.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
