@@ -294,7 +294,6 @@ impl Handler for Peer {
             fault: self.fault,
             wire: Arc::clone(&self.control),
             channel: writer,
-            initial_window: session.window_size(&channel) as usize,
             buffer: Vec::new(),
             lost: false,
         };

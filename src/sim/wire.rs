@@ -2,15 +2,17 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::stats::lock;
 
 /// What happens to our second SSH message, the reply of the key exchange.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +30,7 @@ pub(super) struct WireControl {
     muted: AtomicBool,
     cut_at: AtomicU64,
     sent: AtomicU64,
+    deaf: Mutex<Option<Option<Waker>>>,
 }
 
 impl WireControl {
@@ -36,7 +39,15 @@ impl WireControl {
             muted: AtomicBool::new(false),
             cut_at: AtomicU64::new(u64::MAX),
             sent: AtomicU64::new(0),
+            deaf: Mutex::new(None),
         })
+    }
+
+    /// Reads nothing until what this returns is dropped: as if everything that the client sends
+    /// were still on its way.
+    pub(super) fn deafen(self: &Arc<Self>) -> Deaf {
+        *lock(&self.deaf) = Some(None);
+        Deaf(Arc::clone(self))
     }
 
     /// Ends our direction of the stream after so many more bytes.
@@ -44,6 +55,17 @@ impl WireControl {
         let sent = self.sent.load(Ordering::SeqCst);
         self.cut_at
             .store(sent.saturating_add(bytes), Ordering::SeqCst);
+    }
+}
+
+/// While it lives, nothing is read.
+pub(super) struct Deaf(Arc<WireControl>);
+
+impl Drop for Deaf {
+    fn drop(&mut self) {
+        if let Some(Some(reader)) = lock(&self.0.deaf).take() {
+            reader.wake();
+        }
     }
 }
 
@@ -108,6 +130,10 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.poll_gone(cx)?;
+        if let Some(reader) = lock(&self.control.deaf).as_mut() {
+            *reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
