@@ -396,3 +396,51 @@ fn software_id(id: u64) -> String {
     let half = |from: u64| -> String { (from..from + 4).map(letter).collect() };
     format!("{}-{}", half(0), half(4))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn text(configuration: &Configuration, number: u64, secrets: bool) -> String {
+        let rendering = Rendering {
+            now: datetime!(2026-01-02 03:04:05 UTC),
+            secrets,
+            number,
+            menu_timeout: false,
+        };
+        let bytes: Vec<u8> = configuration.export(rendering).flatten().collect();
+        String::from_utf8(bytes).expect("ASCII")
+    }
+
+    proptest! {
+        #[test]
+        fn every_export_has_the_form_of_routeros(
+            seed in any::<u64>(),
+            size in 0_u64..60_000,
+            version in prop::sample::select(vec!["6.49.18", "7.9", "7.16.2"]),
+            identity in "\\PC{0,60}",
+            numbers in any::<(u8, u8)>(),
+            secrets in any::<bool>(),
+        ) {
+            let made = Configuration::generate(identity, Version::new(version), size, seed);
+            let export = text(&made, numbers.0.into(), secrets);
+            prop_assert!(export.is_ascii());
+            prop_assert!(export.ends_with("\r\n"));
+            prop_assert!(!export.replace("\r\n", "").contains(['\r', '\n']));
+            prop_assert!(export.lines().all(|line| line.len() <= 79 || line.starts_with('#')));
+            prop_assert_eq!(export.contains(SECRET_MARK), secrets);
+            let wanted = size.max(USUAL_REST);
+            prop_assert!((export.len() as u64).abs_diff(wanted) < 1_500, "{}", export.len());
+
+            // Unchanged means unchanged but for whole lines that begin with `#`.
+            let items = |text: &str| -> Vec<String> {
+                let joined = text.replace("\\\r\n    ", "");
+                joined.lines().filter(|line| !line.starts_with('#')).map(Into::into).collect()
+            };
+            prop_assert_eq!(items(&export), items(&text(&made, numbers.1.into(), secrets)));
+        }
+    }
+}

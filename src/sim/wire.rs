@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::router::Counted;
 use super::stats::lock;
 
 /// What happens to our second SSH message, the reply of the key exchange.
@@ -75,23 +76,27 @@ pub(super) struct Wire {
     stream: TcpStream,
     control: Arc<WireControl>,
     gone: Pin<Box<WaitForCancellationFutureOwned>>,
+    counted: Option<Counted>,
     gate: KexGate,
     head: Vec<u8>,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Wire {
-    /// A stream that fails as soon as `gone` is cancelled.
+    /// A stream that fails as soon as `gone` is cancelled, and is `counted` as open until the
+    /// client's end of it has been read.
     pub(super) fn new(
         stream: TcpStream,
         control: Arc<WireControl>,
         gate: KexGate,
+        counted: Counted,
         gone: CancellationToken,
     ) -> Self {
         Self {
             stream,
             control,
             gone: Box::pin(gone.cancelled_owned()),
+            counted: Some(counted),
             gate,
             head: Vec::new(),
             pause: None,
@@ -134,7 +139,12 @@ impl AsyncRead for Wire {
             *reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.remaining();
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        if read.is_err() || (before > 0 && buf.remaining() == before) {
+            self.counted = None;
+        }
+        Poll::Ready(read)
     }
 }
 
