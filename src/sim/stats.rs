@@ -183,7 +183,9 @@ fn established(open: &HashSet<Ends>) -> Option<usize> {
         let ends = (address(fields.next()?)?, address(fields.next()?)?);
         (fields.next()? == "01").then_some(ends)
     });
-    Some(rows.filter(|ends| open.contains(ends)).count())
+    // Sockets that come and go while the kernel writes its table can make it repeat a row.
+    let rows: HashSet<Ends> = rows.filter(|ends| open.contains(ends)).collect();
+    Some(rows.len())
 }
 
 /// Reads `0100007F:1F90`: an IPv4 address in the byte order of the machine, and a port.

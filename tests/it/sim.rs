@@ -14,7 +14,8 @@ use mikrotik_backup::domain::host_key::Fingerprint;
 use mikrotik_backup::sim::{Router, RouterOptions};
 use russh::client::{self, GexParams, Handle};
 use russh::keys::PublicKeyOrCertificate;
-use russh::{ChannelMsg, Preferred, kex, mac};
+use russh::{Channel, ChannelMsg, Preferred, kex, mac};
+use tokio::time::timeout as within;
 
 /// Longer than anything here takes on a busy machine.
 const GENEROUS: Duration = Duration::from_secs(60);
@@ -98,6 +99,23 @@ impl Heard {
         std::str::from_utf8(&self.output).expect("an export is ASCII")
     }
 
+    fn note(&mut self, message: ChannelMsg) {
+        let event = match message {
+            ChannelMsg::Data { data } => {
+                self.largest = self.largest.max(data.len());
+                self.output.extend_from_slice(&data);
+                self.data_after_status |= self.events.iter().any(|e| e.starts_with("status"));
+                return;
+            }
+            ChannelMsg::WindowAdjusted { .. } => return,
+            ChannelMsg::Success => "success".to_owned(),
+            ChannelMsg::ExitStatus { exit_status } => format!("status {exit_status}"),
+            ChannelMsg::Close => "close".to_owned(),
+            other => format!("{other:?}"),
+        };
+        self.events.push(event);
+    }
+
     fn ended_like_routeros(&self) -> bool {
         self.events == ["success", "status 0", "close"]
     }
@@ -105,41 +123,30 @@ impl Heard {
 
 async fn exec(handle: &Handle<Client>, command: &str) -> Heard {
     let mut heard = Heard::default();
-    let listening = listen(handle, command, &mut heard);
-    tokio::time::timeout(GENEROUS, listening)
-        .await
-        .expect("the channel ends");
+    let mut channel = send(handle, command).await;
+    while let Ok(Some(message)) = within(GENEROUS, channel.wait()).await {
+        heard.note(message);
+    }
     heard
 }
 
-/// Like [`exec`] for an answer that never ends: what came until there was a silence.
+/// Like [`exec`] for an answer that stops without an end: what came before the silence.
 async fn exec_until_silence(handle: &Handle<Client>, command: &str) -> Heard {
     let mut heard = Heard::default();
-    let listening = listen(handle, command, &mut heard);
-    let ended = tokio::time::timeout(SILENCE, listening).await;
-    assert!(ended.is_err(), "the channel ended: {heard:?}");
+    let mut channel = send(handle, command).await;
+    let first = within(GENEROUS, channel.wait()).await.expect("a reply");
+    heard.note(first.expect("the channel is open"));
+    while let Ok(message) = within(SILENCE, channel.wait()).await {
+        heard.note(message.expect("the channel does not end"));
+    }
     heard
 }
 
-async fn listen(handle: &Handle<Client>, command: &str, heard: &mut Heard) {
-    let mut channel = handle.channel_open_session().await.expect("open a channel");
+async fn send(handle: &Handle<Client>, command: &str) -> Channel<client::Msg> {
+    let opening = within(GENEROUS, handle.channel_open_session()).await;
+    let channel = opening.expect("in time").expect("open a channel");
     channel.exec(true, command).await.expect("send the command");
-    while let Some(message) = channel.wait().await {
-        let event = match message {
-            ChannelMsg::Data { data } => {
-                heard.largest = heard.largest.max(data.len());
-                heard.output.extend_from_slice(&data);
-                heard.data_after_status |= heard.events.iter().any(|e| e.starts_with("status"));
-                continue;
-            }
-            ChannelMsg::WindowAdjusted { .. } => continue,
-            ChannelMsg::Success => "success".to_owned(),
-            ChannelMsg::ExitStatus { exit_status } => format!("status {exit_status}"),
-            ChannelMsg::Close => "close".to_owned(),
-            other => format!("{other:?}"),
-        };
-        heard.events.push(event);
-    }
+    channel
 }
 
 /// Polls until `reached`, which is a state that must come.
@@ -149,7 +156,7 @@ async fn until(what: &str, mut reached: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let waited = tokio::time::timeout(GENEROUS, waiting).await;
+    let waited = within(GENEROUS, waiting).await;
     waited.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
