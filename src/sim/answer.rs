@@ -39,8 +39,6 @@ pub(super) struct Answer {
     pub(super) fault: Option<Fault>,
     pub(super) wire: Arc<WireControl>,
     pub(super) channel: ChannelWriteHalf<Msg>,
-    /// What is left of the window that the client opened the channel with.
-    pub(super) initial_window: usize,
     pub(super) buffer: Vec<u8>,
     /// The rest of the output is lost.
     pub(super) lost: bool,
@@ -54,6 +52,7 @@ impl Answer {
     pub(super) async fn run(mut self, line: &str) -> Result<(), russh::Error> {
         let (replies, delay) = self.router.ask(line);
         tokio::time::sleep(delay).await;
+        let _deaf = (self.fault == Some(Fault::LoseTailFar)).then(|| self.wire.deafen());
         let mut exports = 0;
         for reply in replies {
             let flow = match reply {
@@ -124,7 +123,7 @@ impl Answer {
         if dropping {
             self.wire.cut_after(half);
         }
-        let mut sent = 0;
+        let (mut sent, mut after_item) = (0, false);
         for piece in export {
             if sent >= half {
                 match self.fault {
@@ -134,7 +133,7 @@ impl Answer {
                         self.push(&line[..line.len().div_ceil(2)]).await?;
                         return Ok(Flow::Stop);
                     }
-                    Some(Fault::Cut) if piece.starts_with(b"/") => return Ok(Flow::Stop),
+                    Some(Fault::Cut) if after_item => return Ok(Flow::Stop),
                     Some(Fault::Interrupted) => {
                         self.push(b"#error exporting /ip socks\r\n#interrupted\r\n")
                             .await?;
@@ -143,6 +142,7 @@ impl Answer {
                     _ => {}
                 }
             }
+            after_item = !piece.starts_with(b"#") && piece.contains(&b' ');
             sent += piece.len() as u64;
             self.push(&piece).await?;
             if dropping {
@@ -189,8 +189,9 @@ impl Answer {
         let mut message = VecDeque::from(message);
         while !self.lost && !message.is_empty() {
             let room = match self.fault {
-                Some(Fault::LoseTail) => self.channel.writable_packet_size().await,
-                Some(Fault::LoseTailFar) => self.initial_window,
+                Some(Fault::LoseTail | Fault::LoseTailFar) => {
+                    self.channel.writable_packet_size().await
+                }
                 _ => message.len(),
             };
             let part: Vec<u8> = message.drain(..room.min(message.len())).collect();
@@ -198,7 +199,6 @@ impl Answer {
                 self.lost = true;
                 break;
             }
-            self.initial_window = self.initial_window.saturating_sub(part.len());
             self.router.count(|counters| counters.sent(part.len()));
             self.channel.data_bytes(part).await?;
         }

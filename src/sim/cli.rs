@@ -349,4 +349,38 @@ mod tests {
         assert_ne!(device_id(1, 0), device_id(1, 1));
         assert_ne!(device_id(1, 0), device_id(2, 0));
     }
+
+    #[tokio::test]
+    async fn runs_until_it_is_told_to_stop() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("routers.csv");
+        let line = "--routers 2 --port 0 --base-address 127.9.1.1 --fault refuse --inventory csv";
+        let mut args = args(line);
+        args.inventory_file = Some(file.clone());
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(run(args.clone(), None, shutdown.clone()));
+        let second = loop {
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            if let Some(row) = text.lines().nth(2) {
+                let port = row.split(',').nth(2).and_then(|port| port.parse().ok());
+                break port.expect("a port");
+            }
+            assert!(!running.is_finished(), "it ended by itself");
+            tokio::task::yield_now().await;
+        };
+        let second: (Ipv4Addr, u16) = (Ipv4Addr::new(127, 9, 1, 2), second);
+        let stream = tokio::net::TcpStream::connect(second).await;
+        drop(stream.expect("the second router listens"));
+        shutdown.cancel();
+        let ended = running.await.expect("no panic");
+        ended.expect("no error");
+        let error = tokio::net::TcpStream::connect(second).await;
+        error.expect_err("nobody listens any more");
+
+        args.inventory_file = None;
+        args.inventory = None;
+        args.base_address = Ipv4Addr::new(192, 0, 2, 1);
+        let error = run(args, None, shutdown).await.expect_err("not loopback");
+        assert!(error.to_string().contains("127.0.0.0/8"), "{error}");
+    }
 }

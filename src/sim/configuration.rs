@@ -9,6 +9,9 @@ use crate::domain::Timestamp;
 /// Every generated secret contains this text, so that a test can look for leaks.
 pub const SECRET_MARK: &str = "sim-secret";
 
+/// About what an export has beside its address lists.
+const USUAL_REST: u64 = 3_000;
+
 /// The configuration of a simulated router. Edits are plain changes of its fields.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Configuration {
@@ -85,7 +88,8 @@ impl Configuration {
             head,
             filler: Filler {
                 next: 0,
-                budget: self.size_bytes.saturating_sub(fixed as u64),
+                // Not what is left beside the rest: a comment more must not be an entry less.
+                budget: self.size_bytes.saturating_sub(USUAL_REST),
                 seed: self.seed,
             },
             tail,
@@ -391,4 +395,52 @@ fn software_id(id: u64) -> String {
     let letter = |n: u64| char::from(LETTERS[(id >> (5 * n) & 31) as usize]);
     let half = |from: u64| -> String { (from..from + 4).map(letter).collect() };
     format!("{}-{}", half(0), half(4))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn text(configuration: &Configuration, number: u64, secrets: bool) -> String {
+        let rendering = Rendering {
+            now: datetime!(2026-01-02 03:04:05 UTC),
+            secrets,
+            number,
+            menu_timeout: false,
+        };
+        let bytes: Vec<u8> = configuration.export(rendering).flatten().collect();
+        String::from_utf8(bytes).expect("ASCII")
+    }
+
+    proptest! {
+        #[test]
+        fn every_export_has_the_form_of_routeros(
+            seed in any::<u64>(),
+            size in 0_u64..60_000,
+            version in prop::sample::select(vec!["6.49.18", "7.9", "7.16.2"]),
+            identity in "\\PC{0,60}",
+            numbers in any::<(u8, u8)>(),
+            secrets in any::<bool>(),
+        ) {
+            let made = Configuration::generate(identity, Version::new(version), size, seed);
+            let export = text(&made, numbers.0.into(), secrets);
+            prop_assert!(export.is_ascii());
+            prop_assert!(export.ends_with("\r\n"));
+            prop_assert!(!export.replace("\r\n", "").contains(['\r', '\n']));
+            prop_assert!(export.lines().all(|line| line.len() <= 79 || line.starts_with('#')));
+            prop_assert_eq!(export.contains(SECRET_MARK), secrets);
+            let wanted = size.max(USUAL_REST);
+            prop_assert!((export.len() as u64).abs_diff(wanted) < 1_500, "{}", export.len());
+
+            // Unchanged means unchanged but for whole lines that begin with `#`.
+            let items = |text: &str| -> Vec<String> {
+                let joined = text.replace("\\\r\n    ", "");
+                joined.lines().filter(|line| !line.starts_with('#')).map(Into::into).collect()
+            };
+            prop_assert_eq!(items(&export), items(&text(&made, numbers.1.into(), secrets)));
+        }
+    }
 }

@@ -43,7 +43,7 @@ pub enum Fault {
     SlowDrip(Duration),
     /// Ends cleanly in the middle of a line.
     CutMidLine,
-    /// Ends cleanly between two menus: nothing in the text shows it.
+    /// Ends cleanly between two items: nothing in the text shows it.
     Cut,
     /// The whole export, then CLOSE without an exit status.
     CloseWithoutExitStatus,

@@ -9,6 +9,7 @@ mod answer;
 pub mod cli;
 mod configuration;
 mod console;
+mod door;
 mod fault;
 mod fleet;
 mod host_key;

@@ -5,16 +5,15 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use russh::keys::PublicKey;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::configuration::Configuration;
 use super::console::{self, Facts, Reply};
+use super::door::Door;
 use super::fault::Fault;
 use super::host_key::{HostKeyKind, fingerprint, host_key};
 use super::profile::SshProfile;
@@ -141,7 +140,7 @@ impl Router {
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.shared.door.address
+        self.shared.door.address()
     }
 
     /// Its name.
@@ -343,24 +342,28 @@ async fn accept(shared: Arc<Shared>) {
             tokio::time::sleep(LISTEN_AGAIN).await;
             continue;
         };
-        let counted = Counted::new(Arc::clone(&shared), (shared.door.address, client));
+        let counted = Counted::new(Arc::clone(&shared), (shared.door.address(), client));
         let gone = shared.stop.child_token();
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
-            session::serve(shared, stream, client, gone).await;
-            drop(counted);
+            session::serve(shared, stream, counted, gone).await;
         });
     }
     shared.door.shut();
 }
 
 /// A connection that is counted as open for as long as this lives.
-struct Counted {
+pub(super) struct Counted {
     shared: Arc<Shared>,
     ends: Ends,
 }
 
 impl Counted {
+    /// Address and source port of the client.
+    pub(super) fn client(&self) -> SocketAddr {
+        self.ends.1
+    }
+
     fn new(shared: Arc<Shared>, ends: Ends) -> Self {
         shared.count(|counters| counters.opened(ends));
         Self { shared, ends }
@@ -371,59 +374,4 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.shared.count(|counters| counters.closed(self.ends));
     }
-}
-
-/// A listener that can be closed at once by whoever holds a reference, and opened again.
-struct Door {
-    address: SocketAddr,
-    state: Mutex<DoorState>,
-}
-
-#[derive(Default)]
-struct DoorState {
-    listener: Option<TcpListener>,
-    waiting: Option<Waker>,
-}
-
-impl Door {
-    fn open(address: SocketAddr) -> io::Result<Self> {
-        let listener = listen(address)?;
-        Ok(Self {
-            address: listener.local_addr()?,
-            state: Mutex::new(DoorState {
-                listener: Some(listener),
-                waiting: None,
-            }),
-        })
-    }
-
-    fn reopen(&self) -> io::Result<()> {
-        let mut state = lock(&self.state);
-        if state.listener.is_none() {
-            state.listener = Some(listen(self.address)?);
-        }
-        if let Some(waker) = state.waiting.take() {
-            waker.wake();
-        }
-        Ok(())
-    }
-
-    fn shut(&self) {
-        lock(&self.state).listener = None;
-    }
-
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
-        let mut state = lock(&self.state);
-        state.waiting = Some(cx.waker().clone());
-        match &state.listener {
-            Some(listener) => listener.poll_accept(cx),
-            None => Poll::Pending,
-        }
-    }
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = std::net::TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
 }

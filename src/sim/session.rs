@@ -21,7 +21,7 @@ use super::answer::Answer;
 use super::fault::Fault;
 use super::host_key::host_key;
 use super::profile::SshProfile;
-use super::router::Shared;
+use super::router::{Counted, Shared};
 use super::stats::{LoginAttempt, LoginMethod};
 use super::wire::{KexGate, Wire, WireControl};
 
@@ -32,9 +32,10 @@ const FAULTY_KEY: u64 = 1 << 32;
 pub(super) async fn serve(
     router: Arc<Shared>,
     mut stream: TcpStream,
-    client: SocketAddr,
+    counted: Counted,
     gone: CancellationToken,
 ) {
+    let client = counted.client();
     let fault = router.take_fault();
     match fault {
         Some(Fault::AcceptAndClose) => return,
@@ -55,7 +56,7 @@ pub(super) async fn serve(
         Some(Fault::SlowKex(time)) => KexGate::Slow(time),
         _ => KexGate::Open,
     };
-    let wire = Wire::new(stream, Arc::clone(&control), gate, gone.clone());
+    let wire = Wire::new(stream, Arc::clone(&control), gate, counted, gone.clone());
     let (config, group) = config(&router, fault);
     let handler = Peer {
         methods: config.methods.clone(),
@@ -103,6 +104,8 @@ fn config(router: &Shared, fault: Option<Fault>) -> (Config, DhGroup) {
         preferred: profile.preferred(),
         // RouterOS takes three; the question for the list of methods counts here as well.
         max_auth_attempts: 4,
+        // RouterOS opens with a window of 0: it reads nothing from an exec channel.
+        window_size: 0,
         inactivity_timeout: None,
         ..Config::default()
     };
@@ -294,7 +297,6 @@ impl Handler for Peer {
             fault: self.fault,
             wire: Arc::clone(&self.control),
             channel: writer,
-            initial_window: session.window_size(&channel) as usize,
             buffer: Vec::new(),
             lost: false,
         };

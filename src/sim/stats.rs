@@ -156,11 +156,16 @@ impl Gauge {
     fn enter(&self, ends: Ends) {
         let mut open = lock(&self.ends);
         open.insert(ends);
-        if open.len() > self.peak.load(Ordering::SeqCst) {
+        let known = self.peak.load(Ordering::SeqCst);
+        if open.len() > known {
             // A client may have closed a connection before it opened this one, and we have not
-            // read the end of it yet. The kernel knows.
-            let now = established(&open).unwrap_or(open.len());
-            self.peak.fetch_max(now.max(1), Ordering::SeqCst);
+            // read the end of it yet. The kernel knows, but takes its time with many sockets, so
+            // it is only asked when there is a doubt.
+            let now = match open.len() {
+                1 => 1,
+                more => established(&open).unwrap_or(more),
+            };
+            self.peak.fetch_max(now, Ordering::SeqCst);
         }
     }
 
@@ -178,7 +183,9 @@ fn established(open: &HashSet<Ends>) -> Option<usize> {
         let ends = (address(fields.next()?)?, address(fields.next()?)?);
         (fields.next()? == "01").then_some(ends)
     });
-    Some(rows.filter(|ends| open.contains(ends)).count())
+    // Sockets that come and go while the kernel writes its table can make it repeat a row.
+    let rows: HashSet<Ends> = rows.filter(|ends| open.contains(ends)).collect();
+    Some(rows.len())
 }
 
 /// Reads `0100007F:1F90`: an IPv4 address in the byte order of the machine, and a port.

@@ -2,15 +2,18 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::router::Counted;
+use super::stats::lock;
 
 /// What happens to our second SSH message, the reply of the key exchange.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +31,7 @@ pub(super) struct WireControl {
     muted: AtomicBool,
     cut_at: AtomicU64,
     sent: AtomicU64,
+    deaf: Mutex<Option<Option<Waker>>>,
 }
 
 impl WireControl {
@@ -36,7 +40,15 @@ impl WireControl {
             muted: AtomicBool::new(false),
             cut_at: AtomicU64::new(u64::MAX),
             sent: AtomicU64::new(0),
+            deaf: Mutex::new(None),
         })
+    }
+
+    /// Reads nothing until what this returns is dropped: as if everything that the client sends
+    /// were still on its way.
+    pub(super) fn deafen(self: &Arc<Self>) -> Deaf {
+        *lock(&self.deaf) = Some(None);
+        Deaf(Arc::clone(self))
     }
 
     /// Ends our direction of the stream after so many more bytes.
@@ -47,29 +59,44 @@ impl WireControl {
     }
 }
 
+/// While it lives, nothing is read.
+pub(super) struct Deaf(Arc<WireControl>);
+
+impl Drop for Deaf {
+    fn drop(&mut self) {
+        if let Some(Some(reader)) = lock(&self.0.deaf).take() {
+            reader.wake();
+        }
+    }
+}
+
 /// The stream. Output that is not to be sent is swallowed instead of being held back, so that the
 /// SSH server keeps reading and notices when the client goes.
 pub(super) struct Wire {
     stream: TcpStream,
     control: Arc<WireControl>,
     gone: Pin<Box<WaitForCancellationFutureOwned>>,
+    counted: Option<Counted>,
     gate: KexGate,
     head: Vec<u8>,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Wire {
-    /// A stream that fails as soon as `gone` is cancelled.
+    /// A stream that fails as soon as `gone` is cancelled, and is `counted` as open until the
+    /// client's end of it has been read.
     pub(super) fn new(
         stream: TcpStream,
         control: Arc<WireControl>,
         gate: KexGate,
+        counted: Counted,
         gone: CancellationToken,
     ) -> Self {
         Self {
             stream,
             control,
             gone: Box::pin(gone.cancelled_owned()),
+            counted: Some(counted),
             gate,
             head: Vec::new(),
             pause: None,
@@ -108,7 +135,16 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.poll_gone(cx)?;
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        if let Some(reader) = lock(&self.control.deaf).as_mut() {
+            *reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let before = buf.remaining();
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        if read.is_err() || (before > 0 && buf.remaining() == before) {
+            self.counted = None;
+        }
+        Poll::Ready(read)
     }
 }
 
