@@ -72,12 +72,18 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
         PostgresStore::connect(&cluster.database_url, clock, &config.replica)
             .map_err(configuration)?,
     );
-    let coordinator = RedisCoordinator::connect(cluster.redis_url().map_err(configuration)?, Timeouts::default())
-            .map_err(configuration)?;
+    let coordinator = RedisCoordinator::connect(
+        cluster.redis_url().map_err(configuration)?,
+        Timeouts::default(),
+    )
+    .map_err(configuration)?;
     let sink = Arc::new(
-        JetStreamSink::connect(cluster.nats_url().map_err(configuration)?, sink_settings(&config))
-            .await
-            .map_err(configuration)?,
+        JetStreamSink::connect(
+            cluster.nats_url().map_err(configuration)?,
+            sink_settings(&config),
+        )
+        .await
+        .map_err(configuration)?,
     );
     let context = Arc::new(Context {
         store: store.clone(),
@@ -100,7 +106,9 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
         replica: config.replica.clone(),
     });
     let schema_ready = Arc::new(AtomicBool::new(false));
-    let server = Server::bind(config.http_addr).await.map_err(configuration)?;
+    let server = Server::bind(config.http_addr)
+        .await
+        .map_err(configuration)?;
     info!(http.address = %server.address(), "Listening for /metrics, /livez and /readyz");
     let pages = pages(&context, &schema_ready);
     let server_stop = CancellationToken::new();
@@ -119,9 +127,9 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
     let ended = shutdown.wait(signals, grace).await;
     let result = match ended {
         Ended::Graceful | Ended::Forced { left: 0 } => working.await.map_err(failed)?,
-        Ended::Forced { left } => {
-            Err(failed(anyhow::anyhow!("{left} tasks did not end and were cut off")))
-        }
+        Ended::Forced { left } => Err(failed(anyhow::anyhow!(
+            "{left} tasks did not end and were cut off"
+        ))),
     };
     sink.close().await;
     store.close().await;
@@ -160,7 +168,9 @@ async fn work(
         jitter_max: config.jitter_max,
         recheck: config.offline_recheck,
     };
-    Reconciler::new(context.clone(), policy, config.refresh).run().await;
+    Reconciler::new(context.clone(), policy, config.refresh)
+        .run()
+        .await;
     recorder.abort();
     pruner.abort();
     backlog::flush(context).await;
@@ -193,7 +203,10 @@ async fn ensure_schema(store: &PostgresStore, may_migrate: bool) -> Result<(), M
         SchemaState::Current => Ok(()),
         state if may_migrate => {
             info!(?state, "bringing the schema up to date");
-            store.migrate().await.map(|migrated| report_migration(&migrated))
+            store
+                .migrate()
+                .await
+                .map(|migrated| report_migration(&migrated))
         }
         state => Err(MigrateError::Off { state }),
     }
@@ -219,14 +232,21 @@ async fn prune(context: &Context, age: Duration) {
                 Ok(0) => break,
                 Ok(count) => total += count,
                 Err(error) => {
-                    warn!(error = chain(&error), "the journal could not be pruned; tried again later");
+                    warn!(
+                        error = chain(&error),
+                        "the journal could not be pruned; tried again later"
+                    );
                     break;
                 }
             }
             tokio::time::sleep(PRUNE_PAUSE).await;
         }
         if total > 0 {
-            info!(rows = total, "pruned journal rows older than {} days", age.as_secs() / 86_400);
+            info!(
+                rows = total,
+                "pruned journal rows older than {} days",
+                age.as_secs() / 86_400
+            );
         }
         tokio::time::sleep(PRUNE_PERIOD).await;
     }
@@ -262,12 +282,20 @@ fn readiness(context: &Arc<Context>, schema_ready: &Arc<AtomicBool>) -> Readines
             async move {
                 context.store.ping().await.map_err(|error| chain(&error))?;
                 let ready = schema_ready.load(Ordering::Relaxed);
-                ready.then_some(()).ok_or_else(|| "the schema is not up to date yet".to_owned())
+                ready
+                    .then_some(())
+                    .ok_or_else(|| "the schema is not up to date yet".to_owned())
             }
         })
         .with("redis", move || {
             let context = redis.clone();
-            async move { context.coordinator.ping().await.map_err(|error| chain(&error)) }
+            async move {
+                context
+                    .coordinator
+                    .ping()
+                    .await
+                    .map_err(|error| chain(&error))
+            }
         })
         .with("nats", move || {
             let context = nats.clone();
@@ -275,7 +303,13 @@ fn readiness(context: &Arc<Context>, schema_ready: &Arc<AtomicBool>) -> Readines
         })
         .with("process", move || {
             let stopping = shutdown.soft().is_cancelled();
-            async move { if stopping { Err("stopping".to_owned()) } else { Ok(()) } }
+            async move {
+                if stopping {
+                    Err("stopping".to_owned())
+                } else {
+                    Ok(())
+                }
+            }
         })
 }
 

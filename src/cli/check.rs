@@ -42,7 +42,12 @@ pub(super) struct CheckArgs {
     #[arg(long)]
     user: Option<String>,
     /// File whose first line is the password
-    #[arg(long, value_name = "FILE", requires = "user", conflicts_with = "password_stdin")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "user",
+        conflicts_with = "password_stdin"
+    )]
     password_file: Option<PathBuf>,
     /// Read the password from the first line of standard input
     #[arg(long, requires = "user")]
@@ -67,7 +72,11 @@ pub(super) async fn check(config: &Config, args: &CheckArgs) -> Result<ExitCode,
     let mut chart = Chart::new();
     chart.title(&format!("{} ({})", patient.label, patient.endpoint));
     examine(config, &patient, &mut chart).await;
-    Ok(if chart.failed { ExitCode::from(exit::FAILED) } else { ExitCode::SUCCESS })
+    Ok(if chart.failed {
+        ExitCode::from(exit::FAILED)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// The steps, each only if the one before succeeded.
@@ -101,7 +110,9 @@ fn show_host(host: &Host, pin: &Pin, chart: &mut Chart) {
     let times = host.times();
     chart.timed("resolve", &host.address().ip().to_string(), times.resolve);
     chart.timed("connect", &host.address().to_string(), times.connect);
-    let banner = host.server_id().unwrap_or_else(|| "(no identification)".to_owned());
+    let banner = host
+        .server_id()
+        .unwrap_or_else(|| "(no identification)".to_owned());
     chart.timed("key exchange", &banner, times.key_exchange);
     chart.note("algorithms", &host.negotiated().to_string());
     let fingerprint = host.fingerprint();
@@ -154,11 +165,18 @@ async fn show_export(session: &mut Session, version_hint: Option<&str>, chart: &
              `sensitive` policy and a restore would lose them",
         );
     }
-    for menu in export.incomplete_menus.iter().chain(&export.unavailable_menus) {
+    for menu in export
+        .incomplete_menus
+        .iter()
+        .chain(&export.unavailable_menus)
+    {
         chart.note("export", &format!("the router could not export {menu}"));
     }
     for comment in &normalized.unknown_comments {
-        chart.note("export", &format!("state comment that no rule knows, kept: {comment}"));
+        chart.note(
+            "export",
+            &format!("state comment that no rule knows, kept: {comment}"),
+        );
     }
 }
 
@@ -170,8 +188,10 @@ async fn find(config: &Config, args: &CheckArgs) -> Result<Patient, AppError> {
         let configuration = |error: anyhow::Error| AppError::Configuration(error);
         let store = PostgresStore::connect(&cluster.database_url, Clock::System, &config.replica)
             .map_err(|error| configuration(error.into()))?;
-        let found =
-            store.find(&args.target).await.map_err(|error| configuration(error.into()))?;
+        let found = store
+            .find(&args.target)
+            .await
+            .map_err(|error| configuration(error.into()))?;
         match found.as_slice() {
             [] => {}
             [device] => {
@@ -187,7 +207,10 @@ async fn find(config: &Config, args: &CheckArgs) -> Result<Patient, AppError> {
     };
     Ok(Patient {
         label: args.target.clone(),
-        endpoint: Endpoint { host: args.target.clone(), port: i32::from(args.port) },
+        endpoint: Endpoint {
+            host: args.target.clone(),
+            port: i32::from(args.port),
+        },
         pin: Pin::Unpinned,
         login,
         version_hint: None,
@@ -195,7 +218,10 @@ async fn find(config: &Config, args: &CheckArgs) -> Result<Patient, AppError> {
 }
 
 async fn from_inventory(device: &Device, credentials: &Credentials) -> Result<Patient, AppError> {
-    let login = credentials.open(device).await.map_err(|error| AppError::Failed(error.into()))?;
+    let login = credentials
+        .open(device)
+        .await
+        .map_err(|error| AppError::Failed(error.into()))?;
     Ok(Patient {
         label: device.name.clone(),
         endpoint: device.endpoint.clone(),
@@ -206,8 +232,10 @@ async fn from_inventory(device: &Device, credentials: &Credentials) -> Result<Pa
 }
 
 fn ambiguous(target: &str, devices: &[Device]) -> AppError {
-    let list: Vec<String> =
-        devices.iter().map(|device| format!("{} ({})", device.id, device.endpoint)).collect();
+    let list: Vec<String> = devices
+        .iter()
+        .map(|device| format!("{} ({})", device.id, device.endpoint))
+        .collect();
     AppError::Failed(anyhow::anyhow!(
         "{} devices match {target:?}: {}; name one by its id",
         devices.len(),
@@ -236,12 +264,15 @@ fn given_login(user: &str, args: &CheckArgs) -> anyhow::Result<Login> {
         first_line(&text)
     } else if args.password_stdin {
         let mut line = String::new();
-        std::io::stdin().read_line(&mut line).context("failed to read the password")?;
+        std::io::stdin()
+            .read_line(&mut line)
+            .context("failed to read the password")?;
         first_line(&line)
     } else {
         SecretString::from(
-            rpassword::prompt_password(format!("Password of {user}: "))
-                .context("failed to ask for the password; use --password-file or --password-stdin")?,
+            rpassword::prompt_password(format!("Password of {user}: ")).context(
+                "failed to ask for the password; use --password-file or --password-stdin",
+            )?,
         )
     };
     login.password = Some(password);
@@ -260,7 +291,10 @@ struct Chart {
 
 impl Chart {
     fn new() -> Self {
-        Self { began: Instant::now(), failed: false }
+        Self {
+            began: Instant::now(),
+            failed: false,
+        }
     }
 
     fn begin(&mut self) {
@@ -278,7 +312,10 @@ impl Chart {
     }
 
     fn timed(&self, step: &str, text: &str, took: Duration) {
-        print(&format!("  ok    {step:<13} {:>6} ms  {text}", took.as_millis()));
+        print(&format!(
+            "  ok    {step:<13} {:>6} ms  {text}",
+            took.as_millis()
+        ));
     }
 
     fn note(&self, step: &str, text: &str) {
@@ -288,7 +325,10 @@ impl Chart {
     fn fail(&mut self, step: &str, kind: FailureKind, text: &str) {
         self.failed = true;
         let took = self.began.elapsed();
-        print(&format!("  FAIL  {step:<13} {:>6} ms  {kind}: {text}", took.as_millis()));
+        print(&format!(
+            "  FAIL  {step:<13} {:>6} ms  {kind}: {text}",
+            took.as_millis()
+        ));
     }
 }
 

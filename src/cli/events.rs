@@ -12,9 +12,9 @@ use futures_util::StreamExt as _;
 
 use super::exit;
 use crate::adapters::jetstream::{JetStreamSink, Settings, SnapshotEvent};
-use crate::ports::SnapshotSink as _;
 use crate::app::AppError;
 use crate::config::Config;
+use crate::ports::SnapshotSink as _;
 
 /// What the poller publishes to.
 const SUBJECTS: &str = "config.snapshot.create.>";
@@ -42,10 +42,7 @@ pub(super) struct EventsArgs {
 }
 
 /// Prints events until there are enough of them, the time is up, or the operator stops it.
-pub(super) async fn events(
-    config: &Config,
-    args: &EventsArgs,
-) -> Result<ExitCode, AppError> {
+pub(super) async fn events(config: &Config, args: &EventsArgs) -> Result<ExitCode, AppError> {
     let limit = args.timeout.map_or(Duration::MAX, Duration::from_secs);
     tokio::select! {
         _ = tokio::signal::ctrl_c() => Ok(ExitCode::SUCCESS),
@@ -65,7 +62,9 @@ async fn connected(sink: &JetStreamSink) -> anyhow::Result<async_nats::Client> {
     let patience = tokio::time::Instant::now() + CONNECT_PATIENCE;
     while client.connection_state() != async_nats::connection::State::Connected {
         if tokio::time::Instant::now() > patience {
-            sink.ready().await.context("failed to connect to NATS_URL")?;
+            sink.ready()
+                .await
+                .context("failed to connect to NATS_URL")?;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -93,19 +92,31 @@ async fn print(config: &Config, args: &EventsArgs) -> anyhow::Result<()> {
         .stream_by_subject(SUBJECTS)
         .await
         .with_context(|| format!("no stream covers {SUBJECTS} yet: nothing was published"))?;
-    let stream = js.get_stream(&name).await.with_context(|| format!("failed to open stream {name}"))?;
+    let stream = js
+        .get_stream(&name)
+        .await
+        .with_context(|| format!("failed to open stream {name}"))?;
     let consumer = stream
         .create_consumer(OrderedConfig {
             filter_subject: SUBJECTS.to_owned(),
-            deliver_policy: if args.all { DeliverPolicy::All } else { DeliverPolicy::New },
+            deliver_policy: if args.all {
+                DeliverPolicy::All
+            } else {
+                DeliverPolicy::New
+            },
             ..OrderedConfig::default()
         })
         .await
         .with_context(|| format!("failed to read from stream {name}"))?;
-    let mut messages = consumer.messages().await.context("failed to read messages")?;
+    let mut messages = consumer
+        .messages()
+        .await
+        .context("failed to read messages")?;
     let mut left = args.count.unwrap_or(u64::MAX);
     while left > 0 {
-        let Some(message) = messages.next().await else { break };
+        let Some(message) = messages.next().await else {
+            break;
+        };
         let message = message.context("failed to read a message")?;
         let line = match serde_json::from_slice::<SnapshotEvent>(&message.payload) {
             Ok(event) => summary(&event),

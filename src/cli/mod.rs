@@ -50,7 +50,10 @@ enum Command {
 /// Parses the arguments and runs the subcommand.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: failed to start the async runtime: {error}");
@@ -68,17 +71,21 @@ async fn dispatch(command: Command) -> ExitCode {
         Command::Run => with_config(Need::Run, run).await,
         Command::Migrate => with_config(Need::Migrate, migrate).await,
         Command::Check(args) => {
-            with_config(Need::Check, async |config| check::check(&config, &args).await).await
+            with_config(Need::Check, async |config| {
+                check::check(&config, &args).await
+            })
+            .await
         }
         Command::Events(args) => {
-            with_config(Need::Nats, async |config| events::events(&config, &args).await).await
+            with_config(Need::Nats, async |config| {
+                events::events(&config, &args).await
+            })
+            .await
         }
         Command::Simulate(args) => {
             with_config(Need::Nothing, async |config| simulate(&config, args).await).await
         }
-        Command::Healthcheck => {
-            with_config(Need::Nothing, healthcheck).await
-        }
+        Command::Healthcheck => with_config(Need::Nothing, healthcheck).await,
     }
 }
 
@@ -165,6 +172,8 @@ async fn simulate(config: &Config, args: SimulateArgs) -> Result<ExitCode, AppEr
 }
 
 async fn healthcheck(config: Config) -> Result<ExitCode, AppError> {
-    http::client::healthcheck(config.http_addr).await.map_err(|error| AppError::Failed(error.into()))?;
+    http::client::healthcheck(config.http_addr)
+        .await
+        .map_err(|error| AppError::Failed(error.into()))?;
     Ok(ExitCode::SUCCESS)
 }

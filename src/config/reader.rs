@@ -9,10 +9,10 @@ use url::Url;
 
 use super::environment::{Environment, read_secret};
 use super::key::{self, placeholder};
-use crate::credentials::Key;
 use super::problem::Problem;
 use super::settings::{Flag, Number, Text};
 use super::urls::{check_urls, mask_urls, urls};
+use crate::credentials::Key;
 
 /// Where the value of a setting was found.
 #[derive(Clone, PartialEq, Eq, Debug)]

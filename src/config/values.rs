@@ -6,8 +6,8 @@ use std::time::Duration;
 use secrecy::SecretString;
 use tracing::Level;
 
-use crate::credentials::Key;
 use super::problem::{ConfigError, Problem};
+use crate::credentials::Key;
 
 /// Where the fleet's data is, and what the processes share.
 #[derive(Clone, Debug)]

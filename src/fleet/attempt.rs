@@ -1,8 +1,8 @@
 //! One backup, top to bottom: presence, slot, lease, fresh row, credentials, SSH, whole export,
 //! normalise, deliver, record.
 
-use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt as _;
+use std::panic::AssertUnwindSafe;
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug, info, warn};
 
@@ -11,9 +11,7 @@ use super::slots::{Lane, Slot};
 use super::{Context, draw};
 use crate::credentials::CredentialError;
 use crate::domain::Timestamp;
-use crate::domain::attempt::{
-    AttemptId, AttemptRecord, Cause, Deferral, Outcome, Step, Taken,
-};
+use crate::domain::attempt::{AttemptId, AttemptRecord, Cause, Deferral, Outcome, Step, Taken};
 use crate::domain::device::{Device, DeviceId};
 use crate::domain::failure::{Failure, FailureKind, chain};
 use crate::domain::host_key::HostKeyMismatch;
@@ -21,9 +19,7 @@ use crate::domain::schedule::{Draw, Event, Finish, Made, Schedule};
 
 use crate::domain::snapshot::Snapshot;
 use crate::metrics::LockResult;
-use crate::ports::{
-    Claim, Claimed, CoordinatorError, Lease, Presence, SinkError, StoreError,
-};
+use crate::ports::{Claim, Claimed, CoordinatorError, Lease, Presence, SinkError, StoreError};
 use crate::routeros;
 use crate::ssh::{self, Session, SshError};
 
@@ -92,18 +88,15 @@ impl Context {
     }
 
     /// Presence, slot, lease: nothing of this is an attempt yet.
-    async fn admit(
-        &self,
-        ask: &Ask,
-        progress: &mut Progress,
-    ) -> Result<(Slot, Lease), Deferral> {
+    async fn admit(&self, ask: &Ask, progress: &mut Progress) -> Result<(Slot, Lease), Deferral> {
         progress.enter(Step::Presence);
         self.check_presence(ask).await?;
         self.sink.ready().await?;
         progress.enter(Step::Slot);
         let slot = self.take_slot(ask).await?;
         progress.enter(Step::Lock);
-        self.metrics.waited_for_slot(progress.took(Step::Slot).unwrap_or_default());
+        self.metrics
+            .waited_for_slot(progress.took(Step::Slot).unwrap_or_default());
         let lease = self.take_lease(ask.device).await?;
         Ok((slot, lease))
     }
@@ -119,7 +112,11 @@ impl Context {
     }
 
     async fn take_slot(&self, ask: &Ask) -> Result<Slot, Deferral> {
-        let lane = if ask.cause == Cause::Manual { Lane::Requested } else { Lane::Scheduled };
+        let lane = if ask.cause == Cause::Manual {
+            Lane::Requested
+        } else {
+            Lane::Scheduled
+        };
         tokio::select! {
             biased;
             () = self.shutdown.soft().cancelled() => Err(Deferral::Stopping),
@@ -128,7 +125,11 @@ impl Context {
     }
 
     async fn take_lease(&self, device: DeviceId) -> Result<Lease, Deferral> {
-        match self.coordinator.try_lease(device, self.limits.lease()).await {
+        match self
+            .coordinator
+            .try_lease(device, self.limits.lease())
+            .await
+        {
             Ok(Some(lease)) => {
                 self.metrics.lock(LockResult::Obtained);
                 Ok(lease)
@@ -189,7 +190,10 @@ impl Context {
         progress.enter(Step::Authenticate);
         let login = self.credentials.open(&device).await?;
         let mut session = host.authenticate(&login).await?;
-        let pin = self.store.pin_host_key(device.id, session.fingerprint()).await?;
+        let pin = self
+            .store
+            .pin_host_key(device.id, session.fingerprint())
+            .await?;
         pin.verify(session.fingerprint())?;
         progress.enter(Step::Export);
         let export = take_export(&mut session, device.routeros_version.as_deref()).await?;
@@ -248,7 +252,10 @@ impl Context {
         let collected_at = self.clock.now();
         let normalized = routeros::normalize(export);
         progress.ledger.clone_from(&normalized.ledger);
-        self.metrics.comments(normalized.ledger.values().sum(), normalized.unknown_comment_lines);
+        self.metrics.comments(
+            normalized.ledger.values().sum(),
+            normalized.unknown_comment_lines,
+        );
         for comment in &normalized.unknown_comments {
             debug!(comment, "kept a comment that no rule knows");
         }
@@ -276,13 +283,16 @@ impl Context {
         }
         let delivered = self.sink.deliver(snapshot).await;
         self.metrics.published(delivered.is_ok());
-        delivered.map_err(|error| Stop::Failed(Failure::from_error(FailureKind::PublishFailed, &error)))
+        delivered
+            .map_err(|error| Stop::Failed(Failure::from_error(FailureKind::PublishFailed, &error)))
     }
 
     fn deferred(&self, deferral: Deferral) -> Report {
         self.metrics.deferred(&deferral);
         match &deferral {
-            Deferral::Unavailable { reason } => debug!(deferral = deferral.as_str(), reason, "Deferred"),
+            Deferral::Unavailable { reason } => {
+                debug!(deferral = deferral.as_str(), reason, "Deferred")
+            }
             _ => debug!(deferral = deferral.as_str(), "Deferred"),
         }
         Report {
@@ -307,15 +317,17 @@ impl Context {
             Err(Stop::Interrupted(reason)) => Outcome::Interrupted { reason },
             Err(Stop::Deferred(deferral)) => match &progress.claimed {
                 // Claimed and then let down by a dependency: an attempt, but not the device's fault.
-                Some(_) => Outcome::Interrupted { reason: because(&deferral) },
+                Some(_) => Outcome::Interrupted {
+                    reason: because(&deferral),
+                },
                 None => return self.deferred(deferral),
             },
         };
         let Some(claimed) = progress.claimed.take() else {
             return match outcome {
-                Outcome::Failed(failure) => {
-                    self.deferred(Deferral::Unavailable { reason: failure.message })
-                }
+                Outcome::Failed(failure) => self.deferred(Deferral::Unavailable {
+                    reason: failure.message,
+                }),
                 _ => self.deferred(Deferral::Stopping),
             };
         };
@@ -328,7 +340,12 @@ impl Context {
                 Outcome::Interrupted { .. } => Made::Interrupted,
             },
         };
-        let report = Report { finish, at: self.clock.now(), draw: draw(), made: Some(id) };
+        let report = Report {
+            finish,
+            at: self.clock.now(),
+            draw: draw(),
+            made: Some(id),
+        };
         self.record(ask, &claimed, outcome, progress, &report).await;
         report
     }
@@ -343,7 +360,11 @@ impl Context {
     ) {
         let Some(id) = report.made else { return };
         let mut after = ask.schedule.clone();
-        after.handle(Event::Finished(report.finish.clone()), report.at, report.draw);
+        after.handle(
+            Event::Finished(report.finish.clone()),
+            report.at,
+            report.draw,
+        );
         let record = AttemptRecord {
             id,
             device: claimed.device.id,
@@ -361,7 +382,10 @@ impl Context {
         };
         self.observe(&record, &claimed.device);
         if let Err(error) = self.store.record(&record, &self.replica).await {
-            warn!(error = chain(&error), "the attempt could not be recorded yet; kept in memory");
+            warn!(
+                error = chain(&error),
+                "the attempt could not be recorded yet; kept in memory"
+            );
             self.backlog.push(record);
         }
     }
@@ -402,10 +426,7 @@ impl Context {
             }
             Outcome::Interrupted { reason } => warn!(
                 status = record.outcome.status().as_str(),
-                reason,
-                duration_ms,
-                "Interrupted the backup of {}",
-                device.name
+                reason, duration_ms, "Interrupted the backup of {}", device.name
             ),
         }
     }
@@ -489,18 +510,24 @@ impl From<HostKeyMismatch> for Stop {
 
 impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
-        Self::Deferred(Deferral::Unavailable { reason: chain(&error) })
+        Self::Deferred(Deferral::Unavailable {
+            reason: chain(&error),
+        })
     }
 }
 
 impl From<CoordinatorError> for Deferral {
     fn from(error: CoordinatorError) -> Self {
-        Self::Unavailable { reason: chain(&error) }
+        Self::Unavailable {
+            reason: chain(&error),
+        }
     }
 }
 
 impl From<SinkError> for Deferral {
     fn from(error: SinkError) -> Self {
-        Self::Unavailable { reason: chain(&error) }
+        Self::Unavailable {
+            reason: chain(&error),
+        }
     }
 }

@@ -24,12 +24,19 @@ pub struct Backlog {
 impl Backlog {
     /// Keeps `record` until it can be written.
     pub fn push(&self, record: AttemptRecord) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(record);
         self.added.notify_one();
     }
 
     fn first(&self) -> Option<AttemptRecord> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).first().cloned()
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .first()
+            .cloned()
     }
 
     fn remove_first(&self) {
@@ -41,7 +48,10 @@ impl Backlog {
 
     /// How many wait.
     pub fn len(&self) -> usize {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
     }
 
     /// Whether nothing waits.

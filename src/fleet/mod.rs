@@ -74,7 +74,10 @@ impl Limits {
     /// When an SSH session that starts now must have ended.
     pub fn deadline(&self, lease: &Lease) -> Instant {
         let by_timeout = Instant::now() + self.command_timeout;
-        let by_lease = lease.expires.checked_sub(Self::LEASE_RESERVE).unwrap_or(lease.expires);
+        let by_lease = lease
+            .expires
+            .checked_sub(Self::LEASE_RESERVE)
+            .unwrap_or(lease.expires);
         by_timeout.min(by_lease)
     }
 }

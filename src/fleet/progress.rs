@@ -44,7 +44,10 @@ impl Progress {
     /// Ends the current step, if there is one.
     pub fn leave(&mut self) {
         if let Some((step, since)) = self.current.take() {
-            self.done.push(StepTime { step, took: since.elapsed() });
+            self.done.push(StepTime {
+                step,
+                took: since.elapsed(),
+            });
         }
     }
 
@@ -60,7 +63,10 @@ impl Progress {
 
     /// How long `step` took, if it has ended.
     pub fn took(&self, step: Step) -> Option<Duration> {
-        self.done.iter().find(|done| done.step == step).map(|done| done.took)
+        self.done
+            .iter()
+            .find(|done| done.step == step)
+            .map(|done| done.took)
     }
 }
 
@@ -81,8 +87,14 @@ mod tests {
         assert_eq!(
             progress.steps(),
             [
-                StepTime { step: Step::Presence, took: Duration::from_millis(5) },
-                StepTime { step: Step::Slot, took: Duration::from_secs(2) },
+                StepTime {
+                    step: Step::Presence,
+                    took: Duration::from_millis(5)
+                },
+                StepTime {
+                    step: Step::Slot,
+                    took: Duration::from_secs(2)
+                },
             ]
         );
         assert_eq!(progress.took(Step::Export), None);

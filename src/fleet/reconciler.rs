@@ -146,8 +146,9 @@ impl Reconciler {
     /// Compares digests, reads the buckets that differ, and makes the workers match.
     pub async fn reconcile(&mut self) -> Result<Changes, StoreError> {
         let digests = self.context.store.inventory().await?;
-        let changed: Vec<Bucket> =
-            plan::changed_buckets(&self.buckets, &digests).into_iter().collect();
+        let changed: Vec<Bucket> = plan::changed_buckets(&self.buckets, &digests)
+            .into_iter()
+            .collect();
         let mut changes = Changes::default();
         for buckets in changed.chunks(BUCKETS_PER_READ) {
             let listed = self.context.store.devices(buckets).await?;

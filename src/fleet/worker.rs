@@ -45,7 +45,10 @@ pub struct Edit {
 
 impl From<&Known> for Edit {
     fn from(known: &Known) -> Self {
-        Self { name: known.name.clone(), revision: known.revision }
+        Self {
+            name: known.name.clone(),
+            revision: known.revision,
+        }
     }
 }
 
@@ -141,13 +144,18 @@ impl Worker {
             self.known_last = Some(id);
         }
         match &report.finish {
-            Finish::Made { started_at, result: Made::Taken, .. } => {
+            Finish::Made {
+                started_at,
+                result: Made::Taken,
+                ..
+            } => {
                 self.last_success_at = Some(*started_at);
             }
             Finish::Deferred(Deferral::Superseded(last)) => self.adopt(last),
             Finish::Made { .. } | Finish::Deferred(_) => {}
         }
-        self.schedule.handle(Event::Finished(report.finish), report.at, report.draw);
+        self.schedule
+            .handle(Event::Finished(report.finish), report.at, report.draw);
     }
 
     /// Another replica's attempt is the last one now.
@@ -181,7 +189,8 @@ impl Worker {
             Some(Mail::Edited(edit)) => {
                 debug!(device.id = %self.device, "the row of {} was edited", edit.name);
                 self.name = edit.name;
-                self.schedule.handle(Event::Edited(edit.revision), now, draw());
+                self.schedule
+                    .handle(Event::Edited(edit.revision), now, draw());
             }
             // A reconciler that is gone will not have its devices backed up any more.
             Some(Mail::Removed) | None => self.schedule.handle(Event::Removed, now, draw()),
@@ -189,7 +198,9 @@ impl Worker {
     }
 
     fn show(&self) {
-        let Some(state) = self.schedule.condition() else { return };
+        let Some(state) = self.schedule.condition() else {
+            return;
+        };
         self.context.view.set(
             self.device,
             DeviceView {

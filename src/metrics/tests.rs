@@ -58,7 +58,12 @@ fn each_event_is_counted_where_the_contract_says() {
     let second = Duration::from_secs(1);
     let failed = Outcome::Failed(Failure::new(FailureKind::Timeout, "no answer"));
     metrics.finished(&failed, second);
-    metrics.finished(&Outcome::Interrupted { reason: "stopped".into() }, second);
+    metrics.finished(
+        &Outcome::Interrupted {
+            reason: "stopped".into(),
+        },
+        second,
+    );
     metrics.deferred(&Deferral::Offline);
     metrics.deferred(&Deferral::Contended);
     metrics.deferred(&Deferral::Gone);

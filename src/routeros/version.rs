@@ -57,7 +57,9 @@ impl ShowSensitive {
 /// The version that `/system resource print` shows, in its line `version: 7.16.2 (stable)`.
 pub fn version_in_resource_print(text: &str) -> Option<&str> {
     let mut lines = text.lines().map(str::trim);
-    lines.find_map(|line| line.strip_prefix("version:")).map(str::trim)
+    lines
+        .find_map(|line| line.strip_prefix("version:"))
+        .map(str::trim)
 }
 
 /// A leading decimal number and what follows it. Too many digits saturate.

@@ -37,7 +37,11 @@ pub(super) async fn tcp(
         match one(address, deadline, options).await {
             Ok(stream) => {
                 let connect = began.elapsed() - resolve;
-                return Ok(Connected { stream, resolve, connect });
+                return Ok(Connected {
+                    stream,
+                    resolve,
+                    connect,
+                });
             }
             Err(error) => {
                 let better = worst_to_best

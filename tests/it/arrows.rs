@@ -21,7 +21,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sim", &["domain", "clock"]),
     (
         "fleet",
-        &["domain", "ports", "routeros", "ssh", "credentials", "clock", "lifecycle", "metrics"],
+        &[
+            "domain",
+            "ports",
+            "routeros",
+            "ssh",
+            "credentials",
+            "clock",
+            "lifecycle",
+            "metrics",
+        ],
     ),
 ];
 
@@ -42,11 +51,22 @@ fn files(place: &Path, found: &mut Vec<PathBuf>) {
 /// The first segment of every `crate::…` path in the code of `file`, comments left out.
 fn uses(file: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string(file).expect("read a source file");
-    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-    code.flat_map(|line| line.split("crate::").skip(1).map(str::to_owned).collect::<Vec<_>>())
-        .map(|rest| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect())
-        .filter(|part: &String| !part.is_empty())
-        .collect()
+    let code = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    code.flat_map(|line| {
+        line.split("crate::")
+            .skip(1)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    })
+    .map(|rest| {
+        rest.chars()
+            .take_while(|c| c.is_ascii_lowercase() || *c == '_')
+            .collect()
+    })
+    .filter(|part: &String| !part.is_empty())
+    .collect()
 }
 
 #[test]
@@ -75,7 +95,10 @@ fn no_adapter_imports_a_sibling() {
     for name in names {
         let mut found = Vec::new();
         files(&source().join("adapters").join(name), &mut found);
-        files(&source().join("adapters").join(format!("{name}.rs")), &mut found);
+        files(
+            &source().join("adapters").join(format!("{name}.rs")),
+            &mut found,
+        );
         found.retain(|file| file.exists());
         assert!(!found.is_empty(), "there is no adapter {name}");
         for file in found {
@@ -94,6 +117,10 @@ fn every_file_begins_with_its_owner_sentence() {
     files(&source(), &mut found);
     for file in found {
         let text = fs::read_to_string(&file).expect("read a source file");
-        assert!(text.starts_with("//! "), "{} does not say what it owns", file.display());
+        assert!(
+            text.starts_with("//! "),
+            "{} does not say what it owns",
+            file.display()
+        );
     }
 }

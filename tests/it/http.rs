@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use mikrotik_backup::domain::schedule::Condition;
 use mikrotik_backup::http::client::{HealthcheckError, healthcheck};
 use mikrotik_backup::http::{ListenError, Pages, Readiness, Server, router};
-use mikrotik_backup::domain::schedule::Condition;
 use mikrotik_backup::metrics::Metrics;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

@@ -209,7 +209,10 @@ fn bind(
         Outcome::Interrupted { reason } => Some(shortened(&storable(reason))),
         Outcome::Delivered(_) | Outcome::Queued(_) | Outcome::Failed(_) => None,
     };
-    let blocked_by = record.standing.map(|(kind, _)| kind).filter(|kind| kind.blocks());
+    let blocked_by = record
+        .standing
+        .map(|(kind, _)| kind)
+        .filter(|kind| kind.blocks());
     let older_block = blocked_by.is_some() && failure.map(|failure| failure.kind) != blocked_by;
     let ledger: serde_json::Map<_, _> = record
         .ledger

@@ -52,7 +52,12 @@ impl Cluster {
         let redis = Redis::start_private(&[]).await?;
         let nats = Nats::start_private("").await?;
         let directory = tempfile::tempdir().expect("a temporary folder");
-        Some(Self { database, redis, nats, directory })
+        Some(Self {
+            database,
+            redis,
+            nats,
+            directory,
+        })
     }
 
     /// The environment of a replica: short times, everything that the servers need.
@@ -79,7 +84,10 @@ impl Cluster {
     pub async fn replica(&self, name: &str, overrides: &[(&str, &str)]) -> Replica {
         let replica = self.spawn(name, overrides);
         let http = replica.http.clone();
-        until("the replica to answer", || async { get(&http, "/livez").await.ok() }).await;
+        until("the replica to answer", || async {
+            get(&http, "/livez").await.ok()
+        })
+        .await;
         replica
     }
 
@@ -88,8 +96,17 @@ impl Cluster {
         let http = format!("127.0.0.1:{}", redis::free_port());
         let mut command = self.command(name, overrides);
         command.arg("run").env("HTTP_ADDR", &http);
-        let process = Process::spawn(name, &command, &self.directory.path().join(format!("{name}.log")));
-        Replica { name: name.to_owned(), http, pid: process.pid(), process }
+        let process = Process::spawn(
+            name,
+            &command,
+            &self.directory.path().join(format!("{name}.log")),
+        );
+        Replica {
+            name: name.to_owned(),
+            http,
+            pid: process.pid(),
+            process,
+        }
     }
 
     /// The binary with the cluster's environment and nothing else of ours.
@@ -103,7 +120,8 @@ impl Cluster {
 
     /// Inserts a row for `router` with its own credentials.
     pub async fn insert(&self, router: &Router) -> Uuid {
-        self.insert_with(router, &router.username(), &router.password()).await
+        self.insert_with(router, &router.username(), &router.password())
+            .await
     }
 
     /// Inserts a row for `router` with these credentials.
@@ -126,7 +144,10 @@ impl Cluster {
         what: &str,
         wanted: impl Fn(&State) -> bool,
     ) -> State {
-        until(what, || async { self.state(device).await.filter(|state| wanted(state)) }).await
+        until(what, || async {
+            self.state(device).await.filter(|state| wanted(state))
+        })
+        .await
     }
 
     /// The state of a device now.
@@ -166,9 +187,13 @@ impl Cluster {
 
     /// Every message that is in the stream now, with its `Nats-Msg-Id`.
     pub async fn messages(&self) -> Vec<(String, SnapshotEvent)> {
-        let client = async_nats::connect(self.nats.url().expose_secret()).await.expect("connect to NATS");
+        let client = async_nats::connect(self.nats.url().expose_secret())
+            .await
+            .expect("connect to NATS");
         let js = jetstream::new(client);
-        let Ok(name) = js.stream_by_subject(SUBJECTS).await else { return Vec::new() };
+        let Ok(name) = js.stream_by_subject(SUBJECTS).await else {
+            return Vec::new();
+        };
         let mut stream = js.get_stream(name).await.expect("open the stream");
         let count = stream.info().await.expect("stream info").state.messages;
         let config = OrderedConfig {
@@ -176,7 +201,10 @@ impl Cluster {
             deliver_policy: DeliverPolicy::All,
             ..OrderedConfig::default()
         };
-        let consumer = stream.create_consumer(config).await.expect("create a consumer");
+        let consumer = stream
+            .create_consumer(config)
+            .await
+            .expect("create a consumer");
         let messages = consumer.messages().await.expect("read messages");
         let count = usize::try_from(count).expect("a small stream");
         messages
@@ -253,7 +281,9 @@ impl Replica {
     /// The log lines as JSON.
     pub fn events(&self) -> Vec<serde_json::Value> {
         let log = self.log();
-        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        log.lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
     }
 
     /// One series of the metrics page.

@@ -105,7 +105,11 @@ impl Process {
                 return status.code().unwrap_or(-1);
             }
             let log = self.log();
-            assert!(Instant::now() < give_up, "{} does not end:\n{log}", self.name);
+            assert!(
+                Instant::now() < give_up,
+                "{} does not end:\n{log}",
+                self.name
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -107,7 +107,9 @@ pub fn record(id: AttemptId, device: &Device, outcome: Outcome) -> AttemptRecord
         elapsed: Duration::from_secs(1),
         revision: device.revision(),
         consecutive_failures: u32::from(outcome.failure().is_some()),
-        standing: outcome.failure().map(|failure| (failure.kind, device.revision())),
+        standing: outcome
+            .failure()
+            .map(|failure| (failure.kind, device.revision())),
         outcome,
         offered_key: None,
         steps: vec![],
@@ -118,7 +120,9 @@ pub fn record(id: AttemptId, device: &Device, outcome: Outcome) -> AttemptRecord
 
 /// Ended by something that is not the device's fault.
 pub fn interrupted() -> Outcome {
-    Outcome::Interrupted { reason: "the process was told to stop".into() }
+    Outcome::Interrupted {
+        reason: "the process was told to stop".into(),
+    }
 }
 
 pub fn taken(text: &str) -> Taken {

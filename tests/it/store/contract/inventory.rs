@@ -227,10 +227,7 @@ pub(super) async fn digests_follow_exactly_what_is_read(
     let attempt = claim(id, None, "one");
     begin(store, &attempt).await;
     store
-        .record(
-            &record(attempt.attempt, &device, interrupted()),
-            "one",
-        )
+        .record(&record(attempt.attempt, &device, interrupted()), "one")
         .await
         .expect("record");
     assert_eq!(
