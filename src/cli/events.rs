@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use async_nats::jetstream::{self, consumer::DeliverPolicy, consumer::pull::OrderedConfig};
 use clap::Args;
 use futures_util::StreamExt as _;
+use time::format_description::well_known::Rfc3339;
 
 use super::exit;
 use crate::adapters::jetstream::{JetStreamSink, Settings, SnapshotEvent};
@@ -78,9 +79,10 @@ fn summary(event: &SnapshotEvent) -> String {
         (None, Some(reference)) => reference.size,
         (None, None) => 0,
     };
+    let time = event.collected_at.format(&Rfc3339).unwrap_or_default();
     format!(
-        "{} {} RouterOS {:<8} {size:>9} bytes sha256 {}",
-        event.collected_at, event.device_id, event.routeros_version, event.sha256_hash
+        "{time} {} RouterOS {:<8} {size:>9} bytes sha256 {}",
+        event.device_id, event.routeros_version, event.sha256_hash
     )
 }
 

@@ -219,7 +219,7 @@ fn read(need: Need, surroundings: &Environment, reader: &mut Reader<'_>) -> Conf
         },
         http_addr: reader.socket(&table::HTTP_ADDR, SocketAddr::from((any, 9091))),
         api_token: read_token(reader, &table::API_TOKEN, strict),
-        log: read_log(surroundings, reader),
+        log: read_log(need, surroundings, reader),
         replica: read_replica(surroundings, reader),
         warnings: Vec::new(),
     }
@@ -312,8 +312,13 @@ fn read_token(
     Some(token)
 }
 
-fn read_log(surroundings: &Environment, reader: &mut Reader<'_>) -> Log {
-    let level = reader.or_default(&table::LOG_LEVEL, (Level::INFO, "info".into()), |raw| {
+fn read_log(need: Need, surroundings: &Environment, reader: &mut Reader<'_>) -> Log {
+    // A command whose output is its result says only what is wrong, unless asked for more.
+    let default = match need {
+        Need::Run | Need::Migrate | Need::Archive => (Level::INFO, "info".to_owned()),
+        Need::Check | Need::Read | Need::Nats | Need::Nothing => (Level::WARN, "warn".to_owned()),
+    };
+    let level = reader.or_default(&table::LOG_LEVEL, default, |raw| {
         let levels = [
             ("error", Level::ERROR),
             ("warn", Level::WARN),

@@ -32,7 +32,7 @@ pub struct Ask {
     pub cause: Cause,
     /// The last attempt that the schedule knows of: another one means a replica was faster.
     pub known_last: Option<AttemptId>,
-    /// The schedule as it stands, to tell when the device comes due after this attempt.
+    /// The schedule, in which this attempt has begun: tells when the device comes due after it.
     pub schedule: Schedule,
 }
 

@@ -115,15 +115,15 @@ impl Worker {
 
     /// Makes one attempt, reading mail meanwhile.
     async fn work(&mut self, cause: Cause) {
+        self.schedule
+            .handle(Event::Began, self.context.clock.now(), draw());
+        self.show();
         let ask = Ask {
             device: self.device,
             cause,
             known_last: self.known_last,
             schedule: self.schedule.clone(),
         };
-        let now = self.context.clock.now();
-        self.schedule.handle(Event::Began, now, draw());
-        self.show();
         let context = Arc::clone(&self.context);
         // Boxed, so that a sleeping worker does not carry the attempt's state.
         let mut attempt: Pin<Box<dyn Future<Output = Report> + Send + '_>> =
