@@ -371,17 +371,15 @@ impl Schedule {
         };
         let interrupted = last.status == Status::Interrupted;
         let Some(kind) = kind else {
-            self.verdict = if last.last_success_at.is_some() || !interrupted {
-                Verdict::Good
+            // What was interrupted before the interval had passed was extra, asked for by someone.
+            let succeeded = if interrupted {
+                last.last_success_at.map(|at| at.min(now))
             } else {
-                Verdict::Unknown
+                Some(started_at)
             };
+            self.verdict = succeeded.map_or(Verdict::Unknown, |_| Verdict::Good);
             self.failures = 0;
-            let due = if interrupted {
-                ended_at
-            } else {
-                later(started_at, self.period)
-            };
+            let due = succeeded.map_or(ended_at, |at| later(at, self.period));
             return self.unless_overdue(due, Cause::Scheduled, now, draw);
         };
         let revision = last.revision;

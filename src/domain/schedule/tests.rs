@@ -537,6 +537,17 @@ fn an_attempt_that_died_with_its_process_is_repeated_soon() {
 }
 
 #[test]
+fn a_requested_attempt_that_died_does_not_bring_the_next_one_forward() {
+    let mut last = record(Status::Interrupted, None, MINUTE);
+    last.last_success_at = Some(NOW - HOUR);
+    let story = Story::resumed(Some(&last), original());
+    story.waits(interval() - HOUR, Cause::Scheduled);
+    last.last_success_at = Some(NOW - interval() - MINUTE);
+    let story = Story::resumed(Some(&last), original());
+    story.waits(Duration::ZERO, Cause::Scheduled);
+}
+
+#[test]
 fn a_record_from_the_future_is_taken_as_made_now() {
     let mut last = record(Status::Success, None, Duration::ZERO);
     last.started_at = NOW + 1000 * HOUR;
