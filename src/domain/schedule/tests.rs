@@ -422,6 +422,22 @@ fn an_interrupted_attempt_is_repeated_soon_and_not_counted() {
 }
 
 #[test]
+fn a_second_request_does_not_wait_for_the_repetition_of_the_first() {
+    let mut schedule = Schedule::resume(POLICY, device(), original(), None, NOW, NONE);
+    schedule.handle(Event::Requested, NOW, NONE);
+    schedule.handle(Event::Began, NOW, NONE);
+    let interrupted = Event::Finished(Finish::Made {
+        started_at: NOW,
+        revision: original(),
+        result: Interrupted,
+    });
+    schedule.handle(interrupted, NOW, Draw::new(0.9));
+    assert!(schedule.due_in(NOW) > Duration::ZERO);
+    schedule.handle(Event::Requested, NOW, NONE);
+    assert_eq!(schedule.due_in(NOW), Duration::ZERO);
+}
+
+#[test]
 fn stopping_leaves_the_device_waiting_for_the_same_cause() {
     let story = Story::new().attempt(Failed(Timeout)).then(Event::Began);
     let story = story.deferred(Deferral::Stopping);
