@@ -146,7 +146,8 @@ impl Schedule {
                     };
                 }
                 State::Running(run) => run.again = true,
-                State::Requested { .. } | State::Retired => {}
+                State::Requested { at, .. } => *at = now.min(*at),
+                State::Retired => {}
             },
             Event::Removed => self.state = State::Retired,
         }
@@ -275,7 +276,7 @@ impl Schedule {
                 let started_at = started_at.min(now);
                 match result {
                     Made::Taken => self.taken(started_at, now, draw),
-                    Made::Failed(kind) => self.failed(run, kind, revision, started_at, now, draw),
+                    Made::Failed(kind) => self.failed(kind, revision, started_at, now, draw),
                     Made::Interrupted if run.cause == Cause::Manual && !run.again => {
                         return State::Requested {
                             at: self.soon(now, Cause::Manual, draw).due,
@@ -308,7 +309,6 @@ impl Schedule {
 
     fn failed(
         &mut self,
-        run: Run,
         kind: FailureKind,
         revision: Revision,
         started_at: Timestamp,
@@ -316,9 +316,9 @@ impl Schedule {
         draw: Draw,
     ) -> Rest {
         let blocked = self.blocked().is_some();
-        // Only an edit that came while it ran: before that, the row that the attempt read is the
-        // newer one, and a refused password would be tried again merely because we lag behind.
-        let answered = run.edited && kind.answered_by(&revision, &self.revision);
+        // Without an edit while it ran these are the same: what the attempt read was then newer
+        // than what we had been told, and must not look like an edit that answers it.
+        let answered = kind.answered_by(&revision, &self.revision);
         if answered && !blocked {
             self.verdict = Verdict::Unknown;
             self.failures = 0;
@@ -371,17 +371,15 @@ impl Schedule {
         };
         let interrupted = last.status == Status::Interrupted;
         let Some(kind) = kind else {
-            self.verdict = if last.last_success_at.is_some() || !interrupted {
-                Verdict::Good
+            // What was interrupted before the interval had passed was extra, asked for by someone.
+            let succeeded = if interrupted {
+                last.last_success_at.map(|at| at.min(now))
             } else {
-                Verdict::Unknown
+                Some(started_at)
             };
+            self.verdict = succeeded.map_or(Verdict::Unknown, |_| Verdict::Good);
             self.failures = 0;
-            let due = if interrupted {
-                ended_at
-            } else {
-                later(started_at, self.period)
-            };
+            let due = succeeded.map_or(ended_at, |at| later(at, self.period));
             return self.unless_overdue(due, Cause::Scheduled, now, draw);
         };
         let revision = last.revision;

@@ -422,6 +422,22 @@ fn an_interrupted_attempt_is_repeated_soon_and_not_counted() {
 }
 
 #[test]
+fn a_second_request_does_not_wait_for_the_repetition_of_the_first() {
+    let mut schedule = Schedule::resume(POLICY, device(), original(), None, NOW, NONE);
+    schedule.handle(Event::Requested, NOW, NONE);
+    schedule.handle(Event::Began, NOW, NONE);
+    let interrupted = Event::Finished(Finish::Made {
+        started_at: NOW,
+        revision: original(),
+        result: Interrupted,
+    });
+    schedule.handle(interrupted, NOW, Draw::new(0.9));
+    assert!(schedule.due_in(NOW) > Duration::ZERO);
+    schedule.handle(Event::Requested, NOW, NONE);
+    assert_eq!(schedule.due_in(NOW), Duration::ZERO);
+}
+
+#[test]
 fn stopping_leaves_the_device_waiting_for_the_same_cause() {
     let story = Story::new().attempt(Failed(Timeout)).then(Event::Began);
     let story = story.deferred(Deferral::Stopping);
@@ -534,6 +550,17 @@ fn an_attempt_that_died_with_its_process_is_repeated_soon() {
     let story = Story::resumed(Some(&last), original());
     story.waits(Duration::ZERO, Cause::Retry);
     story.failures(1);
+}
+
+#[test]
+fn a_requested_attempt_that_died_does_not_bring_the_next_one_forward() {
+    let mut last = record(Status::Interrupted, None, MINUTE);
+    last.last_success_at = Some(NOW - HOUR);
+    let story = Story::resumed(Some(&last), original());
+    story.waits(interval() - HOUR, Cause::Scheduled);
+    last.last_success_at = Some(NOW - interval() - MINUTE);
+    let story = Story::resumed(Some(&last), original());
+    story.waits(Duration::ZERO, Cause::Scheduled);
 }
 
 #[test]

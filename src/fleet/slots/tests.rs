@@ -176,6 +176,17 @@ async fn a_slot_given_to_a_future_that_never_looks_goes_to_the_next() {
 }
 
 #[tokio::test]
+async fn a_slot_on_its_way_to_a_future_that_has_just_gone_comes_back() {
+    let slots = Slots::new(1);
+    let running = slots.acquire(Scheduled).await;
+    let (sender, gone) = oneshot::channel();
+    lock(&slots.queue).enter(Scheduled, sender);
+    drop(gone);
+    drop(running);
+    assert_eq!(slots.in_use(), 0);
+}
+
+#[tokio::test]
 async fn a_thousand_futures_that_give_up_at_once_leave_nothing_behind() {
     let slots = Slots::new(1);
     let running = slots.acquire(Scheduled).await;
