@@ -1,3 +1,7 @@
-//! The `mikrotik-backup` binary.
+//! The `mikrotik-backup` binary: arguments, runtime, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mikrotik_backup::cli::main()
+}

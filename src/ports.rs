@@ -16,8 +16,7 @@ use crate::domain::snapshot::{Shape, Snapshot};
 
 type Source = Box<dyn StdError + Send + Sync>;
 
-/// One of the 256 buckets that the inventory is divided into.
-pub type Bucket = u8;
+pub use crate::domain::plan::Bucket;
 
 /// One device of the inventory as [`Store::devices`] lists it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,6 +41,8 @@ pub struct Claim {
     pub known_last: Option<AttemptId>,
     /// Begin whatever happened since: somebody asked for it.
     pub any_last: bool,
+    /// Why it is made: what the journal says if its end is never recorded.
+    pub cause: Cause,
     /// Who begins it.
     pub replica: String,
 }

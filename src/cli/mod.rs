@@ -1,1 +1,179 @@
-//! One short function per subcommand.
+//! Arguments and exit codes; one short function per subcommand.
+
+mod check;
+mod events;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::app::{self, AppError};
+use crate::config::{Config, Environment, Mode, Need};
+use crate::domain::failure::chain;
+use crate::sim::cli::SimulateArgs;
+use crate::{http, lifecycle, sim, telemetry};
+
+/// Exit codes of the contract.
+mod exit {
+    pub(super) const FAILED: u8 = 1;
+    pub(super) const CONFIGURATION: u8 = 3;
+}
+
+/// Backs up the configuration of a fleet of MikroTik routers.
+///
+/// Without a subcommand it runs the service.
+#[derive(Debug, Parser)]
+#[command(name = "mikrotik-backup", version, after_long_help = crate::config::settings_help())]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service (the default): poll every device of the inventory, publish its export
+    Run,
+    /// Bring the database schema up to date, as its owner, and exit
+    Migrate,
+    /// Examine one router step by step: name, TCP, algorithms, host key, login, version, export
+    Check(check::CheckArgs),
+    /// Start simulated routers on loopback addresses, to try a cluster without hardware
+    Simulate(SimulateArgs),
+    /// Print the snapshots in JetStream, one line each, without their text
+    Events(events::EventsArgs),
+    /// Ask the service on this machine whether it lives; for a container's HEALTHCHECK
+    Healthcheck,
+}
+
+/// Parses the arguments and runs the subcommand.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: failed to start the async runtime: {error}");
+            return ExitCode::from(exit::FAILED);
+        }
+    };
+    let code = runtime.block_on(dispatch(cli.command.unwrap_or(Command::Run)));
+    // A blocking DNS look-up must not hold up the exit.
+    runtime.shutdown_background();
+    code
+}
+
+async fn dispatch(command: Command) -> ExitCode {
+    match command {
+        Command::Run => with_config(Need::Run, run).await,
+        Command::Migrate => with_config(Need::Migrate, migrate).await,
+        Command::Check(args) => {
+            with_config(Need::Check, async |config| {
+                check::check(&config, &args).await
+            })
+            .await
+        }
+        Command::Events(args) => {
+            with_config(Need::Nats, async |config| {
+                events::events(&config, &args).await
+            })
+            .await
+        }
+        Command::Simulate(args) => {
+            with_config(Need::Nothing, async |config| simulate(&config, args).await).await
+        }
+        Command::Healthcheck => with_config(Need::Nothing, healthcheck).await,
+    }
+}
+
+/// Loads the configuration that `need` asks for, all problems listed at once, then starts the log.
+async fn with_config<F>(need: Need, work: F) -> ExitCode
+where
+    F: AsyncFnOnce(Config) -> Result<ExitCode, AppError>,
+{
+    let config = match Config::load(need, &Environment::of_process()) {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::from(exit::CONFIGURATION);
+        }
+    };
+    if let Err(error) = telemetry::install(config.log) {
+        eprintln!("error: failed to start the log: {error}");
+        return ExitCode::from(exit::FAILED);
+    }
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    match work(config).await {
+        Ok(code) => code,
+        Err(AppError::Configuration(error)) => {
+            error!("{}", chain(error.as_ref()));
+            ExitCode::from(exit::CONFIGURATION)
+        }
+        Err(AppError::Failed(error)) => {
+            error!("{}", chain(error.as_ref()));
+            ExitCode::from(exit::FAILED)
+        }
+    }
+}
+
+async fn run(config: Config) -> Result<ExitCode, AppError> {
+    info!(
+        mode = config.mode.as_str(),
+        replica = config.replica,
+        interval_s = config.interval.as_secs(),
+        max_concurrent = config.max_concurrent,
+        command_timeout_s = config.command_timeout.as_secs(),
+        version = env!("CARGO_PKG_VERSION"),
+        "Starting mikrotik-backup"
+    );
+    match config.mode.clone() {
+        Mode::Cluster(cluster) => app::run_cluster(config, &cluster).await?,
+        Mode::Embedded { .. } => {
+            return Err(AppError::Configuration(anyhow::anyhow!(
+                "DATABASE_URL is not set: this version runs against PostgreSQL, Redis and NATS \
+                 only; set DATABASE_URL, REDIS_URL, NATS_URL and CREDENTIAL_ENCRYPTION_KEY"
+            )));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn migrate(config: Config) -> Result<ExitCode, AppError> {
+    if let Mode::Cluster(cluster) = &config.mode {
+        app::migrate(cluster).await?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn simulate(config: &Config, args: SimulateArgs) -> Result<ExitCode, AppError> {
+    let key = match &config.mode {
+        Mode::Cluster(cluster) => cluster.key().ok(),
+        Mode::Embedded { key, .. } => key.as_ref(),
+    };
+    let seal = key.map(|key| move |json: &str| key.seal(rand::random(), json.as_bytes()));
+    let seal = seal.as_ref().map(|seal| seal as sim::cli::Seal<'_>);
+    let stop = CancellationToken::new();
+    let run = sim::cli::run(args, seal, stop.clone());
+    tokio::pin!(run);
+    let mut signals = lifecycle::signals().map_err(|error| AppError::Failed(error.into()))?;
+    let result = tokio::select! {
+        result = &mut run => result,
+        _ = signals.recv() => {
+            stop.cancel();
+            run.await
+        }
+    };
+    result.map(|()| ExitCode::SUCCESS).map_err(AppError::Failed)
+}
+
+async fn healthcheck(config: Config) -> Result<ExitCode, AppError> {
+    http::client::healthcheck(config.http_addr)
+        .await
+        .map_err(|error| AppError::Failed(error.into()))?;
+    Ok(ExitCode::SUCCESS)
+}

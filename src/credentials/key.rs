@@ -41,6 +41,11 @@ impl Key {
         Ok(Self::from_bytes(bytes))
     }
 
+    /// The bytes, for the cipher and for judging them.
+    pub fn expose(&self) -> &[u8; 32] {
+        self.0.expose_secret()
+    }
+
     /// Encrypts `plaintext` under a `nonce` that must never be used twice with this key: twelve
     /// bytes from a cryptographic generator. Returns nonce, ciphertext and tag in one.
     pub fn seal(&self, nonce: [u8; NONCE_BYTES], plaintext: &[u8]) -> Vec<u8> {

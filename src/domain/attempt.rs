@@ -129,8 +129,11 @@ pub enum Outcome {
     Queued(Taken),
     /// Failed.
     Failed(Failure),
-    /// Told to stop before it was done.
-    Interrupted,
+    /// Ended before it was done, through no fault of the device.
+    Interrupted {
+        /// What ended it.
+        reason: String,
+    },
 }
 
 impl Outcome {
@@ -140,7 +143,7 @@ impl Outcome {
             Self::Delivered(_) => Status::Success,
             Self::Queued(_) => Status::Queued,
             Self::Failed(_) => Status::Failed,
-            Self::Interrupted => Status::Interrupted,
+            Self::Interrupted { .. } => Status::Interrupted,
         }
     }
 
@@ -148,7 +151,7 @@ impl Outcome {
     pub fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Failed(failure) => Some(failure),
-            Self::Delivered(_) | Self::Queued(_) | Self::Interrupted => None,
+            Self::Delivered(_) | Self::Queued(_) | Self::Interrupted { .. } => None,
         }
     }
 
@@ -156,7 +159,7 @@ impl Outcome {
     pub fn taken(&self) -> Option<&Taken> {
         match self {
             Self::Delivered(taken) | Self::Queued(taken) => Some(taken),
-            Self::Failed(_) | Self::Interrupted => None,
+            Self::Failed(_) | Self::Interrupted { .. } => None,
         }
     }
 }
@@ -254,6 +257,10 @@ pub struct AttemptRecord {
     pub ledger: std::collections::BTreeMap<String, u64>,
     /// Failures in a row, this one included.
     pub consecutive_failures: u32,
+    /// The failure that nothing has answered yet, and what the device looked like to it: a block
+    /// outlives a requested try that fails for another reason. This is what the device's state
+    /// keeps as its failure and revision while there is one.
+    pub standing: Option<(FailureKind, Revision)>,
     /// From the end of the attempt to the next time the device comes due.
     pub next_due_in: Duration,
 }

@@ -1,6 +1,7 @@
 //! Plain values and decisions: no clock, no randomness, no IO; everything here is synchronous.
 
 pub mod attempt;
+pub mod backoff;
 pub mod device;
 pub mod digest;
 pub mod failure;

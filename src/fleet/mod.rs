@@ -1,2 +1,88 @@
-//! The moving parts: reconciler, workers, attempts.
+//! The moving parts: the reconciler keeps one worker per device, a worker sleeps until its schedule
+//! says so and makes one attempt at a time.
+
+pub mod attempt;
+pub mod backlog;
+pub mod progress;
+pub mod reconciler;
 pub mod slots;
+pub mod view;
+pub mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::credentials::Credentials;
+use crate::domain::schedule::Draw;
+use crate::lifecycle::Shutdown;
+use crate::metrics::Metrics;
+use crate::ports::{Coordinator, Lease, SnapshotSink, Store};
+use crate::ssh;
+
+/// What every attempt works with. One per process, shared by all workers.
+pub struct Context {
+    /// Devices, state and journal.
+    pub store: Arc<dyn Store>,
+    /// Presence and leases.
+    pub coordinator: Arc<dyn Coordinator>,
+    /// Where snapshots go.
+    pub sink: Arc<dyn SnapshotSink>,
+    /// Opens stored credentials.
+    pub credentials: Credentials,
+    /// This process's SSH sessions.
+    pub slots: slots::Slots,
+    /// Attempts that are made but could not be recorded yet.
+    pub backlog: backlog::Backlog,
+    /// What this replica is doing, per device.
+    pub view: view::FleetView,
+    /// Counters and histograms.
+    pub metrics: Arc<Metrics>,
+    /// The wall clock.
+    pub clock: Clock,
+    /// Soft and hard cancellation.
+    pub shutdown: Shutdown,
+    /// Time limits of an attempt.
+    pub limits: Limits,
+    /// The name of this process in the journal.
+    pub replica: String,
+}
+
+/// Time limits of one attempt.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// For one whole SSH session, dial to last byte.
+    pub command_timeout: Duration,
+    /// For the SSH client.
+    pub ssh: ssh::Options,
+}
+
+impl Limits {
+    /// What a lease is asked for beyond the session: claiming, pinning, normalising, publishing,
+    /// recording. The sum is the lock's TTL of the contract.
+    const LEASE_MARGIN: Duration = Duration::from_secs(30);
+    /// How long before its lease expires a session ends at the latest.
+    const LEASE_RESERVE: Duration = Duration::from_secs(5);
+
+    /// How long a device is leased for.
+    pub fn lease(&self) -> Duration {
+        self.command_timeout + Self::LEASE_MARGIN
+    }
+
+    /// When an SSH session that starts now must have ended.
+    pub fn deadline(&self, lease: &Lease) -> Instant {
+        let by_timeout = Instant::now() + self.command_timeout;
+        let by_lease = lease
+            .expires
+            .checked_sub(Self::LEASE_RESERVE)
+            .unwrap_or(lease.expires);
+        by_timeout.min(by_lease)
+    }
+}
+
+/// Draws a sample for the schedule, which has no randomness of its own.
+pub fn draw() -> Draw {
+    Draw::new(rand::random())
+}

@@ -1,1 +1,26 @@
 //! What we know about RouterOS text: pure, text in, value out.
+//!
+//! `bytes` makes text of what the channel delivered, `dialogue` decides which export command to
+//! send and whether the answer is a whole export, `normalize` makes two exports of an unchanged
+//! router equal. `reader` is the one place that knows what a line is.
+
+mod bytes;
+mod comments;
+mod complete;
+mod console;
+mod dialogue;
+mod header;
+mod normalize;
+mod reader;
+mod rules;
+mod shape;
+#[cfg(test)]
+mod tests;
+mod version;
+
+pub use bytes::{decode, encode};
+pub use dialogue::{Answer, Dialogue, Export, ExportCommand, Verdict};
+pub use header::Header;
+pub use normalize::{NORMALIZATION_VERSION, Normalized, normalize, normalize_text};
+pub use rules::{Kind, Rule, rules, rules_fingerprint};
+pub use version::{Version, version_in_resource_print};

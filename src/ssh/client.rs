@@ -46,7 +46,9 @@ async fn dial_with(
     options: &Options,
     limits: Limits,
 ) -> Result<Host, SshError> {
-    let tcp = connect::tcp(endpoint, deadline, options).await?;
+    let connected = connect::tcp(endpoint, deadline, options).await?;
+    let tcp = connected.stream;
+    let began = Instant::now();
     let address = tcp.peer_addr().map_err(|error| {
         SshError::new(Stage::Connect, endpoint, Trouble::Io(error.kind())).source(error)
     })?;
@@ -60,7 +62,12 @@ async fn dial_with(
         Ok(Err(error)) => return Err(link.no_handshake(error, &greeting)),
         Err(_) => return Err(link.no_handshake(russh::Error::ConnectionTimeout, &greeting)),
     };
-    let facts = link.facts(address)?;
+    let times = DialTimes {
+        resolve: connected.resolve,
+        connect: connected.connect,
+        key_exchange: began.elapsed(),
+    };
+    let facts = link.facts(address, times)?;
     debug!(
         device.address = %address,
         ssh.fingerprint = %facts.fingerprint,
@@ -96,6 +103,11 @@ impl Host {
     /// Its identification line, `SSH-2.0-ROSSSH` for RouterOS.
     pub fn server_id(&self) -> Option<String> {
         Some(self.facts.server_id.clone()).filter(|id| !id.is_empty())
+    }
+
+    /// How long it took to get here.
+    pub fn times(&self) -> DialTimes {
+        self.facts.times
     }
 
     /// The address that answered.
@@ -206,4 +218,15 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Session").field(&self.facts).finish()
     }
+}
+
+/// How long each part of a dial took.
+#[derive(Clone, Copy, Debug)]
+pub struct DialTimes {
+    /// The name lookup.
+    pub resolve: Duration,
+    /// The TCP connect, addresses that did not answer included.
+    pub connect: Duration,
+    /// Identification and key exchange, the host key comparison included.
+    pub key_exchange: Duration,
 }

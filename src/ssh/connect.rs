@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout_at};
@@ -11,19 +12,37 @@ use super::error::{SshError, Stage, Trouble};
 use crate::domain::device::{Endpoint, Target};
 use crate::domain::failure::FailureKind;
 
+/// A TCP connection, and how long it took to get there.
+#[derive(Debug)]
+pub(super) struct Connected {
+    pub(super) stream: TcpStream,
+    pub(super) resolve: Duration,
+    pub(super) connect: Duration,
+}
+
 /// Connects to the first address that answers. Cancel safe.
 pub(super) async fn tcp(
     endpoint: &Endpoint,
     deadline: Instant,
     options: &Options,
-) -> Result<TcpStream, SshError> {
+) -> Result<Connected, SshError> {
+    let began = Instant::now();
     let target = endpoint.target().map_err(|error| {
         SshError::new(Stage::Connect, endpoint, Trouble::BadEndpoint).source(error)
     })?;
     let mut worst_to_best: Option<SshError> = None;
-    for address in addresses(&target, deadline, options).await? {
+    let addresses = addresses(&target, deadline, options).await?;
+    let resolve = began.elapsed();
+    for address in addresses {
         match one(address, deadline, options).await {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => {
+                let connect = began.elapsed() - resolve;
+                return Ok(Connected {
+                    stream,
+                    resolve,
+                    connect,
+                });
+            }
             Err(error) => {
                 let better = worst_to_best
                     .as_ref()
@@ -92,8 +111,6 @@ async fn one(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     async fn dial(host: &str, port: i32) -> Result<TcpStream, SshError> {
@@ -102,7 +119,8 @@ mod tests {
             port,
         };
         let deadline = Instant::now() + Duration::from_secs(20);
-        tcp(&endpoint, deadline, &Options::default()).await
+        let connected = tcp(&endpoint, deadline, &Options::default()).await?;
+        Ok(connected.stream)
     }
 
     /// A loopback port that nobody listens on.

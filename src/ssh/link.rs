@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::auth::{self, NoLogin};
+use super::client::DialTimes;
 use super::error::{SshError, Stage, Trouble};
 use super::handler::{Client, Ending, Shared};
 use super::stream::Greeting;
@@ -20,6 +21,7 @@ use crate::domain::host_key::Fingerprint;
 #[derive(Debug)]
 pub(super) struct Facts {
     pub(super) address: SocketAddr,
+    pub(super) times: DialTimes,
     pub(super) fingerprint: Fingerprint,
     pub(super) negotiated: Negotiated,
     pub(super) server_id: String,
@@ -54,7 +56,7 @@ impl Link {
         &self.owner
     }
 
-    pub(super) fn facts(&self, address: SocketAddr) -> Result<Facts, SshError> {
+    pub(super) fn facts(&self, address: SocketAddr, times: DialTimes) -> Result<Facts, SshError> {
         let mut notes = self.notes.lock();
         let noted = (
             notes.fingerprint.clone(),
@@ -68,6 +70,7 @@ impl Link {
         };
         Ok(Facts {
             address,
+            times,
             fingerprint,
             negotiated,
             server_id,

@@ -16,7 +16,7 @@ mod stream;
 use std::fmt;
 use std::time::Duration;
 
-pub use client::{Host, Session, dial};
+pub use client::{DialTimes, Host, Session, dial};
 pub use error::SshError;
 
 /// Limits of a connection.

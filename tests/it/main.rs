@@ -1,6 +1,11 @@
 //! The one integration binary: real servers, real processes, simulated routers.
 
+mod arrows;
+mod cluster;
 mod coordinator;
+mod deploy;
+mod http;
+mod routeros;
 mod services;
 mod sim;
 mod sink;

@@ -1,1 +1,7 @@
-//! Integration tests: store.
+//! Integration tests: the store, by the contract of the port and by the ways of each database.
+
+mod contract;
+mod hints;
+mod migrations;
+mod outage;
+mod postgres;

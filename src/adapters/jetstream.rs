@@ -1,1 +1,0 @@
-//! Snapshots into NATS JetStream.

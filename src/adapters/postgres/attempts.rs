@@ -1,0 +1,293 @@
+//! Begins attempts and records how they ended, each in one statement.
+
+use std::time::Duration;
+
+use sqlx::Row;
+use sqlx::types::Json;
+
+use super::PostgresStore;
+use super::rows::{
+    self, bigint, device_columns, devices_with_profiles, is_ours, last_attempt_columns, storable,
+};
+use crate::domain::attempt::{AttemptRecord, Outcome};
+use crate::domain::failure::FailureKind;
+use crate::domain::host_key::Fingerprint;
+use crate::ports::{Begun, Claim, Claimed, StoreError};
+
+/// `prior` locks the state first, so two claims of one device take turns. A mark that another
+/// attempt left becomes a journal row. Parts of one statement do not see each other's writes:
+/// the answer is made of what was there before.
+const CLAIM: &str = concat!(
+    "WITH prior AS MATERIALIZED ( \
+         SELECT * FROM mikrotik_backup.device_state WHERE device_id = $1 FOR UPDATE \
+     ), wanted AS MATERIALIZED ( \
+         SELECT d.id, d.tenant_id, \
+                $4 OR s.last_attempt_id IS NULL OR s.last_attempt_id IS NOT DISTINCT FROM $3 AS go \
+         FROM ",
+    devices_with_profiles!(),
+    "    LEFT JOIN prior s ON true \
+         WHERE d.id = $1 AND ",
+    is_ours!(),
+    "), orphan AS ( \
+         INSERT INTO mikrotik_backup.attempts \
+             (id, device_id, tenant_id, cause, started_at, finished_at, status, error, replica) \
+         SELECT s.running_attempt_id, s.device_id, s.tenant_id, s.running_cause, s.running_since, \
+                now(), 'interrupted', $7, s.running_replica \
+         FROM prior s, wanted w WHERE w.go AND s.running_attempt_id <> $2 \
+         ON CONFLICT (id) DO NOTHING \
+     ), mark AS ( \
+         INSERT INTO mikrotik_backup.device_state \
+             (device_id, tenant_id, running_attempt_id, running_since, running_replica, running_cause) \
+         SELECT w.id, w.tenant_id, $2, now(), $5, $6 FROM wanted w WHERE w.go \
+         ON CONFLICT (device_id) DO UPDATE SET \
+             tenant_id = excluded.tenant_id, running_attempt_id = excluded.running_attempt_id, \
+             running_since = excluded.running_since, running_replica = excluded.running_replica, \
+             running_cause = excluded.running_cause \
+     ) SELECT w.go, now() AS now, s.menu_digests, s.secret_count, s.last_bytes, ",
+    device_columns!(),
+    ", ",
+    last_attempt_columns!(),
+    " FROM wanted w CROSS JOIN ",
+    devices_with_profiles!(),
+    " LEFT JOIN prior s ON true WHERE d.id = w.id",
+);
+
+const ORPHAN: &str = "the process that made this attempt died, or lost its lease, before it \
+                      recorded how the attempt ended";
+
+/// `column = …` for what describes the failure that counts: an attempt that ended otherwise does
+/// not lift a block, so the block outlives it, together with what the device looked like to the
+/// attempt that was blocked.
+macro_rules! unless_an_older_block_stands {
+    ($column:literal) => {
+        concat!(
+            $column,
+            " = CASE WHEN $26 AND s.blocked_since IS NOT NULL THEN s.",
+            $column,
+            " ELSE excluded.",
+            $column,
+            " END, "
+        )
+    };
+}
+
+/// An attempt that was taken for interrupted may still report its true outcome; anything else
+/// that is there already stays. State only moves forward, by the time at which attempts started.
+const RECORD: &str = concat!(
+    "WITH attempt AS ( \
+         INSERT INTO mikrotik_backup.attempts AS a \
+             (id, device_id, tenant_id, cause, started_at, finished_at, status, error_kind, error, \
+              sha256_hash, bytes, routeros_version, offered_fingerprint, ledger, replica) \
+         VALUES ($1, $2, $3, $4, now() - $5 * interval '1 microsecond', now(), $6, $7, $8, \
+                 $9, $10, $11, $12, $13, $14) \
+         ON CONFLICT (id) DO UPDATE SET \
+             started_at = excluded.started_at, finished_at = excluded.finished_at, \
+             status = excluded.status, error_kind = excluded.error_kind, error = excluded.error, \
+             sha256_hash = excluded.sha256_hash, bytes = excluded.bytes, \
+             routeros_version = excluded.routeros_version, \
+             offered_fingerprint = excluded.offered_fingerprint, ledger = excluded.ledger \
+             WHERE a.status = 'interrupted' AND a.device_id = excluded.device_id \
+         RETURNING a.* \
+     ), steps AS ( \
+         INSERT INTO mikrotik_backup.attempt_steps (attempt_id, ordinal, step, milliseconds) \
+         SELECT a.id, taken.ordinal, taken.step, taken.milliseconds FROM attempt a, \
+             unnest($15::text[], $16::bigint[]) WITH ORDINALITY AS taken (step, milliseconds, ordinal) \
+         ON CONFLICT (attempt_id, ordinal) DO NOTHING \
+     ) \
+     INSERT INTO mikrotik_backup.device_state AS s \
+         (device_id, tenant_id, last_attempt_id, last_attempt_at, last_finished_at, \
+          last_success_at, status, error_kind, error, consecutive_failures, next_due, \
+          blocked_since, offered_fingerprint, last_hash, last_bytes, routeros_version, \
+          menu_digests, secret_count, endpoint_digest, credentials_digest, pin_digest) \
+     SELECT a.device_id, a.tenant_id, a.id, a.started_at, a.finished_at, \
+            CASE WHEN a.sha256_hash IS NOT NULL THEN a.started_at END, a.status, a.error_kind, \
+            a.error, $17, now() + $18 * interval '1 microsecond', \
+            CASE WHEN $19 THEN now() END, $20, a.sha256_hash, a.bytes, a.routeros_version, \
+            $21, $22, $23, $24, $25 \
+     FROM attempt a \
+     ON CONFLICT (device_id) DO UPDATE SET \
+         tenant_id = excluded.tenant_id, last_attempt_id = excluded.last_attempt_id, \
+         last_attempt_at = excluded.last_attempt_at, last_finished_at = excluded.last_finished_at, \
+         last_success_at = coalesce(excluded.last_success_at, s.last_success_at), \
+         status = excluded.status, consecutive_failures = excluded.consecutive_failures, \
+         next_due = excluded.next_due, ",
+    unless_an_older_block_stands!("error_kind"),
+    unless_an_older_block_stands!("error"),
+    unless_an_older_block_stands!("offered_fingerprint"),
+    unless_an_older_block_stands!("endpoint_digest"),
+    unless_an_older_block_stands!("credentials_digest"),
+    unless_an_older_block_stands!("pin_digest"),
+    "    blocked_since = CASE WHEN excluded.blocked_since IS NOT NULL \
+             THEN coalesce(s.blocked_since, excluded.blocked_since) END, \
+         last_hash = coalesce(excluded.last_hash, s.last_hash), \
+         last_bytes = coalesce(excluded.last_bytes, s.last_bytes), \
+         routeros_version = coalesce(excluded.routeros_version, s.routeros_version), \
+         menu_digests = coalesce(excluded.menu_digests, s.menu_digests), \
+         secret_count = coalesce(excluded.secret_count, s.secret_count), \
+         running_attempt_id = nullif(s.running_attempt_id, excluded.last_attempt_id), \
+         running_since = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_since END, \
+         running_replica = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_replica END, \
+         running_cause = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_cause END \
+     WHERE s.last_attempt_id IS NULL \
+        OR (s.last_attempt_at, s.last_attempt_id) <= (excluded.last_attempt_at, excluded.last_attempt_id)",
+);
+
+/// Longest stored error text in bytes; a source chain is far shorter.
+const MAX_ERROR: usize = 16 * 1024;
+
+impl PostgresStore {
+    pub(super) async fn begin_attempt(&self, claim: &Claim) -> Result<Claimed, StoreError> {
+        let row = self
+            .run(
+                || format!("begin an attempt at device {}", claim.device),
+                async |connection| {
+                    sqlx::query(CLAIM)
+                        .bind(claim.device.0)
+                        .bind(claim.attempt.0)
+                        .bind(claim.known_last.map(|id| id.0))
+                        .bind(claim.any_last)
+                        .bind(storable(&claim.replica))
+                        .bind(claim.cause.as_str())
+                        .bind(ORPHAN)
+                        .fetch_optional(connection)
+                        .await
+                },
+            )
+            .await?;
+        let Some(row) = row else {
+            return Ok(Claimed::Gone);
+        };
+        let answer = || -> sqlx::Result<Claimed> {
+            if row.try_get("go")? {
+                let bytes: Option<i64> = row.try_get("last_bytes")?;
+                return Ok(Claimed::Begun(Box::new(Begun {
+                    device: rows::device(&row)?,
+                    last_shape: rows::shape(&row)?,
+                    last_bytes: bytes.and_then(|bytes| u64::try_from(bytes).ok()),
+                    now: row.try_get("now")?,
+                })));
+            }
+            let last = rows::last_attempt(&row, self.clock.now())?
+                .ok_or_else(|| rows::unreadable("device_state.last_attempt_id", "no value"))?;
+            Ok(Claimed::Superseded(Box::new(last)))
+        };
+        answer().map_err(|error| StoreError::Failed {
+            operation: format!("read device {}", claim.device),
+            source: error.into(),
+        })
+    }
+
+    pub(super) async fn record_attempt(
+        &self,
+        record: &AttemptRecord,
+        replica: &str,
+    ) -> Result<(), StoreError> {
+        self.run(
+            || format!("record attempt {} at device {}", record.id, record.device),
+            async |connection| bind(record, replica).execute(connection).await,
+        )
+        .await
+        .map(drop)
+    }
+}
+
+/// `RECORD` with its 26 parameters.
+fn bind(
+    record: &AttemptRecord,
+    replica: &str,
+) -> sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments> {
+    let outcome = &record.outcome;
+    let (failure, taken) = (outcome.failure(), outcome.taken());
+    let offered = record
+        .offered_key
+        .as_ref()
+        .map(Fingerprint::as_str)
+        .map(str::to_owned);
+    let mismatch = failure.is_some_and(|failure| failure.kind == FailureKind::HostKeyMismatch);
+    let error = failure.map(|failure| shortened(&storable(&failure.message)));
+    let interrupted = match outcome {
+        Outcome::Interrupted { reason } => Some(shortened(&storable(reason))),
+        Outcome::Delivered(_) | Outcome::Queued(_) | Outcome::Failed(_) => None,
+    };
+    let blocked_by = record
+        .standing
+        .map(|(kind, _)| kind)
+        .filter(|kind| kind.blocks());
+    let older_block = blocked_by.is_some() && failure.map(|failure| failure.kind) != blocked_by;
+    let ledger: serde_json::Map<_, _> = record
+        .ledger
+        .iter()
+        .map(|(rule, count)| (storable(rule), (*count).into()))
+        .collect();
+    let (steps, milliseconds): (Vec<String>, Vec<i64>) = record
+        .steps
+        .iter()
+        .map(|step| (step.step.as_str().to_owned(), milliseconds(step.took)))
+        .unzip();
+    sqlx::query(RECORD)
+        .bind(record.id.0)
+        .bind(record.device.0)
+        .bind(record.tenant.0)
+        .bind(record.cause.as_str())
+        .bind(microseconds(record.elapsed))
+        .bind(outcome.status().as_str())
+        .bind(failure.map(|failure| failure.kind.as_str()))
+        .bind(error.or(interrupted))
+        .bind(taken.map(|taken| taken.hash.to_string()))
+        .bind(taken.map(|taken| bigint(taken.bytes)))
+        .bind(taken.map(|taken| storable(&taken.routeros_version)))
+        .bind(offered.clone())
+        .bind(Json(serde_json::Value::Object(ledger)))
+        .bind(storable(replica))
+        .bind(steps)
+        .bind(milliseconds)
+        .bind(i32::try_from(record.consecutive_failures).unwrap_or(i32::MAX))
+        .bind(microseconds(record.next_due_in))
+        .bind(blocked_by.is_some())
+        .bind(offered.filter(|_| mismatch))
+        .bind(taken.map(|taken| Json(rows::menus_to_json(&taken.shape.menus))))
+        .bind(taken.map(|taken| i64::from(taken.shape.secrets)))
+        .bind(record.revision.endpoint.to_string())
+        .bind(record.revision.credentials.to_string())
+        .bind(record.revision.pin.to_string())
+        .bind(older_block)
+}
+
+/// Microseconds, at most a thousand years: PostgreSQL's timestamps end somewhere.
+fn microseconds(duration: Duration) -> i64 {
+    const MOST: Duration = Duration::from_secs(1000 * 365 * 86_400);
+    i64::try_from(duration.min(MOST).as_micros()).unwrap_or(i64::MAX)
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// `text`, cut at a character boundary when it is unreasonably long.
+fn shortened(text: &str) -> String {
+    if text.len() <= MAX_ERROR {
+        return text.to_owned();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(MAX_ERROR)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn long_errors_are_cut_between_characters(text in "[a\u{f6}\u{1f600}]{0,9000}") {
+            let short = shortened(&text);
+            prop_assert!(short.len() <= MAX_ERROR + '…'.len_utf8());
+            prop_assert!(text.starts_with(short.trim_end_matches('…')));
+        }
+
+        #[test]
+        fn no_duration_overflows_a_timestamp(seconds in any::<u64>()) {
+            let years = microseconds(Duration::from_secs(seconds)) / 1_000_000 / 86_400 / 365;
+            prop_assert!((0..=1000).contains(&years));
+        }
+    }
+}

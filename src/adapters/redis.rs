@@ -1,1 +1,0 @@
-//! Leases and presence in Redis, Valkey or Dragonfly.

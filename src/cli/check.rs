@@ -1,0 +1,338 @@
+//! `check`: a doctor that takes one router through every step of a backup, shows what it finds at
+//! each, and neither stores nor publishes anything.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use secrecy::SecretString;
+use tokio::time::Instant;
+
+use super::exit;
+use crate::adapters::postgres::PostgresStore;
+use crate::app::AppError;
+use crate::clock::Clock;
+use crate::config::{Config, Mode};
+use crate::credentials::{Credentials, Login};
+use crate::domain::device::{Device, Endpoint};
+use crate::domain::failure::{FailureKind, chain};
+use crate::domain::host_key::Pin;
+use crate::fleet::attempt::take_export;
+use crate::routeros;
+use crate::ssh::{self, Host, Session};
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  mikrotik-backup check edge-7                          a device of the inventory (DATABASE_URL)
+  mikrotik-backup check 192.0.2.1 --user backup         any router; asks for the password
+  mikrotik-backup check 192.0.2.1                       without a login: name, TCP, algorithms, key
+
+Exit code 0 if every step that was tried succeeded, 1 if one failed.")]
+pub(super) struct CheckArgs {
+    /// A device of the inventory (its id, name or address), or any host name or address
+    target: String,
+    /// SSH port, for a host that is not taken from the inventory
+    #[arg(long, default_value_t = 22, value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+    /// User to log in as; without it the login is taken from the inventory, or left out
+    #[arg(long)]
+    user: Option<String>,
+    /// File whose first line is the password
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "user",
+        conflicts_with = "password_stdin"
+    )]
+    password_file: Option<PathBuf>,
+    /// Read the password from the first line of standard input
+    #[arg(long, requires = "user")]
+    password_stdin: bool,
+    /// Private key file (OpenSSH or PEM)
+    #[arg(long, value_name = "FILE", requires = "user")]
+    key_file: Option<PathBuf>,
+}
+
+/// What is examined: from the inventory, or as named on the command line.
+struct Patient {
+    label: String,
+    endpoint: Endpoint,
+    pin: Pin,
+    login: Option<Login>,
+    version_hint: Option<String>,
+}
+
+/// Examines one router and prints a line per step.
+pub(super) async fn check(config: &Config, args: &CheckArgs) -> Result<ExitCode, AppError> {
+    let patient = find(config, args).await?;
+    let mut chart = Chart::new();
+    chart.title(&format!("{} ({})", patient.label, patient.endpoint));
+    examine(config, &patient, &mut chart).await;
+    Ok(if chart.failed {
+        ExitCode::from(exit::FAILED)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// The steps, each only if the one before succeeded.
+async fn examine(config: &Config, patient: &Patient, chart: &mut Chart) {
+    let deadline = Instant::now() + config.command_timeout;
+    let options = ssh::Options {
+        connect_timeout: config.connect_timeout,
+        max_output: config.max_export_bytes,
+    };
+    let dialled = ssh::dial(&patient.endpoint, &patient.pin, deadline, &options).await;
+    let host = match dialled {
+        Ok(host) => host,
+        Err(error) => return chart.fail("connect", error.kind(), &chain(&error)),
+    };
+    show_host(&host, &patient.pin, chart);
+    let Some(login) = &patient.login else {
+        return chart.note("login", "not tried: no user was named (--user)");
+    };
+    chart.begin();
+    let mut session = match host.authenticate(login).await {
+        Ok(session) => session,
+        Err(error) => return chart.fail("login", error.kind(), &chain(&error)),
+    };
+    chart.ok("login", &format!("accepted for user {}", login.username));
+    show_version(&mut session, chart).await;
+    show_export(&mut session, patient.version_hint.as_deref(), chart).await;
+    session.close().await;
+}
+
+fn show_host(host: &Host, pin: &Pin, chart: &mut Chart) {
+    let times = host.times();
+    chart.timed("resolve", &host.address().ip().to_string(), times.resolve);
+    chart.timed("connect", &host.address().to_string(), times.connect);
+    let banner = host
+        .server_id()
+        .unwrap_or_else(|| "(no identification)".to_owned());
+    chart.timed("key exchange", &banner, times.key_exchange);
+    chart.note("algorithms", &host.negotiated().to_string());
+    let fingerprint = host.fingerprint();
+    match pin {
+        Pin::Unpinned => chart.note("host key", &format!("{fingerprint}, nothing is pinned yet")),
+        Pin::Pinned(_) | Pin::Unreadable(_) => {
+            chart.note("host key", &format!("{fingerprint}, as pinned"));
+        }
+    }
+}
+
+async fn show_version(session: &mut Session, chart: &mut Chart) {
+    chart.begin();
+    match session.run("/system resource print").await {
+        Ok(output) => {
+            let text = routeros::decode(&output.stdout);
+            match routeros::version_in_resource_print(&text) {
+                Some(version) => chart.ok("version", &format!("RouterOS {version}")),
+                None => chart.note("version", "not shown by /system resource print"),
+            }
+        }
+        Err(error) => chart.fail("version", error.kind(), &chain(&error)),
+    }
+}
+
+async fn show_export(session: &mut Session, version_hint: Option<&str>, chart: &mut Chart) {
+    chart.begin();
+    let export = match take_export(session, version_hint).await {
+        Ok(export) => export,
+        Err(error) => {
+            let failure = error.into_failure();
+            return chart.fail("export", failure.kind, &failure.message);
+        }
+    };
+    let normalized = routeros::normalize(&export);
+    let (raw, kept) = (export.text.len(), normalized.text.expose().len());
+    chart.ok(
+        "export",
+        &format!(
+            "whole: RouterOS {}, {raw} bytes, {} menus; normalised {kept} bytes, sha256 {}",
+            export.header.routeros_version,
+            normalized.shape.menus.len(),
+            normalized.hash
+        ),
+    );
+    if normalized.shape.secrets == 0 {
+        chart.note(
+            "policy",
+            "the export holds no secret values: if the router has any, the user's group lacks the \
+             `sensitive` policy and a restore would lose them",
+        );
+    }
+    for menu in export
+        .incomplete_menus
+        .iter()
+        .chain(&export.unavailable_menus)
+    {
+        chart.note("export", &format!("the router could not export {menu}"));
+    }
+    for comment in &normalized.unknown_comments {
+        chart.note(
+            "export",
+            &format!("state comment that no rule knows, kept: {comment}"),
+        );
+    }
+}
+
+/// Finds what to examine; a target that the inventory does not know is taken as a host.
+async fn find(config: &Config, args: &CheckArgs) -> Result<Patient, AppError> {
+    if args.user.is_none()
+        && let Mode::Cluster(cluster) = &config.mode
+    {
+        let configuration = |error: anyhow::Error| AppError::Configuration(error);
+        let store = PostgresStore::connect(&cluster.database_url, Clock::System, &config.replica)
+            .map_err(|error| configuration(error.into()))?;
+        let found = store
+            .find(&args.target)
+            .await
+            .map_err(|error| configuration(error.into()))?;
+        match found.as_slice() {
+            [] => {}
+            [device] => {
+                let credentials = Credentials::new(cluster.key().ok().cloned());
+                return from_inventory(device, &credentials).await;
+            }
+            several => return Err(ambiguous(&args.target, several)),
+        }
+    }
+    let login = match &args.user {
+        None => None,
+        Some(user) => Some(given_login(user, args).map_err(AppError::Failed)?),
+    };
+    Ok(Patient {
+        label: args.target.clone(),
+        endpoint: Endpoint {
+            host: args.target.clone(),
+            port: i32::from(args.port),
+        },
+        pin: Pin::Unpinned,
+        login,
+        version_hint: None,
+    })
+}
+
+async fn from_inventory(device: &Device, credentials: &Credentials) -> Result<Patient, AppError> {
+    let login = credentials
+        .open(device)
+        .await
+        .map_err(|error| AppError::Failed(error.into()))?;
+    Ok(Patient {
+        label: device.name.clone(),
+        endpoint: device.endpoint.clone(),
+        pin: device.pin.clone(),
+        login: Some(login),
+        version_hint: device.routeros_version.clone(),
+    })
+}
+
+fn ambiguous(target: &str, devices: &[Device]) -> AppError {
+    let list: Vec<String> = devices
+        .iter()
+        .map(|device| format!("{} ({})", device.id, device.endpoint))
+        .collect();
+    AppError::Failed(anyhow::anyhow!(
+        "{} devices match {target:?}: {}; name one by its id",
+        devices.len(),
+        list.join(", ")
+    ))
+}
+
+/// The login named on the command line; a password comes from a file, standard input or a prompt,
+/// never from the arguments, which every user of the machine can read.
+fn given_login(user: &str, args: &CheckArgs) -> anyhow::Result<Login> {
+    let mut login = Login {
+        username: user.to_owned(),
+        password: None,
+        private_key: None,
+        private_key_passphrase: None,
+    };
+    if let Some(file) = &args.key_file {
+        let key = std::fs::read_to_string(file)
+            .with_context(|| format!("failed to read the private key {}", file.display()))?;
+        login.private_key = Some(SecretString::from(key));
+        return Ok(login);
+    }
+    let password = if let Some(file) = &args.password_file {
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("failed to read the password file {}", file.display()))?;
+        first_line(&text)
+    } else if args.password_stdin {
+        let mut line = String::new();
+        std::io::stdin()
+            .read_line(&mut line)
+            .context("failed to read the password")?;
+        first_line(&line)
+    } else {
+        SecretString::from(
+            rpassword::prompt_password(format!("Password of {user}: ")).context(
+                "failed to ask for the password; use --password-file or --password-stdin",
+            )?,
+        )
+    };
+    login.password = Some(password);
+    Ok(login)
+}
+
+fn first_line(text: &str) -> SecretString {
+    SecretString::from(text.lines().next().unwrap_or_default().to_owned())
+}
+
+/// What was found, printed as it is found.
+struct Chart {
+    began: Instant,
+    failed: bool,
+}
+
+impl Chart {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            failed: false,
+        }
+    }
+
+    fn begin(&mut self) {
+        self.began = Instant::now();
+    }
+
+    fn title(&self, text: &str) {
+        print(text);
+    }
+
+    fn ok(&mut self, step: &str, text: &str) {
+        let took = self.began.elapsed();
+        self.timed(step, text, took);
+        self.begin();
+    }
+
+    fn timed(&self, step: &str, text: &str, took: Duration) {
+        print(&format!(
+            "  ok    {step:<13} {:>6} ms  {text}",
+            took.as_millis()
+        ));
+    }
+
+    fn note(&self, step: &str, text: &str) {
+        print(&format!("  note  {step:<13}            {text}"));
+    }
+
+    fn fail(&mut self, step: &str, kind: FailureKind, text: &str) {
+        self.failed = true;
+        let took = self.began.elapsed();
+        print(&format!(
+            "  FAIL  {step:<13} {:>6} ms  {kind}: {text}",
+            took.as_millis()
+        ));
+    }
+}
+
+/// A reader that went away (`| head`) ends the output, not the program.
+fn print(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

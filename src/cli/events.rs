@@ -1,0 +1,131 @@
+//! `events`: prints the snapshots that are, and arrive, in JetStream, one line each, without their
+//! text.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_nats::jetstream::{self, consumer::DeliverPolicy, consumer::pull::OrderedConfig};
+use clap::Args;
+use futures_util::StreamExt as _;
+
+use super::exit;
+use crate::adapters::jetstream::{JetStreamSink, Settings, SnapshotEvent};
+use crate::app::AppError;
+use crate::config::Config;
+use crate::ports::SnapshotSink as _;
+
+/// What the poller publishes to.
+const SUBJECTS: &str = "config.snapshot.create.>";
+
+/// How long to wait for the connection.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Arguments of `events`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  mikrotik-backup events                     what arrives from now on, until interrupted
+  mikrotik-backup events --all --count 50    the first 50 that the stream holds, waiting for them
+
+Each line: time of collection, device, RouterOS version, size and SHA-256; never the configuration.")]
+pub(super) struct EventsArgs {
+    /// Begin with the oldest message that the stream holds
+    #[arg(long)]
+    all: bool,
+    /// Stop after so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Give up, with exit code 1, when they have not come after so many seconds
+    #[arg(long, value_name = "SECONDS", requires = "count")]
+    timeout: Option<u64>,
+}
+
+/// Prints events until there are enough of them, the time is up, or the operator stops it.
+pub(super) async fn events(config: &Config, args: &EventsArgs) -> Result<ExitCode, AppError> {
+    let limit = args.timeout.map_or(Duration::MAX, Duration::from_secs);
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => Ok(ExitCode::SUCCESS),
+        done = tokio::time::timeout(limit, print(config, args)) => match done {
+            Ok(result) => result.map_err(AppError::Failed).map(|()| ExitCode::SUCCESS),
+            Err(_) => {
+                eprintln!("error: the events did not come within {} s", limit.as_secs());
+                Ok(ExitCode::from(exit::FAILED))
+            }
+        },
+    }
+}
+
+/// The connection, once there is one; the client itself goes on trying for ever.
+async fn connected(sink: &JetStreamSink) -> anyhow::Result<async_nats::Client> {
+    let client = sink.client();
+    let patience = tokio::time::Instant::now() + CONNECT_PATIENCE;
+    while client.connection_state() != async_nats::connection::State::Connected {
+        if tokio::time::Instant::now() > patience {
+            sink.ready()
+                .await
+                .context("failed to connect to NATS_URL")?;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(client)
+}
+
+/// One line without a secret in it.
+fn summary(event: &SnapshotEvent) -> String {
+    let size = match (&event.config_text, &event.config_ref) {
+        (Some(text), _) => text.expose().len() as u64,
+        (None, Some(reference)) => reference.size,
+        (None, None) => 0,
+    };
+    format!(
+        "{} {} RouterOS {:<8} {size:>9} bytes sha256 {}",
+        event.collected_at, event.device_id, event.routeros_version, event.sha256_hash
+    )
+}
+
+async fn print(config: &Config, args: &EventsArgs) -> anyhow::Result<()> {
+    let url = config.nats_url.as_ref().context("NATS_URL is not set")?;
+    let sink = JetStreamSink::connect(url, Settings::default()).await?;
+    let js = jetstream::new(connected(&sink).await?);
+    let name = js
+        .stream_by_subject(SUBJECTS)
+        .await
+        .with_context(|| format!("no stream covers {SUBJECTS} yet: nothing was published"))?;
+    let stream = js
+        .get_stream(&name)
+        .await
+        .with_context(|| format!("failed to open stream {name}"))?;
+    let consumer = stream
+        .create_consumer(OrderedConfig {
+            filter_subject: SUBJECTS.to_owned(),
+            deliver_policy: if args.all {
+                DeliverPolicy::All
+            } else {
+                DeliverPolicy::New
+            },
+            ..OrderedConfig::default()
+        })
+        .await
+        .with_context(|| format!("failed to read from stream {name}"))?;
+    let mut messages = consumer
+        .messages()
+        .await
+        .context("failed to read messages")?;
+    let mut left = args.count.unwrap_or(u64::MAX);
+    while left > 0 {
+        let Some(message) = messages.next().await else {
+            break;
+        };
+        let message = message.context("failed to read a message")?;
+        let line = match serde_json::from_slice::<SnapshotEvent>(&message.payload) {
+            Ok(event) => summary(&event),
+            Err(error) => format!("{}: not a snapshot event: {error}", message.subject),
+        };
+        if writeln!(std::io::stdout(), "{line}").is_err() {
+            break; // the reader went away
+        }
+        left -= 1;
+    }
+    Ok(())
+}

@@ -1,0 +1,533 @@
+//! One backup, top to bottom: presence, slot, lease, fresh row, credentials, SSH, whole export,
+//! normalise, deliver, record.
+
+use futures_util::FutureExt as _;
+use std::panic::AssertUnwindSafe;
+use tokio::time::Instant;
+use tracing::{Instrument as _, debug, info, warn};
+
+use super::progress::{ClaimedAt, Progress};
+use super::slots::{Lane, Slot};
+use super::{Context, draw};
+use crate::credentials::CredentialError;
+use crate::domain::Timestamp;
+use crate::domain::attempt::{AttemptId, AttemptRecord, Cause, Deferral, Outcome, Step, Taken};
+use crate::domain::device::{Device, DeviceId};
+use crate::domain::failure::{Failure, FailureKind, chain};
+use crate::domain::host_key::HostKeyMismatch;
+use crate::domain::schedule::{Draw, Event, Finish, Made, Schedule};
+
+use crate::domain::snapshot::Snapshot;
+use crate::metrics::LockResult;
+use crate::ports::{Claim, Claimed, CoordinatorError, Lease, Presence, SinkError, StoreError};
+use crate::routeros;
+use crate::ssh::{self, Session, SshError};
+
+/// What a worker asks for.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// The device.
+    pub device: DeviceId,
+    /// Why.
+    pub cause: Cause,
+    /// The last attempt that the schedule knows of: another one means a replica was faster.
+    pub known_last: Option<AttemptId>,
+    /// The schedule as it stands, to tell when the device comes due after this attempt.
+    pub schedule: Schedule,
+}
+
+/// How an attempt ended, and the moment and sample by which its record was computed: fed with the
+/// same, the worker's schedule comes to the same next time.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What the schedule is told.
+    pub finish: Finish,
+    /// When it ended.
+    pub at: Timestamp,
+    /// The sample.
+    pub draw: Draw,
+    /// The attempt, if one was made.
+    pub made: Option<AttemptId>,
+}
+
+/// Why an attempt ends early.
+enum Stop {
+    Deferred(Deferral),
+    Failed(Failure),
+    Interrupted(String),
+}
+
+impl Context {
+    /// Makes one attempt at a device and records it. May wait long for a slot; cancel safe until a
+    /// slot is held, and after that it ends by itself within the limits.
+    pub async fn attempt(&self, ask: Ask) -> Report {
+        let id = AttemptId::generate();
+        let span = tracing::info_span!(
+            "attempt",
+            attempt.id = %id,
+            attempt.cause = %ask.cause,
+            device.id = %ask.device,
+            device.name = tracing::field::Empty,
+            tenant.id = tracing::field::Empty,
+        );
+        let mut progress = Progress::default();
+        self.collect(id, &ask, &mut progress).instrument(span).await
+    }
+
+    async fn collect(&self, id: AttemptId, ask: &Ask, progress: &mut Progress) -> Report {
+        let (_slot, lease) = match self.admit(ask, progress).await {
+            Ok(admitted) => admitted,
+            Err(deferral) => return self.deferred(deferral),
+        };
+        let result = self.collect_guarded(id, ask, &lease, progress).await;
+        progress.leave();
+        // Recorded under the lease: whoever takes it next finds what this attempt came to.
+        let report = self.conclude(id, ask, result, progress).await;
+        self.coordinator.release(lease).await;
+        report
+    }
+
+    /// Presence, slot, lease: nothing of this is an attempt yet.
+    async fn admit(&self, ask: &Ask, progress: &mut Progress) -> Result<(Slot, Lease), Deferral> {
+        progress.enter(Step::Presence);
+        self.check_presence(ask).await?;
+        self.sink.ready().await?;
+        progress.enter(Step::Slot);
+        let slot = self.take_slot(ask).await?;
+        progress.enter(Step::Lock);
+        self.metrics
+            .waited_for_slot(progress.took(Step::Slot).unwrap_or_default());
+        let lease = self.take_lease(ask.device).await?;
+        Ok((slot, lease))
+    }
+
+    async fn check_presence(&self, ask: &Ask) -> Result<(), Deferral> {
+        if ask.cause == Cause::Manual {
+            return Ok(());
+        }
+        match self.coordinator.presence(ask.device).await {
+            Presence::Online | Presence::Unknown => Ok(()),
+            Presence::Offline => Err(Deferral::Offline),
+        }
+    }
+
+    async fn take_slot(&self, ask: &Ask) -> Result<Slot, Deferral> {
+        let lane = if ask.cause == Cause::Manual {
+            Lane::Requested
+        } else {
+            Lane::Scheduled
+        };
+        tokio::select! {
+            biased;
+            () = self.shutdown.soft().cancelled() => Err(Deferral::Stopping),
+            slot = self.slots.acquire(lane) => Ok(slot),
+        }
+    }
+
+    async fn take_lease(&self, device: DeviceId) -> Result<Lease, Deferral> {
+        match self
+            .coordinator
+            .try_lease(device, self.limits.lease())
+            .await
+        {
+            Ok(Some(lease)) => {
+                self.metrics.lock(LockResult::Obtained);
+                Ok(lease)
+            }
+            Ok(None) => {
+                self.metrics.lock(LockResult::NotObtained);
+                Err(Deferral::Contended)
+            }
+            Err(error) => {
+                self.metrics.lock(LockResult::Error);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The attempt proper, ended early by a hard stop, and with a panic turned into a failure of
+    /// this attempt: a text that we cannot digest must not take the worker down with it.
+    async fn collect_guarded(
+        &self,
+        id: AttemptId,
+        ask: &Ask,
+        lease: &Lease,
+        progress: &mut Progress,
+    ) -> Result<Taken, Stop> {
+        let _running = self.metrics.attempt_running();
+        let work = AssertUnwindSafe(self.collect_leased(id, ask, lease, progress)).catch_unwind();
+        tokio::select! {
+            biased;
+            () = self.shutdown.hard().cancelled() => {
+                Err(Stop::Interrupted("the process was told to stop".to_owned()))
+            }
+            result = work => result.unwrap_or_else(|_| {
+                self.metrics.worker_restarted();
+                Err(Stop::Failed(Failure::new(
+                    FailureKind::Internal,
+                    "the attempt panicked; the log has the place, please report it",
+                )))
+            }),
+        }
+    }
+
+    async fn collect_leased(
+        &self,
+        id: AttemptId,
+        ask: &Ask,
+        lease: &Lease,
+        progress: &mut Progress,
+    ) -> Result<Taken, Stop> {
+        let device = self.claim(id, ask, progress).await?;
+        progress.enter(Step::Connect);
+        let deadline = self.limits.deadline(lease);
+        let dialled = ssh::dial(&device.endpoint, &device.pin, deadline, &self.limits.ssh).await;
+        progress.offered_key = match &dialled {
+            Ok(host) => Some(host.fingerprint().clone()),
+            Err(error) => error.offered().cloned(),
+        };
+        let host = dialled?;
+        progress.enter(Step::Authenticate);
+        let login = self.credentials.open(&device).await?;
+        let mut session = host.authenticate(&login).await?;
+        let pin = self
+            .store
+            .pin_host_key(device.id, session.fingerprint())
+            .await?;
+        pin.verify(session.fingerprint())?;
+        progress.enter(Step::Export);
+        let export = take_export(&mut session, device.routeros_version.as_deref()).await?;
+        session.close().await;
+        progress.enter(Step::Normalise);
+        let snapshot = self.normalise(id, &device, &export, progress);
+        progress.enter(Step::Publish);
+        self.deliver(&snapshot, lease).await?;
+        Ok(Taken {
+            hash: snapshot.hash,
+            bytes: snapshot.text.expose().len() as u64,
+            routeros_version: snapshot.routeros_version,
+            shape: snapshot.shape,
+        })
+    }
+
+    /// Looks again, under the lease: the row may have changed, another replica may be done.
+    async fn claim(
+        &self,
+        id: AttemptId,
+        ask: &Ask,
+        progress: &mut Progress,
+    ) -> Result<Device, Stop> {
+        let claim = Claim {
+            attempt: id,
+            device: ask.device,
+            cause: ask.cause,
+            known_last: ask.known_last,
+            any_last: ask.cause == Cause::Manual,
+            replica: self.replica.clone(),
+        };
+        match self.store.claim(&claim).await? {
+            Claimed::Gone => Err(Stop::Deferred(Deferral::Gone)),
+            Claimed::Superseded(last) => Err(Stop::Deferred(Deferral::Superseded(last))),
+            Claimed::Begun(begun) => {
+                let span = tracing::Span::current();
+                span.record("device.name", begun.device.name.as_str());
+                span.record("tenant.id", tracing::field::display(begun.device.tenant));
+                progress.claimed = Some(ClaimedAt {
+                    at: self.clock.now(),
+                    instant: Instant::now(),
+                    device: begun.device.clone(),
+                });
+                Ok(begun.device)
+            }
+        }
+    }
+
+    fn normalise(
+        &self,
+        id: AttemptId,
+        device: &Device,
+        export: &routeros::Export,
+        progress: &mut Progress,
+    ) -> Snapshot {
+        let collected_at = self.clock.now();
+        let normalized = routeros::normalize(export);
+        progress.ledger.clone_from(&normalized.ledger);
+        self.metrics.comments(
+            normalized.ledger.values().sum(),
+            normalized.unknown_comment_lines,
+        );
+        for comment in &normalized.unknown_comments {
+            debug!(comment, "kept a comment that no rule knows");
+        }
+        Snapshot {
+            attempt: id,
+            device: device.id,
+            tenant: device.tenant,
+            routeros_version: export.header.routeros_version.clone(),
+            collected_at,
+            hash: normalized.hash,
+            text: normalized.text,
+            normalization_version: routeros::NORMALIZATION_VERSION,
+            normalization_rules: routeros::rules_fingerprint(),
+            incomplete_menus: export.incomplete_menus.clone(),
+            ledger: normalized.ledger,
+            shape: normalized.shape,
+        }
+    }
+
+    async fn deliver(&self, snapshot: &Snapshot, lease: &Lease) -> Result<(), Stop> {
+        if Instant::now() >= lease.expires {
+            return Err(Stop::Interrupted(
+                "the device's lock ran out before the snapshot could be published".to_owned(),
+            ));
+        }
+        let delivered = self.sink.deliver(snapshot).await;
+        self.metrics.published(delivered.is_ok());
+        delivered
+            .map_err(|error| Stop::Failed(Failure::from_error(FailureKind::PublishFailed, &error)))
+    }
+
+    fn deferred(&self, deferral: Deferral) -> Report {
+        self.metrics.deferred(&deferral);
+        match &deferral {
+            Deferral::Unavailable { reason } => {
+                debug!(deferral = deferral.as_str(), reason, "Deferred")
+            }
+            _ => debug!(deferral = deferral.as_str(), "Deferred"),
+        }
+        Report {
+            finish: Finish::Deferred(deferral),
+            at: self.clock.now(),
+            draw: draw(),
+            made: None,
+        }
+    }
+
+    /// Turns the result into what the schedule is told, the journal keeps and the log says.
+    async fn conclude(
+        &self,
+        id: AttemptId,
+        ask: &Ask,
+        result: Result<Taken, Stop>,
+        progress: &mut Progress,
+    ) -> Report {
+        let outcome = match result {
+            Ok(taken) => Outcome::Delivered(taken),
+            Err(Stop::Failed(failure)) => Outcome::Failed(failure),
+            Err(Stop::Interrupted(reason)) => Outcome::Interrupted { reason },
+            Err(Stop::Deferred(deferral)) => match &progress.claimed {
+                // Claimed and then let down by a dependency: an attempt, but not the device's fault.
+                Some(_) => Outcome::Interrupted {
+                    reason: because(&deferral),
+                },
+                None => return self.deferred(deferral),
+            },
+        };
+        let Some(claimed) = progress.claimed.take() else {
+            return match outcome {
+                Outcome::Failed(failure) => self.deferred(Deferral::Unavailable {
+                    reason: failure.message,
+                }),
+                _ => self.deferred(Deferral::Stopping),
+            };
+        };
+        let finish = Finish::Made {
+            started_at: claimed.at,
+            revision: claimed.device.revision(),
+            result: match &outcome {
+                Outcome::Delivered(_) | Outcome::Queued(_) => Made::Taken,
+                Outcome::Failed(failure) => Made::Failed(failure.kind),
+                Outcome::Interrupted { .. } => Made::Interrupted,
+            },
+        };
+        let report = Report {
+            finish,
+            at: self.clock.now(),
+            draw: draw(),
+            made: Some(id),
+        };
+        self.record(ask, &claimed, outcome, progress, &report).await;
+        report
+    }
+
+    async fn record(
+        &self,
+        ask: &Ask,
+        claimed: &ClaimedAt,
+        outcome: Outcome,
+        progress: &mut Progress,
+        report: &Report,
+    ) {
+        let Some(id) = report.made else { return };
+        let mut after = ask.schedule.clone();
+        after.handle(
+            Event::Finished(report.finish.clone()),
+            report.at,
+            report.draw,
+        );
+        let record = AttemptRecord {
+            id,
+            device: claimed.device.id,
+            tenant: claimed.device.tenant,
+            cause: ask.cause,
+            elapsed: claimed.instant.elapsed(),
+            revision: claimed.device.revision(),
+            outcome,
+            offered_key: progress.offered_key.take(),
+            steps: progress.steps().to_vec(),
+            ledger: std::mem::take(&mut progress.ledger),
+            consecutive_failures: after.consecutive_failures(),
+            standing: after.standing_failure(),
+            next_due_in: after.due_in(report.at),
+        };
+        self.observe(&record, &claimed.device);
+        if let Err(error) = self.store.record(&record, &self.replica).await {
+            warn!(
+                error = chain(&error),
+                "the attempt could not be recorded yet; kept in memory"
+            );
+            self.backlog.push(record);
+        }
+    }
+
+    /// The one place where the end of an attempt is counted and logged.
+    fn observe(&self, record: &AttemptRecord, device: &Device) {
+        self.metrics.finished(&record.outcome, record.elapsed);
+        for step in &record.steps {
+            self.metrics.stage(step.step, step.took);
+        }
+        let duration_ms = u64::try_from(record.elapsed.as_millis()).unwrap_or(u64::MAX);
+        let next_due_s = record.next_due_in.as_secs();
+        match &record.outcome {
+            Outcome::Delivered(taken) | Outcome::Queued(taken) => info!(
+                status = record.outcome.status().as_str(),
+                snapshot.sha256 = %taken.hash,
+                size_bytes = taken.bytes,
+                routeros.version = taken.routeros_version,
+                duration_ms,
+                next_due_s,
+                "Backed up {}", device.name
+            ),
+            Outcome::Failed(failure) => {
+                let remedy = failure.kind.remedy(device.id);
+                warn!(
+                    status = record.outcome.status().as_str(),
+                    failure.kind = %failure.kind,
+                    device.address = %device.endpoint,
+                    error = failure.message,
+                    remedy,
+                    consecutive_failures = record.consecutive_failures,
+                    duration_ms,
+                    next_due_s,
+                    "Failed to back up {}{}",
+                    device.name,
+                    if failure.kind.blocks() { "; blocked until an operator acts" } else { "" }
+                );
+            }
+            Outcome::Interrupted { reason } => warn!(
+                status = record.outcome.status().as_str(),
+                reason, duration_ms, "Interrupted the backup of {}", device.name
+            ),
+        }
+    }
+}
+
+/// Holds the conversation that ends in one whole export: which command to run, and what to make of
+/// the answer, is decided by [`routeros::Dialogue`].
+pub async fn take_export(
+    session: &mut Session,
+    remembered_version: Option<&str>,
+) -> Result<routeros::Export, ExportError> {
+    let mut dialogue = routeros::Dialogue::new(remembered_version);
+    let mut command = dialogue.command();
+    loop {
+        let output = session.run(command.as_str()).await?;
+        let answer = routeros::Answer {
+            stdout: &output.stdout,
+            stderr: &output.stderr,
+            exit_status: output.exit_status,
+            closed: output.closed,
+        };
+        match dialogue.judge(&answer) {
+            routeros::Verdict::Whole(export) => return Ok(export),
+            routeros::Verdict::Ask(next) => command = next,
+            routeros::Verdict::Refused(failure) => return Err(ExportError::Refused(failure)),
+        }
+    }
+}
+
+/// No whole export was taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The session failed.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
+    /// The answer is not a whole export.
+    #[error(transparent)]
+    Refused(Failure),
+}
+
+impl ExportError {
+    /// As a failure of the attempt.
+    pub fn into_failure(self) -> Failure {
+        match self {
+            Self::Ssh(error) => Failure::from_error(error.kind(), &error),
+            Self::Refused(failure) => failure,
+        }
+    }
+}
+
+fn because(deferral: &Deferral) -> String {
+    match deferral {
+        Deferral::Unavailable { reason } => reason.clone(),
+        other => other.as_str().to_owned(),
+    }
+}
+
+impl From<ExportError> for Stop {
+    fn from(error: ExportError) -> Self {
+        Self::Failed(error.into_failure())
+    }
+}
+
+impl From<SshError> for Stop {
+    fn from(error: SshError) -> Self {
+        Self::Failed(Failure::from_error(error.kind(), &error))
+    }
+}
+
+impl From<CredentialError> for Stop {
+    fn from(error: CredentialError) -> Self {
+        Self::Failed(Failure::from_error(error.kind(), &error))
+    }
+}
+
+impl From<HostKeyMismatch> for Stop {
+    fn from(error: HostKeyMismatch) -> Self {
+        Self::Failed(Failure::from_error(FailureKind::HostKeyMismatch, &error))
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Deferred(Deferral::Unavailable {
+            reason: chain(&error),
+        })
+    }
+}
+
+impl From<CoordinatorError> for Deferral {
+    fn from(error: CoordinatorError) -> Self {
+        Self::Unavailable {
+            reason: chain(&error),
+        }
+    }
+}
+
+impl From<SinkError> for Deferral {
+    fn from(error: SinkError) -> Self {
+        Self::Unavailable {
+            reason: chain(&error),
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! One task per device: it sleeps until the schedule says so, makes one attempt at a time, and
+//! listens to edits meanwhile.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use super::attempt::{Ask, Report};
+use super::view::DeviceView;
+use super::{Context, draw};
+use crate::domain::Timestamp;
+use crate::domain::attempt::{AttemptId, Cause, Deferral, LastAttempt};
+use crate::domain::device::{DeviceId, Revision};
+use crate::domain::failure::FailureKind;
+use crate::domain::plan::Known;
+use crate::domain::schedule::{Event, Finish, Made, Next, Policy, Schedule};
+use crate::metrics::Skip;
+use crate::ports::{Listed, Presence};
+
+/// A sleep is cut into pieces of at most this length, so that a wall clock that was set is
+/// followed soon: tokio's timers run on the monotonic clock.
+const LONGEST_SLEEP: Duration = Duration::from_secs(600);
+
+/// What the reconciler tells a worker.
+#[derive(Debug)]
+pub enum Mail {
+    /// The device's row was edited.
+    Edited(Box<Edit>),
+    /// The device left the inventory.
+    Removed,
+}
+
+/// The edited part of a device that a worker keeps.
+#[derive(Debug)]
+pub struct Edit {
+    /// Its name now.
+    pub name: String,
+    /// Its revision now.
+    pub revision: Revision,
+}
+
+impl From<&Known> for Edit {
+    fn from(known: &Known) -> Self {
+        Self {
+            name: known.name.clone(),
+            revision: known.revision,
+        }
+    }
+}
+
+/// One device's loop.
+pub struct Worker {
+    context: Arc<Context>,
+    device: DeviceId,
+    name: String,
+    schedule: Schedule,
+    known_last: Option<AttemptId>,
+    last_success_at: Option<Timestamp>,
+    known_since: Timestamp,
+    mailbox: mpsc::UnboundedReceiver<Mail>,
+}
+
+impl Worker {
+    /// A worker that goes on where the stored last attempt left off.
+    pub fn new(
+        context: Arc<Context>,
+        policy: Policy,
+        listed: &Listed,
+        mailbox: mpsc::UnboundedReceiver<Mail>,
+    ) -> Self {
+        let now = context.clock.now();
+        let device = &listed.device;
+        let last = listed.last.as_ref();
+        Self {
+            device: device.id,
+            name: device.name.clone(),
+            schedule: Schedule::resume(policy, device.id, device.revision(), last, now, draw()),
+            known_last: last.map(|last| last.id),
+            last_success_at: last.and_then(|last| last.last_success_at),
+            known_since: now,
+            mailbox,
+            context,
+        }
+    }
+
+    /// Works until the device is removed or the process stops.
+    pub async fn run(mut self) {
+        let soft = self.context.shutdown.soft().clone();
+        loop {
+            self.show();
+            let (at, due) = match self.schedule.next() {
+                Next::Attempt { at, cause } => (at, Due::Attempt(cause)),
+                Next::Skip { at, kind } => (at, Due::Skip(kind)),
+                // Only `work` makes the schedule wait, and it ends every attempt that it begins.
+                Next::Wait | Next::Done => break,
+            };
+            tokio::select! {
+                biased;
+                () = soft.cancelled() => break,
+                mail = self.mailbox.recv() => self.read(mail),
+                woke = sleep_until(&self.context, at) => if woke == Woke::Due {
+                    match due {
+                        Due::Attempt(cause) => self.work(cause).await,
+                        Due::Skip(kind) => self.skip(kind).await,
+                    }
+                },
+            }
+        }
+        self.context.view.forget(self.device);
+    }
+
+    /// Makes one attempt, reading mail meanwhile.
+    async fn work(&mut self, cause: Cause) {
+        let ask = Ask {
+            device: self.device,
+            cause,
+            known_last: self.known_last,
+            schedule: self.schedule.clone(),
+        };
+        let now = self.context.clock.now();
+        self.schedule.handle(Event::Began, now, draw());
+        self.show();
+        let context = Arc::clone(&self.context);
+        // Boxed, so that a sleeping worker does not carry the attempt's state.
+        let mut attempt: Pin<Box<dyn Future<Output = Report> + Send + '_>> =
+            Box::pin(context.attempt(ask));
+        let report = loop {
+            tokio::select! {
+                biased;
+                report = &mut attempt => break report,
+                mail = self.mailbox.recv() => self.read(mail),
+            }
+        };
+        drop(attempt);
+        self.finish(report);
+    }
+
+    fn finish(&mut self, report: Report) {
+        if let Some(id) = report.made {
+            self.known_last = Some(id);
+        }
+        match &report.finish {
+            Finish::Made {
+                started_at,
+                result: Made::Taken,
+                ..
+            } => {
+                self.last_success_at = Some(*started_at);
+            }
+            Finish::Deferred(Deferral::Superseded(last)) => self.adopt(last),
+            Finish::Made { .. } | Finish::Deferred(_) => {}
+        }
+        self.schedule
+            .handle(Event::Finished(report.finish), report.at, report.draw);
+    }
+
+    /// Another replica's attempt is the last one now.
+    fn adopt(&mut self, last: &LastAttempt) {
+        self.known_last = Some(last.id);
+        self.last_success_at = last.last_success_at.or(self.last_success_at);
+    }
+
+    /// A blocked device came due: count it and say what the operator should do.
+    async fn skip(&mut self, kind: FailureKind) {
+        if self.context.coordinator.presence(self.device).await == Presence::Offline {
+            self.context.metrics.skipped(Skip::Offline);
+        } else {
+            if let Some(skip) = Skip::blocked_by(kind) {
+                self.context.metrics.skipped(skip);
+            }
+            warn!(
+                device.id = %self.device,
+                failure.kind = %kind,
+                remedy = kind.remedy(self.device),
+                "Skipped {}: blocked by {kind} until an operator acts", self.name
+            );
+        }
+        let now = self.context.clock.now();
+        self.schedule.handle(Event::Skipped, now, draw());
+    }
+
+    fn read(&mut self, mail: Option<Mail>) {
+        let now = self.context.clock.now();
+        match mail {
+            Some(Mail::Edited(edit)) => {
+                debug!(device.id = %self.device, "the row of {} was edited", edit.name);
+                self.name = edit.name;
+                self.schedule
+                    .handle(Event::Edited(edit.revision), now, draw());
+            }
+            // A reconciler that is gone will not have its devices backed up any more.
+            Some(Mail::Removed) | None => self.schedule.handle(Event::Removed, now, draw()),
+        }
+    }
+
+    fn show(&self) {
+        let Some(state) = self.schedule.condition() else {
+            return;
+        };
+        self.context.view.set(
+            self.device,
+            DeviceView {
+                state,
+                last_success_at: self.last_success_at,
+                known_since: self.known_since,
+            },
+        );
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Due {
+    Attempt(Cause),
+    Skip(FailureKind),
+}
+
+#[derive(PartialEq)]
+enum Woke {
+    Due,
+    Early,
+}
+
+/// Sleeps until the wall clock shows `at`, or for [`LONGEST_SLEEP`].
+async fn sleep_until(context: &Context, at: Timestamp) -> Woke {
+    let left = context.clock.until(at);
+    if left > LONGEST_SLEEP {
+        tokio::time::sleep(LONGEST_SLEEP).await;
+        return Woke::Early;
+    }
+    tokio::time::sleep(left).await;
+    Woke::Due
+}

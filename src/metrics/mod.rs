@@ -1,0 +1,355 @@
+//! Every metric in one place: name, help, labels, buckets.
+//!
+//! All label sets are closed and every value exists at zero from the start, so that a rate or an
+//! alert never waits for a first event. Devices are named in logs, not here.
+
+mod build;
+mod labels;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use prometheus::{
+    Encoder as _, Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Registry, TextEncoder,
+};
+
+use crate::domain::attempt::{Deferral, Outcome, Step};
+use crate::domain::failure::FailureKind;
+use crate::domain::schedule::Condition;
+
+use build::Build;
+pub use labels::{LockResult, Skip};
+
+/// The content type of [`Metrics::render`]: the Prometheus text format.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// All metrics of the process, in a registry of their own.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    backups: IntCounterVec,
+    duration: Histogram,
+    active: IntGauge,
+    publishes: IntCounterVec,
+    locks: IntCounterVec,
+    failures: IntCounterVec,
+    queued: IntCounter,
+    interrupted: IntCounter,
+    deferrals: IntCounterVec,
+    devices: IntGaugeVec,
+    oldest_success: Gauge,
+    queue_wait: Histogram,
+    stages: HistogramVec,
+    reconcile: Histogram,
+    worker_restarts: IntCounter,
+    comments: IntCounterVec,
+    open_files: IntGauge,
+    resident_bytes: IntGauge,
+}
+
+/// The contract's buckets, and finer ones below a second, in seconds.
+const BACKUP_BUCKETS: &[f64] = &[
+    0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
+];
+/// Steps last from a Redis round trip to a whole export, in seconds.
+const STAGE_BUCKETS: &[f64] = &[
+    0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
+];
+/// Waits for a slot last from nothing to most of an interval, in seconds.
+const WAIT_BUCKETS: &[f64] = &[
+    0.001, 0.01, 0.1, 1.0, 5.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 10_800.0,
+];
+/// A quiet inventory takes a round trip, a full one of a large fleet some seconds.
+const RECONCILE_BUCKETS: &[f64] = &[0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0];
+
+const DEFERRALS: &[&str] = &[
+    "offline",
+    "contended",
+    "gone",
+    "superseded",
+    "unavailable",
+    "stopping",
+];
+
+impl Metrics {
+    /// Creates every metric with every label value at zero.
+    ///
+    /// # Errors
+    /// When a name or label is not valid or comes twice: a fault of this file.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let new = Build(&registry);
+        new.gauges(
+            "mikrotik_backup_build_info",
+            "Always 1; the label tells the version.",
+            "version",
+        )?
+        .with_label_values(&[env!("CARGO_PKG_VERSION")])
+        .set(1);
+        let metrics = Self {
+            backups: new.counters(
+                "mikrotik_config_backup_total",
+                "Backups that came due, by result: success means acknowledged.",
+                &["status"],
+            )?,
+            duration: new.histogram(
+                "mikrotik_config_backup_duration_seconds",
+                "Time of an attempt, from its claim to its end.",
+                BACKUP_BUCKETS,
+            )?,
+            active: new.gauge(
+                "mikrotik_config_backup_active",
+                "Attempts that are running in this process.",
+            )?,
+            publishes: new.counters(
+                "mikrotik_nats_publish_total",
+                "Messages published, by subject and result.",
+                &["subject", "status"],
+            )?,
+            locks: new.counters(
+                "mikrotik_redis_lock_total",
+                "Requests for a device's lock, by result.",
+                &["status"],
+            )?,
+            failures: new.counters(
+                "mikrotik_config_backup_failures_total",
+                "Failed attempts, by kind.",
+                &["kind"],
+            )?,
+            queued: new.counter(
+                "mikrotik_config_backup_queued_total",
+                "Attempts whose snapshot went to the outbox because it could not be published.",
+            )?,
+            interrupted: new.counter(
+                "mikrotik_config_backup_interrupted_total",
+                "Attempts ended because the process was told to stop.",
+            )?,
+            deferrals: new.counters(
+                "mikrotik_config_backup_deferrals_total",
+                "Attempts not made, through no fault of the device, by reason.",
+                &["reason"],
+            )?,
+            devices: new.gauges(
+                "mikrotik_config_backup_devices",
+                "Devices by state, as this process knows them.",
+                "state",
+            )?,
+            oldest_success: new.gauge_f64(
+                "mikrotik_config_backup_oldest_success_age_seconds",
+                "Age of the oldest last success of any device that has one.",
+            )?,
+            queue_wait: new.histogram(
+                "mikrotik_config_backup_queue_wait_seconds",
+                "Time that attempts waited for a slot.",
+                WAIT_BUCKETS,
+            )?,
+            stages: new.histograms(
+                "mikrotik_config_backup_stage_duration_seconds",
+                "Time of one step of an attempt.",
+                "stage",
+                STAGE_BUCKETS,
+            )?,
+            reconcile: new.histogram(
+                "mikrotik_config_backup_reconcile_duration_seconds",
+                "Time of one comparison of the running tasks with the inventory.",
+                RECONCILE_BUCKETS,
+            )?,
+            worker_restarts: new.counter(
+                "mikrotik_config_backup_worker_restarts_total",
+                "Device tasks that ended by a fault of the program and were started again.",
+            )?,
+            comments: new.counters(
+                "mikrotik_config_backup_comments_total",
+                "State comments in exports, by whether a rule knows them.",
+                &["known"],
+            )?,
+            open_files: new.gauge("process_open_fds", "Open file descriptors.")?,
+            resident_bytes: new
+                .gauge("process_resident_memory_bytes", "Resident memory in bytes.")?,
+            registry,
+        };
+        metrics.create_label_values();
+        Ok(metrics)
+    }
+
+    fn create_label_values(&self) {
+        let skips = [
+            Skip::Locked,
+            Skip::Offline,
+            Skip::AuthBlocked,
+            Skip::HostKeyBlocked,
+        ];
+        for status in ["success", "error"]
+            .into_iter()
+            .chain(skips.map(Skip::label))
+        {
+            self.backups.with_label_values(&[status]);
+        }
+        for status in ["success", "error"] {
+            self.publishes
+                .with_label_values(&["config_snapshot", status]);
+        }
+        for result in [
+            LockResult::Obtained,
+            LockResult::NotObtained,
+            LockResult::Error,
+        ] {
+            self.locks.with_label_values(&[result.label()]);
+        }
+        for kind in FailureKind::ALL {
+            self.failures.with_label_values(&[kind.as_str()]);
+        }
+        for reason in DEFERRALS {
+            self.deferrals.with_label_values(&[*reason]);
+        }
+        for state in Condition::ALL {
+            self.devices.with_label_values(&[state.as_str()]);
+        }
+        for step in Step::ALL {
+            self.stages.with_label_values(&[step.as_str()]);
+        }
+        for known in ["true", "false"] {
+            self.comments.with_label_values(&[known]);
+        }
+    }
+
+    /// Counts a finished attempt and its time.
+    pub fn finished(&self, outcome: &Outcome, took: Duration) {
+        self.duration.observe(took.as_secs_f64());
+        match outcome {
+            Outcome::Delivered(_) => self.backup_success(),
+            Outcome::Queued(_) => self.queued.inc(),
+            Outcome::Failed(failure) => self.backup_failed(failure.kind),
+            Outcome::Interrupted { .. } => self.interrupted.inc(),
+        }
+    }
+
+    /// Counts a backup that was acknowledged; for one that was queued, when its time came.
+    pub fn backup_success(&self) {
+        self.backups.with_label_values(&["success"]).inc();
+    }
+
+    /// Counts a failed attempt.
+    pub fn backup_failed(&self, kind: FailureKind) {
+        self.backups.with_label_values(&["error"]).inc();
+        self.failures.with_label_values(&[kind.as_str()]).inc();
+    }
+
+    /// Counts a device that came due and was not tried.
+    pub fn skipped(&self, skip: Skip) {
+        self.backups.with_label_values(&[skip.label()]).inc();
+    }
+
+    /// Counts a deferral, and as skipped those that the contract counts so.
+    pub fn deferred(&self, deferral: &Deferral) {
+        self.deferrals.with_label_values(&[deferral.as_str()]).inc();
+        match deferral {
+            Deferral::Offline => self.skipped(Skip::Offline),
+            Deferral::Contended => self.skipped(Skip::Locked),
+            Deferral::Gone
+            | Deferral::Superseded(_)
+            | Deferral::Unavailable { .. }
+            | Deferral::Stopping => {}
+        }
+    }
+
+    /// Counts an attempt as running until the guard is dropped.
+    #[must_use = "the attempt counts as running only while the guard lives"]
+    pub fn attempt_running(&self) -> Running {
+        self.active.inc();
+        Running(self.active.clone())
+    }
+
+    /// Counts a publication of a snapshot.
+    pub fn published(&self, acknowledged: bool) {
+        let status = if acknowledged { "success" } else { "error" };
+        let labels = ["config_snapshot", status];
+        self.publishes.with_label_values(&labels).inc();
+    }
+
+    /// Counts a request for a lock.
+    pub fn lock(&self, result: LockResult) {
+        self.locks.with_label_values(&[result.label()]).inc();
+    }
+
+    /// Observes how long an attempt waited for its slot.
+    pub fn waited_for_slot(&self, took: Duration) {
+        self.queue_wait.observe(took.as_secs_f64());
+    }
+
+    /// Observes one step of an attempt.
+    pub fn stage(&self, step: Step, took: Duration) {
+        let stage = self.stages.with_label_values(&[step.as_str()]);
+        stage.observe(took.as_secs_f64());
+    }
+
+    /// Observes one reconciliation.
+    pub fn reconciled(&self, took: Duration) {
+        self.reconcile.observe(took.as_secs_f64());
+    }
+
+    /// Counts a device task that was started again after a fault.
+    pub fn worker_restarted(&self) {
+        self.worker_restarts.inc();
+    }
+
+    /// Counts the state comments of one export.
+    pub fn comments(&self, known: u64, unknown: u64) {
+        self.comments.with_label_values(&["true"]).inc_by(known);
+        self.comments.with_label_values(&["false"]).inc_by(unknown);
+    }
+
+    /// Sets the number of devices in each state; states that `counts` leaves out are empty.
+    pub fn set_devices(&self, counts: &BTreeMap<Condition, usize>) {
+        for state in Condition::ALL {
+            let total = counts.get(state).copied().unwrap_or_default();
+            let total = i64::try_from(total).unwrap_or(i64::MAX);
+            self.devices.with_label_values(&[state.as_str()]).set(total);
+        }
+    }
+
+    /// Sets the age of the oldest last success; `None`, while no device has one, is shown as zero.
+    pub fn set_oldest_success_age(&self, age: Option<Duration>) {
+        self.oldest_success
+            .set(age.unwrap_or_default().as_secs_f64());
+    }
+
+    /// The page for Prometheus, in its text format.
+    ///
+    /// # Errors
+    /// When the encoder finds a metric without samples: a fault of this file.
+    pub fn render(&self) -> prometheus::Result<String> {
+        self.look_at_process();
+        let mut page = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut page)?;
+        Ok(String::from_utf8_lossy(&page).into_owned())
+    }
+
+    /// Linux tells these in files; elsewhere they stay zero.
+    fn look_at_process(&self) {
+        if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
+            let files = i64::try_from(files.count()).unwrap_or(i64::MAX);
+            self.open_files.set(files);
+        }
+        if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+            self.resident_bytes
+                .set(kibibytes.map_or(0, |kibibytes: i64| kibibytes.saturating_mul(1024)));
+        }
+    }
+}
+
+/// An attempt that is counted as running.
+#[derive(Debug)]
+pub struct Running(IntGauge);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests;

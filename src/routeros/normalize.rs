@@ -1,0 +1,355 @@
+//! Owns the normalisation: what is taken out so that two exports of an unchanged router are equal.
+//!
+//! The text stays what an operator can paste back. What changes, and why:
+//! - Line ends become line feeds; blanks at the end of a line that ends outside quotes go; runs of
+//!   blank lines become one, none stands at the top; the text ends in exactly one line feed.
+//!   Wrapped lines keep their wraps: nothing inside quotes or before a continuation is touched.
+//! - The dated header line goes: it is new at every export. With it goes the version, so an
+//!   upgrade that changes nothing else is no change; the version is metadata of the snapshot.
+//! - State comments go (see `rules`), where one can stand: before an `add` or `set` in a menu.
+//! - `#error exporting` lines of menus that are not there go: on some versions they come and go
+//!   between exports of one configuration. Lines that say that data is missing stay.
+//! - In the terse form, an item with a state comment is printed as a menu line, the comment and
+//!   the item. With the comments gone the two lines become the one that RouterOS prints without
+//!   them, if the whole text is terse; otherwise they stay.
+//!
+//! Two differences are changes, though a router may make them by itself:
+//! - Entries in another order (`/container` was seen to swap some): only the router knows whether
+//!   the order means something.
+//! - Another wrap width: without a terminal RouterOS wraps at one width, so it does not occur
+//!   between our own exports, and joining lines would make the text harder to paste and to read.
+//!   The per-menu digests of the shape are of joined lines and do not depend on it.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::comments::{self, Class, ErrorLine};
+use super::dialogue::Export;
+use super::header;
+use super::reader::{self, Line, LineKind};
+use super::shape::{Context, Item, ShapeBuilder};
+use crate::domain::digest::Digest;
+use crate::domain::snapshot::{ConfigText, Shape};
+
+/// The version of these rules, published with every snapshot.
+pub const NORMALIZATION_VERSION: u32 = 2;
+
+/// The ledger's name for the dated header line.
+const DATED_HEADER: &str = "dated-header";
+/// The ledger's name for `#error exporting` lines of menus that are not there.
+const ERROR_EXPORTING: &str = "error-exporting";
+/// The ledger's name for terse items that were put back into one line.
+const TERSE_ITEM: &str = "terse-item-rejoined";
+
+/// At most so many different unknown comments are listed, each cut at [`MAX_COMMENT`] characters.
+const MAX_UNKNOWN: usize = 50;
+/// See [`MAX_UNKNOWN`].
+const MAX_COMMENT: usize = 200;
+
+/// A normalised export.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Normalized {
+    /// The text to hash, store and publish.
+    pub text: ConfigText,
+    /// SHA-256 of its UTF-8 bytes.
+    pub hash: Digest,
+    /// How often each rule took something out (line ends and blanks are not counted).
+    pub ledger: BTreeMap<String, u64>,
+    /// Different comments that no rule knows, at most 50; they are in the text.
+    pub unknown_comments: Vec<String>,
+    /// How many lines such comments have, repetitions included.
+    pub unknown_comment_lines: u64,
+    /// What to remember of its form.
+    pub shape: Shape,
+}
+
+/// Normalises a whole export.
+pub fn normalize(export: &Export) -> Normalized {
+    let mut run = Run::new(&export.text);
+    run.shape = Some(ShapeBuilder::default());
+    run.all();
+    let text = ConfigText::new(run.out);
+    Normalized {
+        hash: text.digest(),
+        text,
+        ledger: run
+            .ledger
+            .into_iter()
+            .map(|(rule, count)| (rule.to_owned(), count))
+            .collect(),
+        unknown_comments: run.unknown,
+        unknown_comment_lines: run.unknown_lines,
+        shape: run.shape.map(ShapeBuilder::finish).unwrap_or_default(),
+    }
+}
+
+/// Normalises any text, whole or not, raw or normalised by an earlier version.
+pub fn normalize_text(text: &str) -> String {
+    let mut run = Run::new(text);
+    run.all();
+    run.out
+}
+
+/// What comments stand before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// An item, as state comments do.
+    Item,
+    /// A line that begins with a blank: with a comment before it gone, another one might seem to
+    /// go on in it, so none goes.
+    Stray,
+    /// Another line, or nothing.
+    Other,
+}
+
+/// One pass over a text.
+struct Run<'a> {
+    text: &'a str,
+    out: String,
+    context: Context,
+    /// A menu line that is not written yet: the item after it may have to join it.
+    menu: Option<Line<'a>>,
+    /// Comments (with their spill) that are not written yet: what follows decides.
+    comments: Option<Range<usize>>,
+    last_comment: Option<&'a str>,
+    /// A blank line is due before the next line written.
+    blank: bool,
+    /// Whether the whole text is in the terse form, once it was asked.
+    terse: Option<bool>,
+    ledger: BTreeMap<&'static str, u64>,
+    unknown: Vec<String>,
+    unknown_lines: u64,
+    shape: Option<ShapeBuilder>,
+}
+
+impl<'a> Run<'a> {
+    fn new(text: &'a str) -> Self {
+        Self {
+            text,
+            out: String::with_capacity(text.len()),
+            context: Context::default(),
+            menu: None,
+            comments: None,
+            last_comment: None,
+            blank: false,
+            terse: None,
+            ledger: BTreeMap::new(),
+            unknown: Vec::new(),
+            unknown_lines: 0,
+            shape: None,
+        }
+    }
+
+    fn all(&mut self) {
+        for line in reader::lines(self.text) {
+            match line.kind {
+                LineKind::Blank => {
+                    self.settle(None);
+                    self.blank = !self.out.is_empty();
+                }
+                LineKind::Comment => {
+                    self.hold(&line);
+                    self.last_comment = Some(line.raw);
+                }
+                LineKind::Config => {
+                    if self
+                        .last_comment
+                        .is_some_and(|c| comments::is_spill(c, line.raw))
+                    {
+                        self.hold(&line);
+                        self.last_comment = None;
+                    } else {
+                        self.config(line);
+                    }
+                }
+            }
+        }
+        self.settle(None);
+        if self.out.is_empty() {
+            self.out.push('\n');
+        }
+    }
+
+    fn hold(&mut self, line: &Line<'a>) {
+        let start = self.comments.as_ref().map_or(line.start, |held| held.start);
+        self.comments = Some(start..line.end);
+    }
+
+    fn config(&mut self, line: Line<'a>) {
+        let logical = line.logical();
+        let item = Item::parse(&logical);
+        if let Item::Menu(_) = item {
+            self.settle(None);
+            self.context.enter(&logical);
+            self.menu = Some(line);
+        } else {
+            self.settle(Some((&line, &item)));
+        }
+        if let Some(shape) = &mut self.shape {
+            match item {
+                Item::Menu(_) => {}
+                Item::Absolute { menu, command } => shape.add(menu, command),
+                Item::Relative(command) => {
+                    shape.add(self.context.menu().unwrap_or_default(), command);
+                }
+            }
+        }
+    }
+
+    /// Writes what is held, then `next`.
+    fn settle(&mut self, next: Option<(&Line<'a>, &Item<'_>)>) {
+        self.last_comment = None;
+        let before = match next {
+            Some((_, item)) if item.is_relative_item() => Before::Item,
+            Some((line, _)) if line.raw.starts_with(' ') => Before::Stray,
+            _ => Before::Other,
+        };
+        let comments = self.comments.take();
+        let (kept, dropped) = match comments {
+            Some(range) => self.sift(&self.text[range], before),
+            None => (String::new(), 0),
+        };
+        let menu = self.menu.take();
+        let rejoin = menu.filter(|_| dropped > 0 && kept.is_empty() && self.is_terse());
+        if let (Some(menu), Some((line, _))) = (rejoin, next) {
+            self.due_blank();
+            self.out.push_str(&menu.logical());
+            self.out.push(' ');
+            line.write_normalized(&mut self.out);
+            self.count(TERSE_ITEM);
+            return;
+        }
+        if let Some(menu) = menu {
+            self.due_blank();
+            menu.write_normalized(&mut self.out);
+        }
+        if !kept.is_empty() {
+            self.due_blank();
+            self.out.push_str(&kept);
+        }
+        if let Some((line, _)) = next {
+            self.due_blank();
+            line.write_normalized(&mut self.out);
+        }
+    }
+
+    /// The comments that stay, normalised, and how many state comments do not.
+    fn sift(&mut self, held: &'a str, before: Before) -> (String, u64) {
+        let mut kept = String::new();
+        let mut dropped = 0;
+        let top = self.out.is_empty() && self.menu.is_none();
+        let mut lines = reader::lines(held).peekable();
+        while let Some(line) = lines.next() {
+            let spill = lines.next_if(|next| next.kind == LineKind::Config);
+            if top && kept.is_empty() && header::dated_version(line.raw).is_some() {
+                self.count(DATED_HEADER);
+                continue;
+            }
+            match self.rule(line.raw, spill.is_some(), before) {
+                Some(name) => {
+                    self.count(name);
+                    dropped += u64::from(name != ERROR_EXPORTING);
+                }
+                None => {
+                    line.write_normalized(&mut kept);
+                    if let Some(spill) = spill {
+                        spill.write_normalized(&mut kept);
+                    }
+                }
+            }
+        }
+        (kept, dropped)
+    }
+
+    /// The rule that takes `comment` out, if one does. Takes note of unknown ones.
+    fn rule(&mut self, comment: &str, spilled: bool, before: Before) -> Option<&'static str> {
+        match ErrorLine::parse(comment) {
+            Some(ErrorLine::Failed { harmless: true, .. }) if before != Before::Stray => {
+                return Some(ERROR_EXPORTING);
+            }
+            Some(_) => return None,
+            None => {}
+        }
+        let Some(menu) = self.context.menu() else {
+            if !header::is_header_field(comment) {
+                self.report(comment);
+            }
+            return None;
+        };
+        if spilled && before == Before::Item {
+            return comments::wrapped_rule().map(|rule| rule.name);
+        }
+        match comments::classify(menu, comment) {
+            Class::Volatile(rule) if before == Before::Item => Some(rule.name),
+            Class::Static(_) => None,
+            Class::Volatile(_) | Class::Unknown => {
+                self.report(comment);
+                None
+            }
+        }
+    }
+
+    fn report(&mut self, comment: &str) {
+        self.unknown_lines += 1;
+        let comment = comment.trim_end();
+        let cut = comment.char_indices().nth(MAX_COMMENT);
+        let shown = cut.map_or(comment, |(end, _)| &comment[..end]);
+        if self.unknown.len() < MAX_UNKNOWN && !self.unknown.iter().any(|known| known == shown) {
+            self.unknown.push(shown.to_owned());
+        }
+    }
+
+    fn count(&mut self, rule: &'static str) {
+        *self.ledger.entry(rule).or_default() += 1;
+    }
+
+    fn due_blank(&mut self) {
+        if std::mem::take(&mut self.blank) {
+            self.out.push('\n');
+        }
+    }
+
+    fn is_terse(&mut self) -> bool {
+        *self.terse.get_or_insert_with(|| is_terse(self.text))
+    }
+}
+
+/// Whether `text` is in the terse form throughout: items carry their menu, and a menu line stands
+/// only before the comments of exactly one item.
+fn is_terse(text: &str) -> bool {
+    #[derive(PartialEq)]
+    enum After {
+        Nothing,
+        Menu,
+        Comment,
+    }
+    let mut absolute = false;
+    let mut after = After::Nothing;
+    let mut last_comment = None;
+    for line in reader::lines(text) {
+        let comment = std::mem::take(&mut last_comment);
+        match line.kind {
+            LineKind::Blank => {}
+            LineKind::Comment => {
+                last_comment = Some(line.raw);
+                if after == After::Menu {
+                    after = After::Comment;
+                }
+            }
+            LineKind::Config if comment.is_some_and(|c| comments::is_spill(c, line.raw)) => {}
+            LineKind::Config => {
+                let item = Item::parse(line.raw);
+                after = match (item, after) {
+                    (Item::Menu(_), After::Nothing) => After::Menu,
+                    (Item::Absolute { .. }, After::Nothing) => {
+                        absolute = true;
+                        After::Nothing
+                    }
+                    (Item::Relative(_), After::Comment) => After::Nothing,
+                    _ => return false,
+                };
+            }
+        }
+    }
+    absolute && after == After::Nothing
+}

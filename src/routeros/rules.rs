@@ -1,0 +1,401 @@
+//! Owns the table of comments that RouterOS itself prints into an export.
+//!
+//! Nobody can write such a comment: what an operator notes on an item is its `comment=` property.
+//! The texts say what an item is doing at the moment (volatile: dropped) or what follows from
+//! configuration, hardware or version (static: kept). New texts come with every release; one that
+//! no rule knows is kept and reported. Order means nothing: a comment is dropped when a volatile
+//! rule matches it and no static one does.
+
+use super::normalize::NORMALIZATION_VERSION;
+use crate::domain::digest::Digest;
+
+/// Whether a comment changes without a change of the configuration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Reports momentary state: dropped.
+    Volatile,
+    /// Follows from configuration, hardware or version: kept.
+    Static,
+}
+
+/// One known comment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rule {
+    /// Its stable name in ledgers.
+    pub name: &'static str,
+    /// What happens to it.
+    pub kind: Kind,
+    /// The menus it stands in, with all below them; empty where it may stand in any.
+    pub menus: &'static [&'static str],
+    /// Regular expression for the whole comment, blanks at its end removed.
+    pub pattern: &'static str,
+    /// A menu and a line as a router printed it (names invented).
+    pub example: (&'static str, &'static str),
+    /// Who saw it.
+    pub source: &'static str,
+}
+
+const ANY: &[&str] = &[];
+const FIREWALL: &[&str] = &[
+    "/ip firewall",
+    "/ipv6 firewall",
+    "/interface bridge filter",
+    "/interface bridge nat",
+    "/queue",
+];
+const FIREWALL_AND_ROUTES: &[&str] = &[
+    "/ip firewall",
+    "/ipv6 firewall",
+    "/interface bridge filter",
+    "/interface bridge nat",
+    "/ip route",
+    "/ipv6 route",
+    "/routing",
+];
+const DHCP: &[&str] = &[
+    "/ip dhcp-server",
+    "/ip dhcp-client",
+    "/ip dhcp-relay",
+    "/ipv6 dhcp-server",
+    "/ipv6 dhcp-client",
+    "/ipv6 dhcp-relay",
+];
+const WIRELESS: &[&str] = &["/interface wireless"];
+const WIFI: &[&str] = &["/interface wifi", "/interface wifiwave2"];
+
+const fn volatile(
+    name: &'static str,
+    menus: &'static [&'static str],
+    pattern: &'static str,
+    example: (&'static str, &'static str),
+    source: &'static str,
+) -> Rule {
+    Rule {
+        name,
+        kind: Kind::Volatile,
+        menus,
+        pattern,
+        example,
+        source,
+    }
+}
+
+const fn fixed(
+    name: &'static str,
+    menus: &'static [&'static str],
+    pattern: &'static str,
+    example: (&'static str, &'static str),
+    source: &'static str,
+) -> Rule {
+    Rule {
+        name,
+        kind: Kind::Static,
+        menus,
+        pattern,
+        example,
+        source,
+    }
+}
+
+/// The table. Sources: `ox` is ytti/oxidized (issue or model), `scan` a scan of 1,708 real exports
+/// with the version seen, `forum` the vendor's forum.
+static RULES: [Rule; 28] = [
+    volatile(
+        "inactive-time",
+        FIREWALL,
+        r"^# inactive time$",
+        ("/ip firewall filter", "# inactive time"),
+        "ox#1138; scan 6.49.18",
+    ),
+    volatile(
+        "interface-not-ready",
+        FIREWALL_AND_ROUTES,
+        r"^# .+ not ready$",
+        ("/ip firewall nat", "# pppoe-out1 not ready"),
+        "scan 6.44.1-7.15.3; forum; ox model",
+    ),
+    volatile(
+        "vrrp-bad-packet",
+        &["/interface vrrp"],
+        r"^# received packet from \S+ bad format$",
+        (
+            "/interface vrrp",
+            "# received packet from 192.0.2.9 bad format",
+        ),
+        "ox#1807",
+    ),
+    volatile(
+        "poe-out-status",
+        &["/interface ethernet"],
+        r"^# poe-out status: \S",
+        ("/interface ethernet", "# poe-out status: short_circuit"),
+        "ox#2141, ox#3863; recording of an RB5009 on 7.18.2",
+    ),
+    volatile(
+        "dhcp-interface-not-running",
+        DHCP,
+        r"^# Interface not running$",
+        ("/ip dhcp-server", "# Interface not running"),
+        "scan 7.16.2",
+    ),
+    volatile(
+        "dhcp-interface-not-active",
+        DHCP,
+        r"^# Interface not active$",
+        ("/ip dhcp-client", "# Interface not active"),
+        "scan 7.16; ox recording 7.18.2",
+    ),
+    volatile(
+        "not-running",
+        ANY,
+        r"^# not running$",
+        ("/interface vrrp", "# not running"),
+        "public file index",
+    ),
+    volatile(
+        "duplicate-address",
+        &["/ipv6 address", "/ip address"],
+        r"^# duplicate address detected$",
+        ("/ipv6 address", "# duplicate address detected"),
+        "scan 7.7",
+    ),
+    volatile(
+        "netwatch-startup-delay",
+        &["/tool netwatch"],
+        r"^# Warning: probe waiting startup-delay=\S+; \S+ remaining$",
+        (
+            "/tool netwatch",
+            "# Warning: probe waiting startup-delay=1m; 4s remaining",
+        ),
+        "scan 7.17.2, 7.18.2: a countdown",
+    ),
+    volatile(
+        "firmware-upgraded",
+        &["/system routerboard"],
+        r"^# Firmware upgraded successfully, please reboot for changes to take effect!$",
+        (
+            "/system routerboard settings",
+            "# Firmware upgraded successfully, please reboot for changes to take effect!",
+        ),
+        "scan 6.47.8-7.18.2; ox model: until the next reboot",
+    ),
+    volatile(
+        "restart-device",
+        ANY,
+        r"^# .*has changed, please restart the device in order to(?: .*)?$",
+        (
+            "/ip neighbor discovery-settings",
+            "# ipv6 neighbor configuration has changed, please restart the device in order to",
+        ),
+        "scan 7.19.4; ox model: until the next reboot, and may be wrapped",
+    ),
+    volatile(
+        "wireless-managed",
+        WIRELESS,
+        r"^# managed by CAPsMAN$",
+        ("/interface wireless", "# managed by CAPsMAN"),
+        "scan 6.45-7.20",
+    ),
+    volatile(
+        "wireless-channel",
+        WIRELESS,
+        r"^# channel: \d+/.* SSID: .*, (?:CAPsMAN|local) forwarding$",
+        (
+            "/interface wireless",
+            "# channel: 5500/20-Ceee/ac/DP(17dBm), SSID: Example, CAPsMAN forwarding",
+        ),
+        "scan 6.45-7.20: the most frequent false difference",
+    ),
+    volatile(
+        "wireless-cap-empty",
+        &["/interface wireless cap"],
+        r"^#$",
+        ("/interface wireless cap", "# "),
+        "scan 6.45-7.20",
+    ),
+    volatile(
+        "wifi-managed",
+        WIFI,
+        r"^# managed by CAPsMAN \S+, traffic processing on \S+$",
+        (
+            "/interface wifi",
+            "# managed by CAPsMAN 02:00:5E:00:53:01%bridge, traffic processing on CAP",
+        ),
+        "public file index; forum",
+    ),
+    volatile(
+        "wifi-operated",
+        WIFI,
+        r"^# operated by CAP \S+, traffic processing on \S+$",
+        (
+            "/interface wifi",
+            "# operated by CAP 02:00:5E:00:53:02%bridge, traffic processing on CAP",
+        ),
+        "public file index; forum",
+    ),
+    volatile(
+        "wifi-mode",
+        WIFI,
+        r"^# mode: \S+, SSID: .*, channel: ",
+        (
+            "/interface wifi",
+            "# mode: AP, SSID: Example, channel: 5180/ax/Ceee",
+        ),
+        "public file index; forum",
+    ),
+    volatile(
+        "wifi-no-capsman",
+        WIFI,
+        r"^# no connection to CAPsMAN(?:, managed locally)?$",
+        (
+            "/interface wifi",
+            "# no connection to CAPsMAN, managed locally",
+        ),
+        "scan 7.19.4",
+    ),
+    fixed(
+        "dhcp-on-slave",
+        ANY,
+        r"^# DHCP (?:server|client) can not run on slave.*!$",
+        (
+            "/ip dhcp-server",
+            "# DHCP server can not run on slave interface!",
+        ),
+        "scan",
+    ),
+    fixed(
+        "matcher-not-possible",
+        ANY,
+        r"^# in/out-(?:interface|bridge-port) matcher not possible when interface ",
+        (
+            "/ip firewall filter",
+            "# in/out-interface matcher not possible when interface (ether2) is slave - \
+             use master instead (bridge1)",
+        ),
+        "forum; public file index",
+    ),
+    fixed(
+        "duplicate-vlan-ids",
+        ANY,
+        r"^# duplicate vlan ids are not allowed ",
+        (
+            "/interface bridge vlan",
+            "# duplicate vlan ids are not allowed within the same bridge",
+        ),
+        "public file index",
+    ),
+    fixed(
+        "stronger-key-suggested",
+        ANY,
+        r"^# Suggestion to use stronger pre-shared key ",
+        (
+            "/ip ipsec identity",
+            "# Suggestion to use stronger pre-shared key or different authentication method",
+        ),
+        "public file index",
+    ),
+    fixed(
+        "unreachable-entry",
+        ANY,
+        r"^# This entry is unreachable$",
+        ("/ip ipsec peer", "# This entry is unreachable"),
+        "public file index",
+    ),
+    fixed(
+        "modem-threshold-ignored",
+        ANY,
+        r"^# using RSRP, modem-signal-t\w*eshold ignored$",
+        (
+            "/system leds",
+            "# using RSRP, modem-signal-treshold ignored",
+        ),
+        "scan 6.45 (with its misspelling)",
+    ),
+    fixed(
+        "cpu-frequency",
+        ANY,
+        r"^# Warning: cpu not running at default frequency$",
+        (
+            "/system routerboard settings",
+            "# Warning: cpu not running at default frequency",
+        ),
+        "scan 7.11.2",
+    ),
+    fixed(
+        "no-cloud-on-x86",
+        ANY,
+        r"^# Cloud services not supported on x86$",
+        ("/ip cloud", "# Cloud services not supported on x86"),
+        "scan 7.17.2",
+    ),
+    fixed(
+        "pptp-unsafe",
+        ANY,
+        r"^# PPTP connections are considered unsafe, ",
+        (
+            "/interface pptp-server server",
+            "# PPTP connections are considered unsafe, it is suggested to use a more modern VPN \
+             protocol instead",
+        ),
+        "scan 7.17.2: follows from the version",
+    ),
+    fixed(
+        "bridge-extender-disabled",
+        ANY,
+        r"^# disabled$",
+        ("/interface bridge port-controller", "# disabled"),
+        "scan 6.49, verbose only",
+    ),
+];
+
+/// The whole table.
+pub fn rules() -> &'static [Rule] {
+    &RULES
+}
+
+/// A short digest of everything that decides which comments are dropped: 16 hexadecimal digits.
+pub fn rules_fingerprint() -> String {
+    fingerprint(&RULES)
+}
+
+fn fingerprint(rules: &[Rule]) -> String {
+    let mut lines: Vec<String> = rules
+        .iter()
+        .map(|rule| {
+            let menus = rule.menus.join(",");
+            format!("{}\n{:?}\n{menus}\n{}", rule.name, rule.kind, rule.pattern)
+        })
+        .collect();
+    lines.sort_unstable();
+    let version = NORMALIZATION_VERSION.to_be_bytes();
+    let fields =
+        std::iter::once(version.as_slice()).chain(lines.iter().map(|line| line.as_bytes()));
+    let mut digest = Digest::of_fields(fields).to_string();
+    digest.truncate(16);
+    digest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique_and_every_rule_has_a_source() {
+        let names: BTreeSet<_> = RULES.iter().map(|rule| rule.name).collect();
+        assert_eq!(names.len(), RULES.len());
+        assert!(RULES.iter().all(|rule| !rule.source.is_empty()));
+    }
+
+    #[test]
+    fn the_fingerprint_ignores_the_order_and_notices_everything_else() {
+        let mut reversed = RULES;
+        reversed.reverse();
+        assert_eq!(fingerprint(&reversed), rules_fingerprint());
+        assert_eq!(rules_fingerprint().len(), 16);
+        let mut changed = RULES;
+        changed[0].kind = Kind::Static;
+        assert_ne!(fingerprint(&changed), rules_fingerprint());
+        assert_ne!(fingerprint(&RULES[1..]), rules_fingerprint());
+    }
+}

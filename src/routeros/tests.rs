@@ -1,0 +1,405 @@
+//! Laws that hold for any text: the normalisation, completeness and the export conversation.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn answer(stdout: &[u8]) -> Answer<'_> {
+    Answer {
+        stdout,
+        stderr: b"",
+        exit_status: Some(0),
+        closed: true,
+    }
+}
+
+fn judged(stdout: &[u8]) -> Verdict {
+    Dialogue::new(None).judge(&answer(stdout))
+}
+
+fn whole(text: &str) -> Export {
+    match judged(text.as_bytes()) {
+        Verdict::Whole(export) => export,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn hash(text: &str) -> crate::domain::digest::Digest {
+    normalize(&whole(text)).hash
+}
+
+/// Values as RouterOS prints them, plain and quoted, wrapped and not.
+fn value() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[a-z0-9.:/#-]{1,12}",
+        Just("\"two words\"".to_owned()),
+        Just("\"say \\\"hi\\\"  \\\\\"".to_owned()),
+        Just("\\\n    #SMB".to_owned()),
+        Just("\"# inactive time\\r\\\n    \\n# x  \\\n    \\_y\\r\\\n    \\n\"".to_owned()),
+        Just("\"\"".to_owned()),
+    ]
+}
+
+fn command() -> impl Strategy<Value = String> {
+    let property = ("[a-z-]{1,8}", value()).prop_map(|(name, value)| format!("{name}={value}"));
+    let verb = prop_oneof![Just("add"), Just("set [ find default=yes ]")];
+    (verb, prop::collection::vec(property, 1..4))
+        .prop_map(|(verb, properties)| format!("{verb} {}", properties.join(" ")))
+}
+
+const MENUS: [&str; 5] = [
+    "/ip firewall filter",
+    "/interface wireless",
+    "/interface wireless cap",
+    "/system routerboard settings",
+    "/tool netwatch",
+];
+
+fn menu() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(&MENUS[..])
+}
+
+/// Comments of every kind, the wrapped one included.
+fn comment() -> impl Strategy<Value = String> {
+    let known = rules().iter().map(|rule| rule.example.1.to_owned());
+    let mut lines: Vec<String> = known.collect();
+    lines.push("# nobody knows this one".to_owned());
+    lines.push("#error exporting /interface bridge calea".to_owned());
+    lines.push(
+        "# a configuration has changed, please restart the device in order to\n pply the new settings"
+            .to_owned(),
+    );
+    prop::sample::select(lines)
+}
+
+/// The comments before an item, and the item.
+type Commented = (Vec<String>, String);
+
+/// Menus with their items.
+type Body = Vec<(&'static str, Vec<Commented>)>;
+
+fn item() -> impl Strategy<Value = Commented> {
+    (prop::collection::vec(comment(), 0..3), command())
+}
+
+/// The body of an export: in one of the two forms, with or without comments.
+fn body() -> impl Strategy<Value = Body> {
+    prop::collection::vec((menu(), prop::collection::vec(item(), 1..4)), 0..5)
+}
+
+fn printed(body: &Body, terse: bool, comments: bool) -> String {
+    let mut text = String::from("# 2026-01-02 03:04:05 by RouterOS 7.20\n# software id = \n#\n");
+    for (menu, items) in body {
+        if !terse {
+            text += &format!("{menu}\n");
+        }
+        for (before, command) in items {
+            let before = if comments { before.as_slice() } else { &[] };
+            match (terse, before.is_empty()) {
+                (true, true) => text += &format!("{menu} {command}\n"),
+                (true, false) => text += &format!("{menu}\n{}\n{command}\n", before.join("\n")),
+                (false, true) => text += &format!("{command}\n"),
+                (false, false) => text += &format!("{}\n{command}\n", before.join("\n")),
+            }
+        }
+    }
+    text
+}
+
+/// The configuration of an export by another reading of the format than the reader's: rejoin
+/// wraps, drop what begins with `#`, resolve menus. Good for text without line feeds in quotes.
+fn configuration(text: &str) -> Vec<String> {
+    let joined = text.replace("\r\n", "\n").replace("\\\n    ", "");
+    let mut menu = String::new();
+    let mut items = Vec::new();
+    for line in joined.lines() {
+        let line = line.trim_end();
+        if line.is_empty() || line.starts_with('#') || line == " pply the new settings" {
+            continue;
+        }
+        match line.find(" add ").or(line.find(" set ")) {
+            Some(at) if line.starts_with('/') => items.push(line[..at].to_owned() + &line[at..]),
+            None if line.starts_with('/') => line.clone_into(&mut menu),
+            _ => items.push(format!("{menu} {line}")),
+        }
+    }
+    items
+}
+
+/// The same by the reader itself, which knows quoted line feeds as well.
+fn items(text: &str) -> Vec<(String, String)> {
+    let mut context = shape::Context::default();
+    let mut last_comment = None;
+    let mut items = Vec::new();
+    for line in reader::lines(text) {
+        let comment = last_comment.take();
+        match line.kind {
+            reader::LineKind::Blank => {}
+            reader::LineKind::Comment => last_comment = Some(line.raw),
+            reader::LineKind::Config => {
+                if comment.is_some_and(|comment| comments::is_spill(comment, line.raw)) {
+                    continue;
+                }
+                let logical = line.logical();
+                match shape::Item::parse(&logical) {
+                    shape::Item::Menu(_) => {
+                        context.enter(&logical);
+                    }
+                    shape::Item::Absolute { menu, command } => {
+                        items.push((menu.to_owned(), command.to_owned()));
+                    }
+                    shape::Item::Relative(command) => {
+                        let menu = context.menu().unwrap_or_default();
+                        items.push((menu.to_owned(), command.to_owned()));
+                    }
+                }
+            }
+        }
+    }
+    items
+}
+
+/// Text made of everything that means something to the reader.
+fn soup() -> impl Strategy<Value = String> {
+    let mut pieces: Vec<String> = [
+        "#",
+        "\"",
+        "\\",
+        "\n",
+        "\r\n",
+        "\r",
+        " ",
+        "    ",
+        "\t",
+        "a",
+        "\n\n\n",
+        "add a=b",
+        "set x",
+        "/ip address",
+        "/ip address add a=b",
+        "\n# inactive time\n",
+        "\n/interface wireless\n",
+        "# 2026-01-02 03:04:05 by RouterOS 7.20\n",
+        "#error exporting /interface bridge calea\n",
+        "#interrupted\n",
+        " pply the new settings\n",
+        "\u{F7E9}",
+        "é",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    pieces.extend(rules().iter().map(|rule| format!("{}\n", rule.example.1)));
+    prop::collection::vec(prop::sample::select(pieces), 0..30).prop_map(|list| list.concat())
+}
+
+proptest! {
+    #[test]
+    fn normalising_twice_is_normalising_once(text in soup()) {
+        let once = normalize_text(&text);
+        prop_assert_eq!(normalize_text(&once), once);
+    }
+
+    #[test]
+    fn the_text_ends_in_one_line_feed_and_begins_with_none(text in soup()) {
+        let normalized = normalize_text(&text);
+        prop_assert!(normalized.ends_with('\n'));
+        prop_assert!(normalized == "\n" || !normalized.starts_with('\n'));
+    }
+
+    #[test]
+    fn the_configuration_survives(body in body(), terse: bool) {
+        let text = printed(&body, terse, true);
+        prop_assert_eq!(configuration(&normalize_text(&text)), configuration(&text));
+    }
+
+    #[test]
+    fn every_logical_line_survives_in_any_text(text in soup()) {
+        prop_assert_eq!(items(&normalize_text(&text)), items(&text));
+    }
+
+    #[test]
+    fn volatile_comments_make_no_difference(body in body(), terse: bool) {
+        // Both sides keep a static comment, which makes an item print as state comments do.
+        let volatile = |menu: &str, line: &str| {
+            line.contains('\n')
+                || matches!(comments::classify(menu, line), comments::Class::Volatile(_))
+        };
+        let mut with = body.clone();
+        let mut without = body;
+        for (menu, items) in with.iter_mut().chain(&mut without) {
+            for (before, _) in items.iter_mut() {
+                before.retain(|line| volatile(menu, line) || line.starts_with("# Warning: cpu"));
+            }
+        }
+        for (menu, items) in &mut without {
+            for (before, _) in items.iter_mut() {
+                before.retain(|line| !volatile(menu, line));
+            }
+        }
+        // A terse export that has nothing but commented items cannot be told from a plain one.
+        let tail = if terse { "/system identity set name=a\n" } else { "/system identity\nset name=a\n" };
+        let with = printed(&with, terse, true) + tail;
+        let without = printed(&without, terse, true) + tail;
+        prop_assert_eq!(normalize_text(&with), normalize_text(&without));
+        prop_assert_eq!(hash(&with), hash(&without));
+        prop_assert_eq!(normalize(&whole(&with)).shape, normalize(&whole(&without)).shape);
+    }
+
+    #[test]
+    fn line_ends_and_the_date_make_no_difference(body in body(), terse: bool) {
+        let text = printed(&body, terse, true);
+        let dated = text.replacen("2026-01-02 03:04:05", "jan/31/1970 23:59:59", 1);
+        prop_assert_eq!(hash(&text), hash(&text.replace('\n', "\r\n")));
+        prop_assert_eq!(hash(&text), hash(&dated));
+    }
+
+    #[test]
+    fn another_configuration_has_another_hash(body in body(), other in body(), terse: bool) {
+        let (a, b) = (printed(&body, terse, false), printed(&other, terse, false));
+        prop_assert_eq!(hash(&a) == hash(&b), configuration(&a) == configuration(&b) && a == b);
+    }
+
+    #[test]
+    fn the_form_of_an_export_does_not_change_its_shape(body in body()) {
+        let shape = |terse| normalize(&whole(&printed(&body, terse, false))).shape;
+        prop_assert_eq!(shape(true), shape(false));
+    }
+
+    #[test]
+    fn what_is_cut_inside_a_line_is_refused(body in body(), terse: bool, at: prop::sample::Index) {
+        let text = printed(&body, terse, true);
+        let at = at.index(text.len());
+        let cut = text[..at].trim_end_matches('\n').len();
+        let verdict = judged(&text.as_bytes()[..cut]);
+        prop_assert!(matches!(verdict, Verdict::Refused(_)), "{:?} at {}", verdict, cut);
+    }
+
+    #[test]
+    fn judging_never_panics_and_always_ends(
+        bytes: Vec<u8>,
+        text in soup(),
+        stderr: Vec<u8>,
+        exit_status: Option<u32>,
+        closed: bool,
+        remembered in prop::option::of("[67]\\.[0-9]{1,2}(beta1|rc2)?"),
+        headed: bool,
+    ) {
+        let mut stdout = Vec::new();
+        if headed {
+            stdout.extend_from_slice(b"# 2026-01-02 03:04:05 by RouterOS 7.20\n");
+        }
+        stdout.extend_from_slice(text.as_bytes());
+        stdout.extend_from_slice(&bytes);
+        let mut dialogue = Dialogue::new(remembered.as_deref());
+        let answer = Answer { stdout: &stdout, stderr: &stderr, exit_status, closed };
+        let mut asked = vec![dialogue.command()];
+        loop {
+            match dialogue.judge(&answer) {
+                Verdict::Ask(command) => {
+                    prop_assert!(!asked.contains(&command));
+                    asked.push(command);
+                }
+                Verdict::Whole(export) => {
+                    prop_assert!(closed && exit_status == Some(0));
+                    let _ = normalize(&export);
+                    break;
+                }
+                Verdict::Refused(failure) => {
+                    prop_assert!(!failure.message.contains(char::is_control));
+                    prop_assert!(failure.message.chars().count() < 3000);
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn version_1_cases_come_out_as_version_1_left_them() {
+    let text = "# 2024/01/02 03:04:05 by RouterOS 7.14\r\n\r\n# software id = ABCD-EF12\r\n#\r\n\r\n\r\n\r\n\
+        # my own note \r\n/ip address\t\r\nadd address=192.0.2.1/24 interface=ether1  \r\n\r\n\r\n";
+    assert_eq!(
+        normalize_text(text),
+        "# software id = ABCD-EF12\n#\n\n# my own note\n/ip address\n\
+         add address=192.0.2.1/24 interface=ether1\n"
+    );
+    assert_eq!(normalize_text(""), "\n");
+    assert_eq!(normalize_text("a"), "a\n");
+}
+
+#[test]
+fn comments_stay_where_no_state_comment_can_stand() {
+    for text in [
+        "# inactive time\nadd a=b\n",
+        "# a note\n# 2026-01-02 03:04:05 by RouterOS 7.20\n",
+        "/ip address\nadd a=b\n# 2026-01-02 03:04:05 by RouterOS 7.20\n",
+        "/ip firewall filter\n# inactive time\n",
+        "/ip firewall filter\n# inactive time\n/ip firewall nat\nadd a=b\n",
+        "/ip firewall filter\n# inactive time\n\nadd a=b\n",
+        "/ip address\n# inactive time\nadd a=b\n",
+        "/ip firewall filter\n#inactive time\nadd a=b\n",
+        "/interface wireless\n#\nset a=b\n",
+        "/ip address\n# text\n pply the new settings\nset a=b\n",
+        "#error exporting \"/ipv6/route\" (timeout)\n/ip address\nset a=b\n",
+        "/ip address\n# x has changed, please restart the device in order to\n\
+         #error exporting /interface bridge calea\n pply the new settings\nset a=b\n",
+    ] {
+        assert_eq!(normalize_text(text), text);
+    }
+}
+
+#[test]
+fn a_text_that_is_not_terse_throughout_is_not_rejoined() {
+    let state = "/ip firewall nat\n# wan not ready\nadd chain=srcnat\n";
+    let terse = format!("/ip address add a=b\n{state}/ip pool add name=x\n");
+    assert_eq!(
+        normalize_text(&terse),
+        "/ip address add a=b\n/ip firewall nat add chain=srcnat\n/ip pool add name=x\n"
+    );
+    for mixed in [
+        format!("/ip address add a=b\n{state}add chain=dstnat\n"),
+        format!("/ip address add a=b\n{state}/ip pool\nadd name=x\n"),
+        format!("/ip address\nadd a=b\n{state}"),
+        // Nothing tells which form it is.
+        state.to_owned(),
+    ] {
+        assert_eq!(
+            normalize_text(&mixed),
+            mixed.replace("# wan not ready\n", "")
+        );
+    }
+}
+
+#[test]
+fn unknown_comments_are_kept_listed_and_counted() {
+    let text = "# 2026-01-02 03:04:05 by RouterOS 7.30\n/ip address\n# new in 7.30\nadd a=1\n\
+        # new in 7.30\nadd a=2\n# DHCP client can not run on slave interface!\nadd a=3\n";
+    let normalized = normalize(&whole(text));
+    assert_eq!(normalized.unknown_comments, ["# new in 7.30"]);
+    assert_eq!(normalized.unknown_comment_lines, 2);
+    assert!(text.ends_with(normalized.text.expose()));
+}
+
+#[test]
+fn nothing_that_debug_prints_holds_configuration() {
+    let text = "# 2026-01-02 03:04:05 by RouterOS 7.20\n/ppp secret\nadd password=example-only\n";
+    let export = whole(text);
+    let normalized = normalize(&export);
+    let answer = answer(text.as_bytes());
+    for printed in [
+        format!("{export:?}"),
+        format!("{normalized:?}"),
+        format!("{answer:?}"),
+    ] {
+        assert!(!printed.contains("example-only"), "{printed}");
+    }
+}
+
+#[test]
+fn noise_cannot_fill_the_memory_of_a_shape() {
+    let mut text = String::from("# 2026-01-02 03:04:05 by RouterOS 7.20\n");
+    for number in 0..5000 {
+        text += &format!("/m{number}\nadd a=b\n");
+    }
+    assert_eq!(normalize(&whole(&text)).shape.menus.len(), 4097);
+}

@@ -1,0 +1,4 @@
+//! The service as its users run it: the real binary against real servers and simulated routers.
+
+mod harness;
+mod poll;

@@ -1,0 +1,157 @@
+//! What every store must do, whatever database is behind it: `suite` runs all of it.
+
+mod attempts;
+mod inventory;
+mod journal;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mikrotik_backup::domain::attempt::{
+    AttemptId, AttemptRecord, Cause, LastAttempt, Outcome, Status, Taken,
+};
+use mikrotik_backup::domain::device::{Device, DeviceId};
+use mikrotik_backup::domain::digest::Digest;
+use mikrotik_backup::domain::failure::{Failure, FailureKind};
+use mikrotik_backup::domain::snapshot::Shape;
+use mikrotik_backup::ports::{Begun, Bucket, Claim, Claimed, Listed, Store};
+use uuid::Uuid;
+
+use crate::services::postgres::NewDevice;
+
+/// A value that an operator stores.
+#[derive(Clone, Debug)]
+pub enum Value {
+    Null,
+    Text(&'static str),
+    Int(i32),
+    Bytes(&'static [u8]),
+    Id(Uuid),
+}
+
+/// What an operator does in SQL, in the dialect of the database.
+#[async_trait]
+pub trait Operator: Sync {
+    async fn insert(&self, device: NewDevice) -> DeviceId;
+    async fn insert_profile(&self, sealed: Option<Vec<u8>>, transit: Option<String>) -> Uuid;
+    /// `UPDATE table SET column = value WHERE id = id`.
+    async fn set(&self, table: &'static str, id: Uuid, column: &'static str, value: Value);
+    async fn delete(&self, id: DeviceId);
+    /// The state row of a device as an operator reads it, each column as text.
+    async fn state(&self, id: DeviceId) -> BTreeMap<String, Option<String>>;
+    /// How many steps are stored for an attempt.
+    async fn count_steps(&self, id: AttemptId) -> u64;
+}
+
+/// Everything; the database belongs to this run alone.
+pub async fn suite(store: &dyn Store, operator: &dyn Operator) {
+    store.ping().await.expect("a database that is there");
+    inventory::only_our_devices_are_listed(store, operator).await;
+    inventory::odd_rows_do_not_break_others(store, operator).await;
+    inventory::digests_follow_exactly_what_is_read(store, operator).await;
+    attempts::a_backup_is_recorded_and_remembered(store, operator).await;
+    attempts::the_slower_replica_is_superseded(store, operator).await;
+    attempts::a_lost_attempt_is_journaled_as_interrupted(store, operator).await;
+    attempts::a_block_outlasts_everything_but_another_outcome(store, operator).await;
+    attempts::state_only_moves_forward(store, operator).await;
+    attempts::text_that_a_database_hates_is_stored(store, operator).await;
+    inventory::the_first_pin_wins(store, operator).await;
+    journal::the_journal_is_paged_newest_first(store, operator).await;
+    journal::the_journal_is_pruned_in_batches(store, operator).await;
+}
+
+/// All buckets.
+pub fn all_buckets() -> Vec<Bucket> {
+    (0..=Bucket::MAX).collect()
+}
+
+/// The device as the inventory lists it.
+pub async fn listed(store: &dyn Store, id: DeviceId) -> Option<Listed> {
+    let all = store.devices(&all_buckets()).await.expect("list devices");
+    all.into_iter().find(|listed| listed.device.id == id)
+}
+
+async fn last(store: &dyn Store, id: DeviceId) -> LastAttempt {
+    let listed = listed(store, id).await.expect("a listed device");
+    listed.last.expect("a last attempt")
+}
+
+/// A claim by `replica` that knows of `known_last`.
+pub fn claim(device: DeviceId, known_last: Option<AttemptId>, replica: &str) -> Claim {
+    Claim {
+        attempt: AttemptId::generate(),
+        device,
+        known_last,
+        any_last: false,
+        cause: Cause::Scheduled,
+        replica: replica.into(),
+    }
+}
+
+/// Begins `claim`, which must succeed.
+pub async fn begin(store: &dyn Store, claim: &Claim) -> Begun {
+    match store.claim(claim).await.expect("claim a device") {
+        Claimed::Begun(begun) => *begun,
+        other => panic!("not begun: {other:?}"),
+    }
+}
+
+/// A record of an attempt at `device` that took a second.
+pub fn record(id: AttemptId, device: &Device, outcome: Outcome) -> AttemptRecord {
+    AttemptRecord {
+        id,
+        device: device.id,
+        tenant: device.tenant,
+        cause: Cause::Scheduled,
+        elapsed: Duration::from_secs(1),
+        revision: device.revision(),
+        consecutive_failures: u32::from(outcome.failure().is_some()),
+        standing: outcome
+            .failure()
+            .map(|failure| (failure.kind, device.revision())),
+        outcome,
+        offered_key: None,
+        steps: vec![],
+        ledger: BTreeMap::new(),
+        next_due_in: Duration::from_secs(3600),
+    }
+}
+
+/// Ended by something that is not the device's fault.
+pub fn interrupted() -> Outcome {
+    Outcome::Interrupted {
+        reason: "the process was told to stop".into(),
+    }
+}
+
+pub fn taken(text: &str) -> Taken {
+    Taken {
+        hash: Digest::of(text),
+        bytes: text.len() as u64,
+        routeros_version: "7.14.3".into(),
+        shape: Shape {
+            // Neither alphabetical nor by length: the order must be kept.
+            menus: ["/system note", "/ip address", "/interface"]
+                .map(|menu| (menu.to_owned(), Digest::of(menu)))
+                .to_vec(),
+            secrets: 3,
+        },
+    }
+}
+
+pub fn failed(kind: FailureKind) -> Outcome {
+    Outcome::Failed(Failure::new(
+        kind,
+        format!("an invented failure of kind {kind}"),
+    ))
+}
+
+pub async fn journal_status(store: &dyn Store, id: AttemptId) -> Status {
+    store
+        .attempt(id)
+        .await
+        .expect("a journaled attempt")
+        .0
+        .status
+}

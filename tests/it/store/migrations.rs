@@ -1,0 +1,378 @@
+//! Migrations: from nothing, beside a platform's tables, by many at once, and without the right.
+
+use mikrotik_backup::adapters::postgres::{MigrateError, Migrated, SchemaState, grants};
+use mikrotik_backup::domain::attempt::Outcome;
+use mikrotik_backup::domain::device::DeviceId;
+use mikrotik_backup::domain::host_key::Fingerprint;
+use mikrotik_backup::ports::Store;
+use uuid::Uuid;
+
+use super::contract::{self, begin, claim, listed, record, taken};
+use super::postgres::Psql;
+use crate::services::postgres::{Database, empty_database, fresh_database, open};
+
+#[tokio::test]
+async fn an_empty_database_becomes_current_once() {
+    let Some(database) = empty_database().await else {
+        return;
+    };
+    let store = database.store("one");
+    assert_eq!(
+        store.schema_state().await.expect("look"),
+        SchemaState::Missing
+    );
+    let first = store.migrate().await.expect("migrate");
+    assert_eq!(
+        first,
+        Migrated {
+            applied: 3,
+            hints_missing: None
+        }
+    );
+    assert_eq!(
+        store.schema_state().await.expect("look"),
+        SchemaState::Current
+    );
+    let again = store.migrate().await.expect("migrate again");
+    assert_eq!(
+        again,
+        Migrated {
+            applied: 0,
+            hints_missing: None
+        }
+    );
+    contract::suite(&store, &Psql(&database.pool)).await;
+
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT schemaname || '.' || tablename FROM pg_tables \
+         WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1",
+    )
+    .fetch_all(&database.pool)
+    .await
+    .expect("list tables");
+    assert_eq!(
+        tables,
+        [
+            "mikrotik_backup._sqlx_migrations",
+            "mikrotik_backup.attempt_steps",
+            "mikrotik_backup.attempts",
+            "mikrotik_backup.device_state",
+            "public.credential_profiles",
+            "public.devices",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn state_tells_behind_from_newer() {
+    let Some(database) = fresh_database().await else {
+        return;
+    };
+    let store = database.store("one");
+    database
+        .sql("DELETE FROM mikrotik_backup._sqlx_migrations WHERE version = 3")
+        .await;
+    let state = store.schema_state().await.expect("look");
+    assert_eq!(
+        state,
+        SchemaState::Behind {
+            applied: 2,
+            known: 3
+        }
+    );
+    database
+        .sql(
+            "INSERT INTO mikrotik_backup._sqlx_migrations \
+             SELECT 900, 'from the future', now(), true, checksum, 1 \
+             FROM mikrotik_backup._sqlx_migrations WHERE version = 1",
+        )
+        .await;
+    let state = store.schema_state().await.expect("look");
+    assert_eq!(
+        state,
+        SchemaState::Newer {
+            applied: 900,
+            known: 3
+        }
+    );
+    let error = store
+        .migrate()
+        .await
+        .expect_err("an older program must not touch it");
+    assert!(
+        matches!(
+            error,
+            MigrateError::Newer {
+                applied: 900,
+                known: 3
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_replicas_migrate_at_once() {
+    let Some(database) = empty_database().await else {
+        return;
+    };
+    let migrations = (0..4).map(|replica| {
+        let store = database.store(&format!("replica-{replica}"));
+        tokio::spawn(async move { store.migrate().await })
+    });
+    let mut applied = vec![];
+    for migration in migrations.collect::<Vec<_>>() {
+        applied.push(migration.await.expect("no panic").expect("migrate").applied);
+    }
+    applied.sort_unstable();
+    assert_eq!(applied, [0, 0, 0, 3], "one of them did the work");
+}
+
+/// Tables as a platform may have them: other types, more columns, some of ours missing.
+const PLATFORM: &str = "
+    CREATE TYPE kind AS ENUM ('routeros', 'switch');
+    CREATE TABLE credential_profiles (
+        id uuid PRIMARY KEY, name varchar(40) NOT NULL, encrypted_credentials bytea);
+    CREATE TABLE devices (
+        id uuid PRIMARY KEY, tenant_id uuid NOT NULL, hostname varchar(64) NOT NULL,
+        ip_address inet NOT NULL, ssh_port bigint, device_type kind, site text NOT NULL,
+        encrypted_credentials bytea, created_at timestamptz NOT NULL DEFAULT now());
+    INSERT INTO devices VALUES
+        ('00000000-0000-4000-8000-000000000001', gen_random_uuid(), 'v4', '192.0.2.5', 99999999999,
+         'routeros', 'attic', 'sealed'),
+        ('00000000-0000-4000-8000-000000000002', gen_random_uuid(), 'v6', '2001:db8::5', NULL,
+         NULL, 'cellar', 'sealed'),
+        ('00000000-0000-4000-8000-000000000003', gen_random_uuid(), 'sw', '192.0.2.6', 22,
+         'switch', 'cellar', 'sealed');";
+
+async fn columns(database: &Database) -> Vec<(String, String)> {
+    sqlx::query_as(
+        "SELECT table_name || '.' || column_name, data_type::text FROM information_schema.columns \
+         WHERE table_schema = 'public' ORDER BY table_name, ordinal_position",
+    )
+    .fetch_all(&database.pool)
+    .await
+    .expect("list columns")
+}
+
+#[tokio::test]
+async fn tables_of_the_platform_are_only_completed() {
+    let Some(database) = empty_database().await else {
+        return;
+    };
+    database.sql(PLATFORM).await;
+    let before = columns(&database).await;
+    let store = database.store("one");
+    store.migrate().await.expect("migrate beside the platform");
+    let after = columns(&database).await;
+    for column in &before {
+        assert!(after.contains(column), "{column:?} was changed");
+    }
+    let added: Vec<&str> = after
+        .iter()
+        .filter(|column| !before.contains(column))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(
+        added,
+        [
+            "credential_profiles.encrypted_credentials_transit",
+            "devices.routeros_version",
+            "devices.encrypted_credentials_transit",
+            "devices.credential_profile_id",
+            "devices.ssh_host_key_fingerprint",
+            "devices.ssh_host_key_first_seen",
+            "devices.ssh_host_key_last_verified",
+        ]
+    );
+
+    let device = |n: u128| DeviceId(Uuid::from_u128(0x00000000_0000_4000_8000_000000000000 + n));
+    let v4 = listed(&store, device(1)).await.expect("ours").device;
+    assert_eq!(
+        (v4.endpoint.host.as_str(), v4.endpoint.port),
+        ("192.0.2.5", i32::MAX)
+    );
+    let v6 = listed(&store, device(2)).await.expect("ours").device;
+    assert_eq!(v6.endpoint.to_string(), "[2001:db8::5]:22");
+    assert_eq!(listed(&store, device(3)).await, None, "a switch");
+    assert_eq!(store.inventory().await.expect("digests").len(), 2);
+
+    let attempt = claim(device(2), None, "one");
+    let begun = begin(&store, &attempt).await;
+    store
+        .pin_host_key(device(2), &Fingerprint::of_key_blob(b"key"))
+        .await
+        .expect("pin");
+    let success = record(
+        attempt.attempt,
+        &begun.device,
+        Outcome::Delivered(taken("x")),
+    );
+    store.record(&success, "one").await.expect("record");
+
+    // Nothing of ours stands in the way of the platform's own migrations.
+    database
+        .sql(
+            "ALTER TABLE devices ALTER COLUMN ip_address TYPE text USING host(ip_address); \
+             ALTER TABLE devices ALTER COLUMN encrypted_credentials_transit TYPE varchar(500); \
+             ALTER TABLE devices DROP COLUMN routeros_version; \
+             ALTER TABLE devices ADD COLUMN routeros_version varchar(20)",
+        )
+        .await;
+    let v6 = listed(&store, device(2)).await.expect("ours").device;
+    assert_eq!(
+        v6.endpoint.host, "2001:db8::5",
+        "also through statements prepared before"
+    );
+}
+
+#[tokio::test]
+async fn a_table_that_is_something_else_is_refused() {
+    let Some(database) = empty_database().await else {
+        return;
+    };
+    database.sql("CREATE TABLE devices (serial text)").await;
+    let store = database.store("one");
+    let error = store.migrate().await.expect_err("not our table");
+    let text = mikrotik_backup::domain::failure::chain(&error);
+    assert!(text.contains("devices has no column id"), "{text}");
+    assert_eq!(
+        columns(&database)
+            .await
+            .iter()
+            .filter(|(name, _)| name.starts_with("devices"))
+            .count(),
+        1
+    );
+}
+
+async fn refusal(database: &Database, role: &str) -> String {
+    let error = open(&database.url_as(role), role)
+        .migrate()
+        .await
+        .expect_err("a missing right");
+    assert!(
+        matches!(&error, MigrateError::Privilege { role: named, .. } if named == role),
+        "{error:?}"
+    );
+    error.to_string()
+}
+
+#[tokio::test]
+async fn a_missing_right_is_named() {
+    let Some(database) = empty_database().await else {
+        return;
+    };
+    database.sql("CREATE ROLE narrow_migrator LOGIN").await;
+    let text = refusal(&database, "narrow_migrator").await;
+    assert!(
+        text.contains("GRANT CREATE ON DATABASE \"test_")
+            && text.contains("TO \"narrow_migrator\""),
+        "{text}"
+    );
+    assert!(text.contains("mikrotik-backup migrate"), "{text}");
+
+    database.sql("CREATE SCHEMA mikrotik_backup").await;
+    let text = refusal(&database, "narrow_migrator").await;
+    assert!(
+        text.contains("GRANT USAGE, CREATE ON SCHEMA mikrotik_backup"),
+        "{text}"
+    );
+
+    database
+        .sql("GRANT USAGE, CREATE ON SCHEMA mikrotik_backup TO narrow_migrator")
+        .await;
+    database
+        .sql("CREATE TABLE devices (id uuid, tenant_id uuid, ip_address text)")
+        .await;
+    database
+        .sql("CREATE TABLE credential_profiles (id uuid)")
+        .await;
+    let text = refusal(&database, "narrow_migrator").await;
+    assert!(
+        text.contains("ALTER TABLE devices ADD COLUMN ssh_host_key_fingerprint text"),
+        "{text}"
+    );
+    let state = open(&database.url_as("narrow_migrator"), "x")
+        .schema_state()
+        .await
+        .expect("look");
+    assert_eq!(
+        state,
+        SchemaState::Behind {
+            applied: 1,
+            known: 3
+        },
+        "each migration is whole or not there"
+    );
+}
+
+/// A role may own our schema, but not the platform's tables: all works but the immediate hints,
+/// and a later run by the owner brings those.
+#[tokio::test]
+async fn hints_are_installed_by_whoever_may() {
+    let Some(database) = empty_database().await else {
+        return;
+    };
+    database
+        .store("owner")
+        .migrate()
+        .await
+        .expect("migrate as the owner");
+    database
+        .sql(
+            "DROP SCHEMA mikrotik_backup CASCADE; CREATE ROLE own_schema LOGIN; \
+             CREATE SCHEMA mikrotik_backup AUTHORIZATION own_schema; \
+             GRANT SELECT ON devices, credential_profiles TO own_schema",
+        )
+        .await;
+    let migrated = open(&database.url_as("own_schema"), "x")
+        .migrate()
+        .await
+        .expect("migrate");
+    assert_eq!(migrated.applied, 3);
+    let reason = migrated.hints_missing.expect("a reason");
+    assert!(
+        reason.contains("permission denied for table devices"),
+        "{reason}"
+    );
+    let healed = database
+        .store("owner")
+        .migrate()
+        .await
+        .expect("migrate as the owner");
+    assert_eq!(
+        healed,
+        Migrated {
+            applied: 0,
+            hints_missing: None
+        }
+    );
+}
+
+/// With the rights of the contract a current schema needs no DDL, also not from `migrate`.
+#[tokio::test]
+async fn a_current_schema_needs_no_right() {
+    let Some(database) = fresh_database().await else {
+        return;
+    };
+    database
+        .sql(&format!(
+            "CREATE ROLE narrow_current LOGIN; {}",
+            grants("narrow_current")
+        ))
+        .await;
+    let store = open(&database.url_as("narrow_current"), "x");
+    assert_eq!(
+        store.schema_state().await.expect("look"),
+        SchemaState::Current
+    );
+    let migrated = store.migrate().await.expect("nothing to do");
+    assert_eq!(
+        migrated,
+        Migrated {
+            applied: 0,
+            hints_missing: None
+        }
+    );
+}
