@@ -137,8 +137,8 @@ mod tests {
             ("127.0.0.1", 65_536, FailureKind::InvalidEndpoint),
             ("127.0.0.1", closed_port(), FailureKind::ConnectionRefused),
             ("localhost", closed_port(), FailureKind::ConnectionRefused),
-            // RFC 6761: this top level domain never has a name.
-            ("router.invalid", 22, FailureKind::NameNotResolved),
+            // No label of a name is that long (RFC 1035, section 2.3.4): no server is asked.
+            (&"x".repeat(64), 22, FailureKind::NameNotResolved),
         ] {
             let error = dial(host, port).await.expect_err(host);
             assert_eq!(error.kind(), kind, "{error}");
@@ -153,6 +153,34 @@ mod tests {
         let stream = dial("localhost", port.into()).await.expect("IPv4 listens");
         assert_eq!(stream.peer_addr().expect("connected").port(), port);
         assert!(stream.nodelay().expect("a socket option"));
+    }
+
+    #[tokio::test]
+    async fn a_connect_without_an_answer_is_a_timeout() {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket
+            .bind((std::net::Ipv4Addr::LOCALHOST, 0).into())
+            .expect("bind");
+        // Linux answers to one connection more than the backlog, and then no more.
+        let listener = socket.listen(0).expect("listen");
+        let endpoint = Endpoint {
+            host: "127.0.0.1".into(),
+            port: listener.local_addr().expect("bound").port().into(),
+        };
+        let options = Options {
+            connect_timeout: Duration::from_millis(300),
+            ..Options::default()
+        };
+        let far = Instant::now() + Duration::from_secs(600);
+        let mut connected = Vec::new();
+        let error = loop {
+            match tcp(&endpoint, far, &options).await {
+                Ok(stream) => connected.push(stream),
+                Err(error) => break error,
+            }
+            assert!(connected.len() < 100, "the backlog never fills");
+        };
+        assert_eq!(error.kind(), FailureKind::Timeout, "{error}");
     }
 
     #[tokio::test]

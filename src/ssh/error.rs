@@ -129,7 +129,6 @@ impl From<&russh::Error> for Trouble {
             | E::KeepaliveTimeout
             | E::InactivityTimeout
             | E::Elapsed(_) => Self::Deadline,
-            E::NoAuthMethod | E::UnsupportedAuthMethod => Self::Refused,
             E::ChannelOpenFailure(_) | E::RequestDenied => Self::Denied,
             E::Version
             | E::KexInit
@@ -151,7 +150,11 @@ impl From<&russh::Error> for Trouble {
             | E::SshEncoding(_)
             // The keys that reach russh in these stages are the server's: ours are read before.
             | E::CouldNotReadKey
-            | E::Keys(_) => Self::Protocol,
+            | E::Keys(_)
+            // A server that names no method to go on with. Whether that refuses a secret, only the
+            // login itself can tell.
+            | E::NoAuthMethod
+            | E::UnsupportedAuthMethod => Self::Protocol,
             E::NoHomeDir | E::Join(_) | E::InvalidConfig(_) => Self::Defect,
         }
     }
@@ -325,6 +328,25 @@ mod tests {
             ] {
                 assert!(!classify(stage, trouble).blocks(), "{stage:?} {trouble:?}");
             }
+        }
+    }
+
+    #[test]
+    fn no_error_of_russh_alone_is_a_refused_login() {
+        use russh::Error as E;
+        for (error, trouble) in [
+            (E::NoAuthMethod, Trouble::Protocol),
+            (E::Disconnect, Trouble::Ended),
+            (E::HUP, Trouble::Ended),
+            (E::SendError, Trouble::Ended),
+            (E::Version, Trouble::Protocol),
+            (E::KexInit, Trouble::Protocol),
+            (E::WrongServerSig, Trouble::Protocol),
+            (E::UnknownKey, Trouble::HostKey),
+            (E::ConnectionTimeout, Trouble::Deadline),
+            (E::IO(Io::TimedOut.into()), Trouble::Io(Io::TimedOut)),
+        ] {
+            assert_eq!(Trouble::from(&error), trouble, "{error}");
         }
     }
 

@@ -10,6 +10,7 @@ mod client;
 mod connect;
 mod error;
 mod handler;
+mod link;
 mod stream;
 
 use std::fmt;

@@ -263,7 +263,7 @@ async fn strangers_are_named_by_what_they_say() {
         let error = error.expect_err("no SSH server");
         assert_eq!(error.kind(), FailureKind::Protocol, "{}", chain(&error));
         assert!(chain(&error).contains(word), "{}", chain(&error));
-        peer.join();
+        peer.ended().await;
     }
     // A mail server waits for us to speak; it is known by its greeting all the same.
     let mail = Peer::saying(b"220 mail.example.net ESMTP\r\n".to_vec());
@@ -271,7 +271,7 @@ async fn strangers_are_named_by_what_they_say() {
     let error = error.expect_err("no SSH server");
     assert_eq!(error.kind(), FailureKind::Protocol, "{}", chain(&error));
     assert!(error.to_string().contains("ESMTP"), "{error}");
-    mail.join();
+    mail.ended().await;
 }
 
 #[tokio::test]
@@ -286,7 +286,7 @@ async fn connections_closed_during_the_handshake_are_lost() {
         chain(&error)
     );
     assert!(error.to_string().contains("without a word"), "{error}");
-    at_once.join();
+    at_once.ended().await;
 
     let after_version = Peer::raw(|mut stream| {
         let _ = stream.write_all(b"SSH-2.0-ROSSSH\r\n");
@@ -299,7 +299,7 @@ async fn connections_closed_during_the_handshake_are_lost() {
         "{}",
         chain(&error)
     );
-    after_version.join();
+    after_version.ended().await;
 
     // SSH_MSG_DISCONNECT with reason 12 and its words (RFC 4253, section 11.1).
     let mut said = b"SSH-2.0-ROSSSH\r\n".to_vec();
@@ -325,5 +325,5 @@ async fn connections_closed_during_the_handshake_are_lost() {
         chain(&error)
     );
     assert!(error.to_string().contains("too many"), "{error}");
-    busy.join();
+    busy.ended().await;
 }

@@ -200,13 +200,14 @@ async fn each_algorithm_of_old_routeros_works() {
 
 #[tokio::test]
 async fn rsa_keys_of_every_size_and_signature_are_taken() {
-    for (bits, algorithm) in [
-        ("1024", "ssh-rsa"),
-        ("2048", "rsa-sha2-256"),
-        ("4096", "rsa-sha2-512"),
+    for (bits, algorithm, accepted) in [
+        // This server lists rsa-sha2-512 in its extensions all the same.
+        ("1024", "ssh-rsa", "ssh-rsa"),
+        ("2048", "rsa-sha2-256", "rsa-sha2-512"),
+        ("4096", "rsa-sha2-512", "rsa-sha2-512"),
     ] {
         let config = format!(
-            "HostKeyAlgorithms {algorithm}\nPubkeyAcceptedAlgorithms {algorithm}\n\
+            "HostKeyAlgorithms {algorithm}\nPubkeyAcceptedAlgorithms {accepted}\n\
              RequiredRSASize 1024"
         );
         let key = ["-t", "rsa", "-b", bits];

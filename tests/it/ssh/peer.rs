@@ -56,6 +56,12 @@ impl Peer {
     pub fn join(self) {
         self.thread.join().expect("the peer's script");
     }
+
+    /// [`Peer::join`] without holding up the runtime, whose tasks may have to end the connection.
+    pub async fn ended(self) {
+        let joined = tokio::task::spawn_blocking(|| self.join());
+        joined.await.expect("the peer's script");
+    }
 }
 
 /// Reads until the client closes the connection, by FIN or by RST.
@@ -147,8 +153,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// The authentication requests that it has seen.
-    pub fn seen(&self) -> Vec<String> {
+    /// The authentication requests that it has seen up to the end of the connection.
+    pub async fn seen(self) -> Vec<String> {
+        self.peer.ended().await;
         self.seen.lock().expect("not poisoned").clone()
     }
 }
@@ -248,7 +255,11 @@ impl Handler for Behaviour {
             Logins::Password if password == "right" => Ok(Auth::Accept),
             Logins::LastRefusal => Ok(no_method()),
             Logins::Cut | Logins::Reset => self.cut().await,
-            Logins::Silent => std::future::pending().await,
+            Logins::Silent => {
+                // Longer than any client waits; while it lasts, the server hears nothing.
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                Ok(Auth::reject())
+            }
             _ => Ok(Auth::reject()),
         }
     }
