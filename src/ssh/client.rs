@@ -230,3 +230,108 @@ pub struct DialTimes {
     /// Identification and key exchange, the host key comparison included.
     pub key_exchange: Duration,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use russh::server::{Auth, ChannelOpenHandle, Handler, Msg};
+    use russh::{Channel, ChannelId};
+    use secrecy::SecretString;
+
+    use super::*;
+
+    /// Much more than what fits into the buffers of a connection: what is there already when the
+    /// client asks for new keys is sent under the old ones.
+    const EXPORT_BYTES: usize = 48 * 1024 * 1024;
+
+    /// Lets anyone in, and prints zeros.
+    struct Zeros;
+
+    impl Handler for Zeros {
+        type Error = russh::Error;
+
+        async fn auth_password(&mut self, _: &str, _: &str) -> Result<Auth, Self::Error> {
+            Ok(Auth::Accept)
+        }
+
+        async fn channel_open_session(
+            &mut self,
+            _: Channel<Msg>,
+            reply: ChannelOpenHandle,
+            _: &mut russh::server::Session,
+        ) -> Result<(), Self::Error> {
+            reply.accept().await;
+            Ok(())
+        }
+
+        async fn exec_request(
+            &mut self,
+            channel: ChannelId,
+            _: &[u8],
+            session: &mut russh::server::Session,
+        ) -> Result<(), Self::Error> {
+            session.channel_success(channel)?;
+            let handle = session.handle();
+            tokio::spawn(async move {
+                for _ in 0..EXPORT_BYTES / 4096 {
+                    handle
+                        .data(channel, vec![0; 4096])
+                        .await
+                        .expect("connected");
+                }
+                handle
+                    .exit_status_request(channel, 0)
+                    .await
+                    .expect("connected");
+                handle.close(channel).await.expect("connected");
+            });
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn keys_are_exchanged_anew_in_the_middle_of_an_export() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("bind");
+        let port = listener.local_addr().expect("bound").port();
+        let algorithm = russh::keys::Algorithm::Ed25519;
+        let key = russh::keys::PrivateKey::random(&mut rand::rng(), algorithm).expect("a key");
+        let config = Arc::new(russh::server::Config {
+            keys: vec![key],
+            auth_rejection_time: Duration::ZERO,
+            ..Default::default()
+        });
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("accept");
+            let running = russh::server::run_stream(config, stream, Zeros).await;
+            let _ = running.expect("a client that speaks SSH").await;
+        });
+        let endpoint = Endpoint {
+            host: "127.0.0.1".into(),
+            port: port.into(),
+        };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        // The real limit is a gigabyte (RFC 4253, section 9).
+        let limits = Limits::new(1 << 30, 512 * 1024, Duration::from_secs(3600));
+        let options = Options::default();
+        let host = dial_with(&endpoint, &Pin::Unpinned, deadline, &options, limits).await;
+        let login = Login {
+            username: "backup".into(),
+            password: Some(SecretString::from("any")),
+            private_key: None,
+            private_key_passphrase: None,
+        };
+        let mut session = host
+            .expect("dial")
+            .authenticate(&login)
+            .await
+            .expect("login");
+        let output = session.run("/export").await.expect("an export");
+        assert_eq!(output.stdout.len(), EXPORT_BYTES);
+        assert!(output.closed && output.exit_status == Some(0));
+        let exchanges = session.link.notes.lock().exchanges;
+        assert!(exchanges > 1, "{exchanges} key exchanges");
+    }
+}

@@ -35,6 +35,8 @@ pub(super) struct Notes {
     pub(super) negotiated: Option<Negotiated>,
     /// The identification line of the server.
     pub(super) server_id: Option<String>,
+    /// How many key exchanges there were: a large output takes more than one.
+    pub(super) exchanges: u32,
     /// How it ended.
     pub(super) ending: Option<Ending>,
 }
@@ -107,6 +109,7 @@ impl Handler for Client {
         session: &mut Session,
     ) -> Result<(), Self::Error> {
         let mut notes = self.notes.lock();
+        notes.exchanges += 1;
         notes
             .negotiated
             .get_or_insert_with(|| algorithms::negotiated(names));

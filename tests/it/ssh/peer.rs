@@ -257,7 +257,7 @@ impl Handler for Behaviour {
             Logins::Cut | Logins::Reset => self.cut().await,
             Logins::Silent => {
                 // Longer than any client waits; while it lasts, the server hears nothing.
-                tokio::time::sleep(Duration::from_secs(4)).await;
+                tokio::time::sleep(Duration::from_secs(6)).await;
                 Ok(Auth::reject())
             }
             _ => Ok(Auth::reject()),
