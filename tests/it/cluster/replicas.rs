@@ -343,13 +343,12 @@ async fn what_a_killed_replica_was_doing_is_done_by_the_other_when_the_lock_expi
     ];
     let [killed, other] = pair(&cluster, &settings).await;
     let devices = insert_all(&cluster, &fleet).await;
-    until("exports to be on their way", || async {
-        (fleet.stats().exports_begun >= 1 && !running(&cluster, &killed.name).await.is_empty())
+    until("logins, before the routers answer", || async {
+        (fleet.stats().open_sessions >= 1 && !running(&cluster, &killed.name).await.is_empty())
             .then_some(())
     })
     .await;
     killed.signal(Signal::SIGKILL);
-    eprintln!("{}", killed.log());
     let orphans = until("the process to be dead", || async {
         let gone = get(&killed.http, "/livez").await.is_err();
         let orphans = running(&cluster, &killed.name).await;
