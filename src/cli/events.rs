@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use async_nats::jetstream::context::GetStreamByNameErrorKind as LookupErrorKind;
 use async_nats::jetstream::{self, consumer::DeliverPolicy, consumer::pull::OrderedConfig};
 use clap::Args;
 use futures_util::StreamExt as _;
@@ -22,6 +23,9 @@ const SUBJECTS: &str = "config.snapshot.create.>";
 
 /// How long to wait for the connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two looks for a stream that is not there yet.
+const STREAM_POLL: Duration = Duration::from_millis(250);
 
 /// Arguments of `events`.
 #[derive(Debug, Args)]
@@ -72,6 +76,27 @@ async fn connected(sink: &JetStreamSink) -> anyhow::Result<async_nats::Client> {
     Ok(client)
 }
 
+/// The stream that takes the events, and whether it had to be waited for: the first replica that
+/// starts creates it.
+async fn stream_name(js: &jetstream::Context) -> anyhow::Result<(String, bool)> {
+    let mut waited = false;
+    loop {
+        match js.stream_by_subject(SUBJECTS).await {
+            Ok(name) => return Ok((name, waited)),
+            Err(error) if error.kind() == LookupErrorKind::NotFound => {
+                if !waited {
+                    eprintln!("no stream covers {SUBJECTS} yet; waiting for one");
+                }
+                waited = true;
+                tokio::time::sleep(STREAM_POLL).await;
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("failed to look for {SUBJECTS}"));
+            }
+        }
+    }
+}
+
 /// One line without a secret in it.
 fn summary(event: &SnapshotEvent) -> String {
     let size = match (&event.config_text, &event.config_ref) {
@@ -90,10 +115,7 @@ async fn print(config: &Config, args: &EventsArgs) -> anyhow::Result<()> {
     let url = config.nats_url.as_ref().context("NATS_URL is not set")?;
     let sink = JetStreamSink::connect(url, Settings::default()).await?;
     let js = jetstream::new(connected(&sink).await?);
-    let name = js
-        .stream_by_subject(SUBJECTS)
-        .await
-        .with_context(|| format!("no stream covers {SUBJECTS} yet: nothing was published"))?;
+    let (name, waited) = stream_name(&js).await?;
     let stream = js
         .get_stream(&name)
         .await
@@ -101,7 +123,8 @@ async fn print(config: &Config, args: &EventsArgs) -> anyhow::Result<()> {
     let consumer = stream
         .create_consumer(OrderedConfig {
             filter_subject: SUBJECTS.to_owned(),
-            deliver_policy: if args.all {
+            // In a stream that came while we waited, everything is new.
+            deliver_policy: if args.all || waited {
                 DeliverPolicy::All
             } else {
                 DeliverPolicy::New

@@ -2,3 +2,5 @@
 
 mod harness;
 mod poll;
+mod readme;
+mod replicas;
