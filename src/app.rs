@@ -171,8 +171,10 @@ async fn work(
     Reconciler::new(context.clone(), policy, config.refresh)
         .run()
         .await;
-    recorder.abort();
     pruner.abort();
+    recorder.abort();
+    // Until it has really ended it may still be writing what is flushed here.
+    let _ = recorder.await;
     backlog::flush(context).await;
     info!("Every export has ended, and its lock is released");
     Ok(())
