@@ -75,13 +75,17 @@ impl Reconciler {
     /// Reconciles until the process is told to stop, then waits for the workers to end.
     pub async fn run(mut self) {
         let soft = self.context.shutdown.soft().clone();
-        while !soft.is_cancelled() {
-            self.look().await;
-            tokio::select! {
-                biased;
-                () = soft.cancelled() => {}
-                () = self.wait() => {}
+        let looking = async {
+            loop {
+                self.look().await;
+                self.wait().await;
             }
+        };
+        // A look may be dropped anywhere: what it has started, it knows of.
+        tokio::select! {
+            biased;
+            () = soft.cancelled() => {}
+            () = looking => {}
         }
         // Workers end by themselves on the soft stop, after the attempt that they are in.
         while self.workers.join_next().await.is_some() {}
@@ -231,3 +235,6 @@ fn known(row: &Listed) -> Known {
         tenant: row.device.tenant,
     }
 }
+
+#[cfg(test)]
+mod tests;
