@@ -147,6 +147,7 @@ impl Worker {
         // Boxed, so that a sleeping worker does not carry the attempt's state.
         let mut attempt = Box::pin(attempt(Ask {
             device: self.device,
+            name: self.name.clone(),
             cause,
             known_last: self.known_last,
             schedule: self.schedule.clone(),
