@@ -197,13 +197,11 @@ impl Reconciler {
         let (mailbox, mail) = mpsc::unbounded_channel();
         let worker = Worker::new(Arc::clone(&self.context), self.policy, row, mail);
         self.mailboxes.insert(id, mailbox);
-        self.workers.spawn(async move {
-            let ended = match AssertUnwindSafe(worker.run()).catch_unwind().await {
-                Ok(()) => Ended::Done,
-                Err(_) => Ended::Panicked,
-            };
-            (id, ended)
-        });
+        let running = AssertUnwindSafe(worker.run()).catch_unwind();
+        self.workers.spawn(running.map(move |ended| match ended {
+            Ok(()) => (id, Ended::Done),
+            Err(_) => (id, Ended::Panicked),
+        }));
     }
 
     fn tell(&self, id: DeviceId, mail: Mail) {
