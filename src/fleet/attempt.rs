@@ -112,6 +112,8 @@ impl Context {
         progress.enter(Step::Lock);
         self.metrics
             .waited_for_slot(progress.took(Step::Slot).unwrap_or_default());
+        // The wait may have been long: whoever queued up before the sink went away stops here.
+        self.sink.ready().await?;
         let lease = self.take_lease(ask.device).await?;
         Ok((slot, lease))
     }

@@ -411,3 +411,73 @@ async fn no_more_sessions_than_slots() {
     assert_eq!(world.sink.taken().len(), 8);
     assert_eq!(router.stats().max_open_connections, 2);
 }
+
+/// An attempt that waits for the only slot, and the slot.
+async fn waiting(
+    world: &World,
+    device: &Device,
+) -> (tokio::task::JoinHandle<Report>, super::super::slots::Slot) {
+    let slot = world.context.slots.acquire(Lane::Scheduled).await;
+    let ask = ask(world, device, None);
+    let context = Arc::clone(&world.context);
+    let running = tokio::spawn(async move { context.attempt(ask).await });
+    until("it waits for the slot", || {
+        world.context.slots.waiting(Lane::Scheduled) == 1
+    })
+    .await;
+    (running, slot)
+}
+
+#[tokio::test]
+async fn a_sink_that_goes_away_during_the_wait_for_a_slot_costs_no_connection() {
+    let router = router();
+    let device = device_at(&router);
+    let world = world(&device);
+    let (running, slot) = waiting(&world, &device).await;
+    world.sink.away.store(true, Ordering::Relaxed);
+    drop(slot);
+    let report = timeout(GENEROUS, running).await.expect("it ends").unwrap();
+    assert!(matches!(deferral(&report), Deferral::Unavailable { .. }));
+    assert_eq!(router.stats().connections, 0);
+    assert_eq!(world.store.state().records, []);
+    assert_all_free(&world, &router).await;
+}
+
+#[tokio::test]
+async fn a_soft_stop_ends_the_wait_for_a_slot() {
+    let router = router();
+    let device = device_at(&router);
+    let world = world(&device);
+    let (running, slot) = waiting(&world, &device).await;
+    world.context.shutdown.soft().cancel();
+    let report = timeout(GENEROUS, running).await.expect("it ends").unwrap();
+    assert_eq!(deferral(&report), &Deferral::Stopping);
+    drop(slot);
+    let late = attempt(&world, &device).await;
+    assert_eq!(deferral(&late), &Deferral::Stopping);
+    assert_eq!(router.stats().connections, 0);
+    assert_all_free(&world, &router).await;
+}
+
+#[tokio::test]
+async fn a_request_skips_presence_and_freshness() {
+    let router = router();
+    let device = device_at(&router);
+    let world = world(&device);
+    let locks = &world.coordinator.inner;
+    locks.set_presence(id(1), crate::ports::Presence::Offline);
+    let last = succeeded(&device, world.context.clock.now(), Duration::from_secs(5));
+    world.store.state().last.insert(id(1), last);
+
+    let scheduled = attempt(&world, &device).await;
+    assert_eq!(deferral(&scheduled), &Deferral::Offline);
+    let skipped = "mikrotik_config_backup_total{status=\"skipped_offline\"}";
+    assert_eq!(world.metric(skipped), 1.0);
+    assert_eq!(router.stats().connections, 0);
+
+    let mut requested = ask(&world, &device, None);
+    requested.cause = Cause::Manual;
+    world.context.attempt(requested).await;
+    let (record, told) = only_record(&world);
+    assert_eq!((record.cause, told), (Cause::Manual, "success"));
+}
