@@ -116,12 +116,12 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
 
     let grace = config.command_timeout + SHUTDOWN_RESERVE;
     let working = shutdown.spawn({
-        let shutdown = shutdown.clone();
+        // However it ends, by a panic too: a process without its fleet must not seem to live.
+        let stop = shutdown.soft().clone().drop_guard();
         let store = store.clone();
         async move {
-            let result = work(&config, &context, &store, &schema_ready).await;
-            shutdown.soft().cancel();
-            result
+            let _stop = stop;
+            work(&config, &context, &store, &schema_ready).await
         }
     });
     let ended = shutdown.wait(signals, grace).await;
@@ -171,8 +171,10 @@ async fn work(
     Reconciler::new(context.clone(), policy, config.refresh)
         .run()
         .await;
-    recorder.abort();
     pruner.abort();
+    recorder.abort();
+    // Until it has really ended it may still be writing what is flushed here.
+    let _ = recorder.await;
     backlog::flush(context).await;
     info!("Every export has ended, and its lock is released");
     Ok(())

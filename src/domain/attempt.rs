@@ -82,11 +82,11 @@ named! {
         Presence = "presence",
         /// Waiting for one of this process's slots.
         Slot = "slot",
-        /// Taking the device's lease and reading its row afresh.
+        /// Taking the device's lease, reading its row afresh and opening its credentials.
         Lock = "lock",
         /// Name resolution, TCP, key exchange, host key comparison.
         Connect = "connect",
-        /// Opening the credentials and logging in.
+        /// Logging in, and pinning a first host key.
         Authenticate = "authenticate",
         /// Running the export until it is whole.
         Export = "export",

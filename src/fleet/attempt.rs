@@ -1,10 +1,12 @@
 //! One backup, top to bottom: presence, slot, lease, fresh row, credentials, SSH, whole export,
 //! normalise, deliver, record.
 
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::time::Duration;
+
 use futures_util::FutureExt as _;
-use std::panic::AssertUnwindSafe;
 use tokio::time::Instant;
-use tracing::{Instrument as _, debug, info, warn};
+use tracing::{Instrument as _, Span, debug, info, warn};
 
 use super::progress::{ClaimedAt, Progress};
 use super::slots::{Lane, Slot};
@@ -14,20 +16,25 @@ use crate::domain::Timestamp;
 use crate::domain::attempt::{AttemptId, AttemptRecord, Cause, Deferral, Outcome, Step, Taken};
 use crate::domain::device::{Device, DeviceId};
 use crate::domain::failure::{Failure, FailureKind, chain};
-use crate::domain::host_key::HostKeyMismatch;
+use crate::domain::host_key::{Fingerprint, HostKeyMismatch};
 use crate::domain::schedule::{Draw, Event, Finish, Made, Schedule};
-
 use crate::domain::snapshot::Snapshot;
 use crate::metrics::LockResult;
 use crate::ports::{Claim, Claimed, CoordinatorError, Lease, Presence, SinkError, StoreError};
 use crate::routeros;
 use crate::ssh::{self, Session, SshError};
 
+/// How long after a hard stop an attempt may still try to write down how it ended: less than the
+/// process waits for its tasks then, so that the lease is given back all the same.
+const RECORD_AFTER_HARD_STOP: Duration = Duration::from_secs(2);
+
 /// What a worker asks for.
 #[derive(Clone, Debug)]
 pub struct Ask {
     /// The device.
     pub device: DeviceId,
+    /// Its name, for the log.
+    pub name: String,
     /// Why.
     pub cause: Cause,
     /// The last attempt that the schedule knows of: another one means a replica was faster.
@@ -67,7 +74,7 @@ impl Context {
             attempt.id = %id,
             attempt.cause = %ask.cause,
             device.id = %ask.device,
-            device.name = tracing::field::Empty,
+            device.name = ask.name,
             tenant.id = tracing::field::Empty,
         );
         let mut progress = Progress::default();
@@ -75,12 +82,14 @@ impl Context {
     }
 
     async fn collect(&self, id: AttemptId, ask: &Ask, progress: &mut Progress) -> Report {
-        let (_slot, lease) = match self.admit(ask, progress).await {
+        let (slot, lease) = match self.admit(ask, progress).await {
             Ok(admitted) => admitted,
             Err(deferral) => return self.deferred(deferral),
         };
         let result = self.collect_guarded(id, ask, &lease, progress).await;
         progress.leave();
+        // A database that is slow to record costs no session.
+        drop(slot);
         // Recorded under the lease: whoever takes it next finds what this attempt came to.
         let report = self.conclude(id, ask, result, progress).await;
         self.coordinator.release(lease).await;
@@ -90,6 +99,12 @@ impl Context {
     /// Presence, slot, lease: nothing of this is an attempt yet.
     async fn admit(&self, ask: &Ask, progress: &mut Progress) -> Result<(Slot, Lease), Deferral> {
         progress.enter(Step::Presence);
+        if self.backlog.holds(ask.device) {
+            // The claim would take the attempt before that one for another replica's.
+            return Err(Deferral::Unavailable {
+                reason: "the last attempt at the device is not recorded yet".to_owned(),
+            });
+        }
         self.check_presence(ask).await?;
         self.sink.ready().await?;
         progress.enter(Step::Slot);
@@ -97,6 +112,8 @@ impl Context {
         progress.enter(Step::Lock);
         self.metrics
             .waited_for_slot(progress.took(Step::Slot).unwrap_or_default());
+        // The wait may have been long: whoever queued up before the sink went away stops here.
+        self.sink.ready().await?;
         let lease = self.take_lease(ask.device).await?;
         Ok((slot, lease))
     }
@@ -179,8 +196,16 @@ impl Context {
         progress: &mut Progress,
     ) -> Result<Taken, Stop> {
         let device = self.claim(id, ask, progress).await?;
-        progress.enter(Step::Connect);
+        let login = self.credentials.open(&device).await?;
         let deadline = self.limits.deadline(lease);
+        if deadline <= Instant::now() {
+            return Err(Stop::Interrupted(
+                "the device's lock was about to run out before the device could be dialled; the \
+                 database was slow"
+                    .to_owned(),
+            ));
+        }
+        progress.enter(Step::Connect);
         let dialled = ssh::dial(&device.endpoint, &device.pin, deadline, &self.limits.ssh).await;
         progress.offered_key = match &dialled {
             Ok(host) => Some(host.fingerprint().clone()),
@@ -188,18 +213,13 @@ impl Context {
         };
         let host = dialled?;
         progress.enter(Step::Authenticate);
-        let login = self.credentials.open(&device).await?;
         let mut session = host.authenticate(&login).await?;
-        let pin = self
-            .store
-            .pin_host_key(device.id, session.fingerprint())
-            .await?;
-        pin.verify(session.fingerprint())?;
+        self.pin(&device, session.fingerprint()).await?;
         progress.enter(Step::Export);
         let export = take_export(&mut session, device.routeros_version.as_deref()).await?;
         session.close().await;
         progress.enter(Step::Normalise);
-        let snapshot = self.normalise(id, &device, &export, progress);
+        let snapshot = self.normalise(id, &device, export, progress).await;
         progress.enter(Step::Publish);
         self.deliver(&snapshot, lease).await?;
         Ok(Taken {
@@ -217,6 +237,9 @@ impl Context {
         ask: &Ask,
         progress: &mut Progress,
     ) -> Result<Device, Stop> {
+        if self.shutdown.soft().is_cancelled() {
+            return Err(Stop::Deferred(Deferral::Stopping));
+        }
         let claim = Claim {
             attempt: id,
             device: ask.device,
@@ -225,13 +248,18 @@ impl Context {
             any_last: ask.cause == Cause::Manual,
             replica: self.replica.clone(),
         };
-        match self.store.claim(&claim).await? {
+        let claimed = self.store.claim(&claim).await.map_err(|error| {
+            let reason = chain(&error);
+            if !matches!(error, StoreError::Unavailable { .. }) {
+                warn!(error = reason, "the database refused to begin an attempt");
+            }
+            Stop::Deferred(Deferral::Unavailable { reason })
+        })?;
+        match claimed {
             Claimed::Gone => Err(Stop::Deferred(Deferral::Gone)),
             Claimed::Superseded(last) => Err(Stop::Deferred(Deferral::Superseded(last))),
             Claimed::Begun(begun) => {
-                let span = tracing::Span::current();
-                span.record("device.name", begun.device.name.as_str());
-                span.record("tenant.id", tracing::field::display(begun.device.tenant));
+                Span::current().record("tenant.id", tracing::field::display(begun.device.tenant));
                 progress.claimed = Some(ClaimedAt {
                     at: self.clock.now(),
                     instant: Instant::now(),
@@ -242,15 +270,36 @@ impl Context {
         }
     }
 
-    fn normalise(
+    /// Pins a first key; the first writer wins, and what it wrote is compared once more.
+    ///
+    /// What goes wrong here goes wrong after the login. So it is a failure with back-off, however
+    /// little the device can help it: tried again at once, it would log in every few seconds.
+    async fn pin(&self, device: &Device, seen: &Fingerprint) -> Result<(), Stop> {
+        match self.store.pin_host_key(device.id, seen).await {
+            Ok(pin) => Ok(pin.verify(seen)?),
+            Err(StoreError::NotFound { .. }) => Err(Stop::Interrupted(
+                "the device left the inventory".to_owned(),
+            )),
+            Err(error) => Err(Stop::Failed(Failure::from_error(
+                FailureKind::Unknown,
+                &error,
+            ))),
+        }
+    }
+
+    async fn normalise(
         &self,
         id: AttemptId,
         device: &Device,
-        export: &routeros::Export,
+        export: routeros::Export,
         progress: &mut Progress,
     ) -> Snapshot {
         let collected_at = self.clock.now();
-        let normalized = routeros::normalize(export);
+        let (export, normalized) = on_a_thread(move || {
+            let normalized = routeros::normalize(&export);
+            (export, normalized)
+        })
+        .await;
         progress.ledger.clone_from(&normalized.ledger);
         self.metrics.comments(
             normalized.ledger.values().sum(),
@@ -263,13 +312,13 @@ impl Context {
             attempt: id,
             device: device.id,
             tenant: device.tenant,
-            routeros_version: export.header.routeros_version.clone(),
+            routeros_version: export.header.routeros_version,
             collected_at,
             hash: normalized.hash,
             text: normalized.text,
             normalization_version: routeros::NORMALIZATION_VERSION,
             normalization_rules: routeros::rules_fingerprint(),
-            incomplete_menus: export.incomplete_menus.clone(),
+            incomplete_menus: export.incomplete_menus,
             ledger: normalized.ledger,
             shape: normalized.shape,
         }
@@ -315,13 +364,8 @@ impl Context {
             Ok(taken) => Outcome::Delivered(taken),
             Err(Stop::Failed(failure)) => Outcome::Failed(failure),
             Err(Stop::Interrupted(reason)) => Outcome::Interrupted { reason },
-            Err(Stop::Deferred(deferral)) => match &progress.claimed {
-                // Claimed and then let down by a dependency: an attempt, but not the device's fault.
-                Some(_) => Outcome::Interrupted {
-                    reason: because(&deferral),
-                },
-                None => return self.deferred(deferral),
-            },
+            // Only what comes before the claim, and the claim itself, defer.
+            Err(Stop::Deferred(deferral)) => return self.deferred(deferral),
         };
         let Some(claimed) = progress.claimed.take() else {
             return match outcome {
@@ -381,13 +425,25 @@ impl Context {
             next_due_in: after.due_in(report.at),
         };
         self.observe(&record, &claimed.device);
-        if let Err(error) = self.store.record(&record, &self.replica).await {
+        let recorded = tokio::select! {
+            biased;
+            recorded = self.store.record(&record, &self.replica) => {
+                recorded.map_err(|error| chain(&error))
+            }
+            () = self.long_after_hard_stop() => Err("no answer while the process stops".to_owned()),
+        };
+        if let Err(error) = recorded {
             warn!(
-                error = chain(&error),
+                error,
                 "the attempt could not be recorded yet; kept in memory"
             );
             self.backlog.push(record);
         }
+    }
+
+    async fn long_after_hard_stop(&self) {
+        self.shutdown.hard().cancelled().await;
+        tokio::time::sleep(RECORD_AFTER_HARD_STOP).await;
     }
 
     /// The one place where the end of an attempt is counted and logged.
@@ -442,17 +498,36 @@ pub async fn take_export(
     let mut command = dialogue.command();
     loop {
         let output = session.run(command.as_str()).await?;
-        let answer = routeros::Answer {
-            stdout: &output.stdout,
-            stderr: &output.stderr,
-            exit_status: output.exit_status,
-            closed: output.closed,
-        };
-        match dialogue.judge(&answer) {
+        let (judged, verdict) = on_a_thread(move || {
+            let verdict = dialogue.judge(&routeros::Answer {
+                stdout: &output.stdout,
+                stderr: &output.stderr,
+                exit_status: output.exit_status,
+                closed: output.closed,
+            });
+            (dialogue, verdict)
+        })
+        .await;
+        dialogue = judged;
+        match verdict {
             routeros::Verdict::Whole(export) => return Ok(export),
             routeros::Verdict::Ask(next) => command = next,
             routeros::Verdict::Refused(failure) => return Err(ExportError::Refused(failure)),
         }
+    }
+}
+
+/// Does `work` on a thread of its own: a text of 100 MB takes seconds of CPU, in which the threads
+/// of the runtime have other sockets to serve. A panic goes on in the caller.
+async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let span = Span::current();
+    match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // Nothing cancels it but the end of the runtime, which ends the caller, too.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 
@@ -474,13 +549,6 @@ impl ExportError {
             Self::Ssh(error) => Failure::from_error(error.kind(), &error),
             Self::Refused(failure) => failure,
         }
-    }
-}
-
-fn because(deferral: &Deferral) -> String {
-    match deferral {
-        Deferral::Unavailable { reason } => reason.clone(),
-        other => other.as_str().to_owned(),
     }
 }
 
@@ -508,14 +576,6 @@ impl From<HostKeyMismatch> for Stop {
     }
 }
 
-impl From<StoreError> for Stop {
-    fn from(error: StoreError) -> Self {
-        Self::Deferred(Deferral::Unavailable {
-            reason: chain(&error),
-        })
-    }
-}
-
 impl From<CoordinatorError> for Deferral {
     fn from(error: CoordinatorError) -> Self {
         Self::Unavailable {
@@ -531,3 +591,6 @@ impl From<SinkError> for Deferral {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,15 +1,15 @@
 //! Attempts that were made but could not be recorded, because the database went away meanwhile:
 //! kept in memory and recorded as soon as it is back.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
 use super::Context;
-use crate::domain::attempt::AttemptRecord;
+use crate::domain::attempt::{AttemptId, AttemptRecord};
+use crate::domain::device::DeviceId;
 use crate::domain::failure::chain;
 use crate::ports::StoreError;
 
@@ -22,36 +22,32 @@ pub struct Backlog {
 }
 
 impl Backlog {
+    fn lock(&self) -> MutexGuard<'_, Vec<AttemptRecord>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Keeps `record` until it can be written.
     pub fn push(&self, record: AttemptRecord) {
-        self.waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(record);
+        self.lock().push(record);
         self.added.notify_one();
     }
 
-    fn first(&self) -> Option<AttemptRecord> {
-        self.waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .first()
-            .cloned()
+    /// Whether an attempt at `device` waits: what the database says of it is older than the truth.
+    pub fn holds(&self, device: DeviceId) -> bool {
+        self.lock().iter().any(|record| record.device == device)
     }
 
-    fn remove_first(&self) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if !waiting.is_empty() {
-            waiting.remove(0);
-        }
+    fn first(&self) -> Option<AttemptRecord> {
+        self.lock().first().cloned()
+    }
+
+    fn remove(&self, id: AttemptId) {
+        self.lock().retain(|record| record.id != id);
     }
 
     /// How many wait.
     pub fn len(&self) -> usize {
-        self.waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        self.lock().len()
     }
 
     /// Whether nothing waits.
@@ -82,27 +78,37 @@ pub async fn run(context: &Context) {
 }
 
 /// One last try at everything that waits, when the process ends; what cannot be written is logged.
+/// Gives up at the first sign that the database is away, and at the hard stop.
 pub async fn flush(context: &Context) {
-    while let Some(record) = context.backlog.first() {
-        if !write(context, &record).await {
-            error!(
-                attempt.id = %record.id,
-                device.id = %record.device,
-                status = record.outcome.status().as_str(),
-                "an attempt could not be recorded before the end; the next replica that claims \
-                 the device will journal it as interrupted"
-            );
-            context.backlog.remove_first();
+    let drain = async {
+        while let Some(record) = context.backlog.first() {
+            if !write(context, &record).await {
+                return;
+            }
         }
+    };
+    tokio::select! {
+        biased;
+        () = context.shutdown.hard().cancelled() => {}
+        () = drain => {}
+    }
+    for record in std::mem::take(&mut *context.backlog.lock()) {
+        error!(
+            attempt.id = %record.id,
+            device.id = %record.device,
+            status = record.outcome.status().as_str(),
+            "an attempt could not be recorded before the end; the next replica that claims the \
+             device will journal it as interrupted"
+        );
     }
 }
 
-/// Whether the first record is dealt with.
+/// Whether `record` is dealt with.
 async fn write(context: &Context, record: &AttemptRecord) -> bool {
     match context.store.record(record, &context.replica).await {
         Ok(()) => {
             info!(attempt.id = %record.id, device.id = %record.device, "recorded a waiting attempt");
-            context.backlog.remove_first();
+            context.backlog.remove(record.id);
             true
         }
         Err(StoreError::Unavailable { .. }) => false,
@@ -110,7 +116,7 @@ async fn write(context: &Context, record: &AttemptRecord) -> bool {
             // The database refuses this very record: keeping it would hold up the others for ever.
             warn!(attempt.id = %record.id, device.id = %record.device, error = chain(&error),
                 "the database refused the record of an attempt");
-            context.backlog.remove_first();
+            context.backlog.remove(record.id);
             true
         }
     }

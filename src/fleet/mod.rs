@@ -3,6 +3,8 @@
 
 pub mod attempt;
 pub mod backlog;
+#[cfg(test)]
+mod fakes;
 pub mod progress;
 pub mod reconciler;
 pub mod slots;

@@ -75,13 +75,17 @@ impl Reconciler {
     /// Reconciles until the process is told to stop, then waits for the workers to end.
     pub async fn run(mut self) {
         let soft = self.context.shutdown.soft().clone();
-        while !soft.is_cancelled() {
-            self.look().await;
-            tokio::select! {
-                biased;
-                () = soft.cancelled() => {}
-                () = self.wait() => {}
+        let looking = async {
+            loop {
+                self.look().await;
+                self.wait().await;
             }
+        };
+        // A look may be dropped anywhere: what it has started, it knows of.
+        tokio::select! {
+            biased;
+            () = soft.cancelled() => {}
+            () = looking => {}
         }
         // Workers end by themselves on the soft stop, after the attempt that they are in.
         while self.workers.join_next().await.is_some() {}
@@ -193,13 +197,11 @@ impl Reconciler {
         let (mailbox, mail) = mpsc::unbounded_channel();
         let worker = Worker::new(Arc::clone(&self.context), self.policy, row, mail);
         self.mailboxes.insert(id, mailbox);
-        self.workers.spawn(async move {
-            let ended = match AssertUnwindSafe(worker.run()).catch_unwind().await {
-                Ok(()) => Ended::Done,
-                Err(_) => Ended::Panicked,
-            };
-            (id, ended)
-        });
+        let running = AssertUnwindSafe(worker.run()).catch_unwind();
+        self.workers.spawn(running.map(move |ended| match ended {
+            Ok(()) => (id, Ended::Done),
+            Err(_) => (id, Ended::Panicked),
+        }));
     }
 
     fn tell(&self, id: DeviceId, mail: Mail) {
@@ -231,3 +233,6 @@ fn known(row: &Listed) -> Known {
         tenant: row.device.tenant,
     }
 }
+
+#[cfg(test)]
+mod tests;

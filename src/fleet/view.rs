@@ -22,29 +22,68 @@ pub struct DeviceView {
 /// The fleet as this replica sees it; workers write, metrics read.
 #[derive(Clone, Default)]
 pub struct FleetView {
-    devices: Arc<Mutex<HashMap<DeviceId, DeviceView>>>,
+    seats: Arc<Mutex<Seats>>,
+}
+
+#[derive(Default)]
+struct Seats {
+    taken: u64,
+    shown: HashMap<DeviceId, (u64, DeviceView)>,
+}
+
+/// The right to say what a device is doing. A device that comes back while the worker of its former
+/// row still ends an attempt has two workers for a while: the newer one counts.
+pub struct Seat {
+    view: FleetView,
+    device: DeviceId,
+    number: u64,
+}
+
+impl Seat {
+    /// Notes what the device is doing.
+    pub fn show(&self, view: DeviceView) {
+        let mut seats = self.view.lock();
+        let (number, shown) = seats
+            .shown
+            .entry(self.device)
+            .or_insert((self.number, view));
+        if *number <= self.number {
+            (*number, *shown) = (self.number, view);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut seats = self.view.lock();
+        let shown = seats.shown.get(&self.device);
+        if shown.is_some_and(|(number, _)| *number == self.number) {
+            seats.shown.remove(&self.device);
+        }
+    }
 }
 
 impl FleetView {
-    fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, DeviceView>> {
+    fn lock(&self) -> MutexGuard<'_, Seats> {
         // A panic while holding the lock leaves a map that is still a map.
-        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes what a device is doing.
-    pub fn set(&self, device: DeviceId, view: DeviceView) {
-        self.lock().insert(device, view);
-    }
-
-    /// Forgets a device that left the inventory.
-    pub fn forget(&self, device: DeviceId) {
-        self.lock().remove(&device);
+    /// Takes the seat of `device`; the device is forgotten when it is dropped.
+    pub fn enter(&self, device: DeviceId) -> Seat {
+        let mut seats = self.lock();
+        seats.taken += 1;
+        Seat {
+            view: self.clone(),
+            device,
+            number: seats.taken,
+        }
     }
 
     /// How many devices are in each state; every state is there.
     pub fn counts(&self) -> BTreeMap<Condition, usize> {
         let mut counts: BTreeMap<_, _> = Condition::ALL.iter().map(|state| (*state, 0)).collect();
-        for view in self.lock().values() {
+        for (_, view) in self.lock().shown.values() {
             *counts.entry(view.state).or_default() += 1;
         }
         counts
@@ -55,8 +94,9 @@ impl FleetView {
     pub fn oldest_success_age(&self, now: Timestamp) -> Option<Duration> {
         let oldest = self
             .lock()
+            .shown
             .values()
-            .map(|view| view.last_success_at.unwrap_or(view.known_since))
+            .map(|(_, view)| view.last_success_at.unwrap_or(view.known_since))
             .min();
         oldest.map(|oldest| Duration::try_from(now - oldest).unwrap_or_default())
     }

@@ -2,7 +2,6 @@
 //! listens to edits meanwhile.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::attempt::{Ask, Report};
-use super::view::DeviceView;
+use super::view::{DeviceView, Seat};
 use super::{Context, draw};
 use crate::domain::Timestamp;
 use crate::domain::attempt::{AttemptId, Cause, Deferral, LastAttempt};
@@ -61,6 +60,7 @@ pub struct Worker {
     known_last: Option<AttemptId>,
     last_success_at: Option<Timestamp>,
     known_since: Timestamp,
+    seat: Seat,
     mailbox: mpsc::UnboundedReceiver<Mail>,
 }
 
@@ -82,57 +82,83 @@ impl Worker {
             known_last: last.map(|last| last.id),
             last_success_at: last.and_then(|last| last.last_success_at),
             known_since: now,
+            seat: context.view.enter(device.id),
             mailbox,
             context,
         }
     }
 
     /// Works until the device is removed or the process stops.
-    pub async fn run(mut self) {
-        let soft = self.context.shutdown.soft().clone();
-        loop {
-            self.show();
-            let (at, due) = match self.schedule.next() {
-                Next::Attempt { at, cause } => (at, Due::Attempt(cause)),
-                Next::Skip { at, kind } => (at, Due::Skip(kind)),
-                // Only `work` makes the schedule wait, and it ends every attempt that it begins.
-                Next::Wait | Next::Done => break,
-            };
-            tokio::select! {
-                biased;
-                () = soft.cancelled() => break,
-                mail = self.mailbox.recv() => self.read(mail),
-                woke = sleep_until(&self.context, at) => if woke == Woke::Due {
-                    match due {
-                        Due::Attempt(cause) => self.work(cause).await,
-                        Due::Skip(kind) => self.skip(kind).await,
-                    }
-                },
+    pub fn run(self) -> impl Future<Output = ()> + Send {
+        let context = Arc::clone(&self.context);
+        self.run_with(move |ask| {
+            let context = Arc::clone(&context);
+            async move { context.attempt(ask).await }
+        })
+    }
+
+    /// [`Worker::run`] with another way to make an attempt.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn keeps its arguments twice, and there is one of these per device"
+    )]
+    fn run_with<A, F>(mut self, mut attempt: A) -> impl Future<Output = ()>
+    where
+        A: FnMut(Ask) -> F,
+        F: Future<Output = Report>,
+    {
+        async move {
+            while let Some((at, due)) = self.due() {
+                self.show();
+                tokio::select! {
+                    biased;
+                    () = self.context.shutdown.soft().cancelled() => break,
+                    mail = self.mailbox.recv() => self.read(mail),
+                    woke = sleep_until(&self.context, at) => if woke == Woke::Due {
+                        match due {
+                            Due::Attempt(cause) => self.work(cause, &mut attempt).await,
+                            Due::Skip(kind) => self.skip(kind).await,
+                        }
+                    },
+                }
             }
         }
-        self.context.view.forget(self.device);
+    }
+
+    /// What comes next, and when; `None` once the device is gone.
+    fn due(&self) -> Option<(Timestamp, Due)> {
+        match self.schedule.next() {
+            Next::Attempt { at, cause } => Some((at, Due::Attempt(cause))),
+            Next::Skip { at, kind } => Some((at, Due::Skip(kind))),
+            // Only `work` makes the schedule wait, and it ends every attempt that it begins.
+            Next::Wait | Next::Done => None,
+        }
     }
 
     /// Makes one attempt, reading mail meanwhile.
-    async fn work(&mut self, cause: Cause) {
+    async fn work<A, F>(&mut self, cause: Cause, attempt: &mut A)
+    where
+        A: FnMut(Ask) -> F,
+        F: Future<Output = Report>,
+    {
         self.schedule
             .handle(Event::Began, self.context.clock.now(), draw());
         self.show();
-        let ask = Ask {
+        // Boxed, so that a sleeping worker does not carry the attempt's state.
+        let mut attempt = Box::pin(attempt(Ask {
             device: self.device,
+            name: self.name.clone(),
             cause,
             known_last: self.known_last,
             schedule: self.schedule.clone(),
-        };
-        let context = Arc::clone(&self.context);
-        // Boxed, so that a sleeping worker does not carry the attempt's state.
-        let mut attempt: Pin<Box<dyn Future<Output = Report> + Send + '_>> =
-            Box::pin(context.attempt(ask));
+        }));
         let report = loop {
+            // The mailbox of a device that was removed is closed, and would be read for ever.
+            let removed = self.schedule.next() == Next::Done;
             tokio::select! {
                 biased;
                 report = &mut attempt => break report,
-                mail = self.mailbox.recv() => self.read(mail),
+                mail = self.mailbox.recv(), if !removed => self.read(mail),
             }
         };
         drop(attempt);
@@ -172,11 +198,12 @@ impl Worker {
             if let Some(skip) = Skip::blocked_by(kind) {
                 self.context.metrics.skipped(skip);
             }
+            let remedy = kind.remedy(self.device).unwrap_or_default();
             warn!(
                 device.id = %self.device,
+                device.name = self.name,
                 failure.kind = %kind,
-                remedy = kind.remedy(self.device),
-                "Skipped {}: blocked by {kind} until an operator acts", self.name
+                "Skipped {}: blocked by {kind} until an operator acts: {remedy}", self.name
             );
         }
         let now = self.context.clock.now();
@@ -201,14 +228,11 @@ impl Worker {
         let Some(state) = self.schedule.condition() else {
             return;
         };
-        self.context.view.set(
-            self.device,
-            DeviceView {
-                state,
-                last_success_at: self.last_success_at,
-                known_since: self.known_since,
-            },
-        );
+        self.seat.show(DeviceView {
+            state,
+            last_success_at: self.last_success_at,
+            known_since: self.known_since,
+        });
     }
 }
 
@@ -234,3 +258,6 @@ async fn sleep_until(context: &Context, at: Timestamp) -> Woke {
     tokio::time::sleep(left).await;
     Woke::Due
 }
+
+#[cfg(test)]
+mod tests;

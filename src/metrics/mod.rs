@@ -137,7 +137,8 @@ impl Metrics {
             )?,
             oldest_success: new.gauge_f64(
                 "mikrotik_config_backup_oldest_success_age_seconds",
-                "Age of the oldest last success of any device that has one.",
+                "Age of the oldest last success; a device without one counts from when this \
+                 process first saw it.",
             )?,
             queue_wait: new.histogram(
                 "mikrotik_config_backup_queue_wait_seconds",
