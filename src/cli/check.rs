@@ -15,9 +15,9 @@ use super::exit;
 use crate::adapters::postgres::PostgresStore;
 use crate::app::AppError;
 use crate::clock::Clock;
-use crate::config::{Config, Mode};
-use crate::credentials::{Credentials, Login};
-use crate::domain::device::{Device, Endpoint};
+use crate::config::{Cluster, Config, Mode};
+use crate::credentials::{CredentialError, Credentials, Login};
+use crate::domain::device::{Device, DeviceId, Endpoint};
 use crate::domain::failure::{FailureKind, chain};
 use crate::domain::host_key::Pin;
 use crate::fleet::attempt::take_export;
@@ -27,17 +27,22 @@ use crate::ssh::{self, Host, Session};
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  mikrotik-backup check edge-7                          a device of the inventory (DATABASE_URL)
-  mikrotik-backup check 192.0.2.1 --user backup         any router; asks for the password
-  mikrotik-backup check 192.0.2.1                       without a login: name, TCP, algorithms, key
+  mikrotik-backup check edge-7                     a device of the inventory, with its login and pin
+  mikrotik-backup check edge-7 --user admin        the same, with another login; asks for the password
+  mikrotik-backup check 192.0.2.1 --user backup    any router; asks for the password
+  mikrotik-backup check 192.0.2.1                  without a login: name, TCP, algorithms, key
+
+With DATABASE_URL the target is looked for in the inventory first, and
+CREDENTIAL_ENCRYPTION_KEY opens the login that is stored there. Nothing is stored, published
+or pinned, no lock is taken, and no secret is printed.
 
 Exit code 0 if every step that was tried succeeded, 1 if one failed.")]
 pub(super) struct CheckArgs {
     /// A device of the inventory (its id, name or address), or any host name or address
     target: String,
-    /// SSH port, for a host that is not taken from the inventory
-    #[arg(long, default_value_t = 22, value_parser = clap::value_parser!(u16).range(1..))]
-    port: u16,
+    /// SSH port, instead of the inventory's or 22
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
     /// User to log in as; without it the login is taken from the inventory, or left out
     #[arg(long)]
     user: Option<String>,
@@ -60,23 +65,35 @@ pub(super) struct CheckArgs {
 /// What is examined: from the inventory, or as named on the command line.
 struct Patient {
     label: String,
+    /// Where the inventory has it.
+    device: Option<DeviceId>,
     endpoint: Endpoint,
     pin: Pin,
-    login: Option<Login>,
+    access: Access,
     version_hint: Option<String>,
+    /// What the operator should know before the first step.
+    remark: Option<String>,
+}
+
+/// How to log in.
+enum Access {
+    Login(Login),
+    /// The stored credentials cannot be used.
+    Unusable(CredentialError),
+    /// Nobody said as whom.
+    NotGiven,
 }
 
 /// Examines one router and prints a line per step.
 pub(super) async fn check(config: &Config, args: &CheckArgs) -> Result<ExitCode, AppError> {
     let patient = find(config, args).await?;
-    let mut chart = Chart::new();
+    let mut chart = Chart::new(patient.device);
     chart.title(&format!("{} ({})", patient.label, patient.endpoint));
+    if let Some(remark) = &patient.remark {
+        chart.note("inventory", remark);
+    }
     examine(config, &patient, &mut chart).await;
-    Ok(if chart.failed {
-        ExitCode::from(exit::FAILED)
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(chart.conclude())
 }
 
 /// The steps, each only if the one before succeeded.
@@ -89,11 +106,15 @@ async fn examine(config: &Config, patient: &Patient, chart: &mut Chart) {
     let dialled = ssh::dial(&patient.endpoint, &patient.pin, deadline, &options).await;
     let host = match dialled {
         Ok(host) => host,
-        Err(error) => return chart.fail("connect", error.kind(), &chain(&error)),
+        Err(error) => return chart.fail(error.step(), error.kind(), &chain(&error)),
     };
     show_host(&host, &patient.pin, chart);
-    let Some(login) = &patient.login else {
-        return chart.note("login", "not tried: no user was named (--user)");
+    let login = match &patient.access {
+        Access::Login(login) => login,
+        Access::Unusable(error) => {
+            return chart.fail("credentials", error.kind(), &chain(error));
+        }
+        Access::NotGiven => return chart.leave_out("login", "no user was named (--user)"),
     };
     chart.begin();
     let mut session = match host.authenticate(login).await {
@@ -182,53 +203,75 @@ async fn show_export(session: &mut Session, version_hint: Option<&str>, chart: &
 
 /// Finds what to examine; a target that the inventory does not know is taken as a host.
 async fn find(config: &Config, args: &CheckArgs) -> Result<Patient, AppError> {
-    if args.user.is_none()
-        && let Mode::Cluster(cluster) = &config.mode
-    {
-        let configuration = |error: anyhow::Error| AppError::Configuration(error);
-        let store = PostgresStore::connect(&cluster.database_url, Clock::System, &config.replica)
-            .map_err(|error| configuration(error.into()))?;
-        let found = store
-            .find(&args.target)
-            .await
-            .map_err(|error| configuration(error.into()))?;
-        match found.as_slice() {
-            [] => {}
-            [device] => {
-                let credentials = Credentials::new(cluster.key().ok().cloned());
-                return from_inventory(device, &credentials).await;
-            }
-            several => return Err(ambiguous(&args.target, several)),
-        }
-    }
-    let login = match &args.user {
-        None => None,
-        Some(user) => Some(given_login(user, args).map_err(AppError::Failed)?),
+    let (device, credentials) = match &config.mode {
+        Mode::Cluster(cluster) => (
+            look_up(cluster, &config.replica, &args.target).await?,
+            Credentials::new(cluster.key().ok().cloned()),
+        ),
+        Mode::Embedded { .. } => (None, Credentials::new(None)),
     };
-    Ok(Patient {
-        label: args.target.clone(),
-        endpoint: Endpoint {
-            host: args.target.clone(),
-            port: i32::from(args.port),
+    let access = match (&args.user, &device) {
+        (Some(user), _) => Access::Login(given_login(user, args).map_err(AppError::Failed)?),
+        (None, Some(device)) => match credentials.open(device).await {
+            Ok(login) => Access::Login(login),
+            Err(error) => Access::Unusable(error),
         },
-        pin: Pin::Unpinned,
-        login,
-        version_hint: None,
+        (None, None) => Access::NotGiven,
+    };
+    let asked = matches!(config.mode, Mode::Cluster(_));
+    Ok(match device {
+        Some(device) => Patient {
+            label: device.name.clone(),
+            device: Some(device.id),
+            endpoint: Endpoint {
+                port: args.port.map_or(device.endpoint.port, i32::from),
+                ..device.endpoint
+            },
+            pin: device.pin,
+            access,
+            version_hint: device.routeros_version,
+            remark: None,
+        },
+        None => Patient {
+            label: args.target.clone(),
+            device: None,
+            endpoint: Endpoint {
+                host: args.target.clone(),
+                port: i32::from(args.port.unwrap_or(22)),
+            },
+            pin: Pin::Unpinned,
+            access,
+            version_hint: None,
+            remark: asked.then(|| {
+                "no device has this id, name or address (one without credentials, or of another \
+                 device_type, is not ours); taken as a host"
+                    .to_owned()
+            }),
+        },
     })
 }
 
-async fn from_inventory(device: &Device, credentials: &Credentials) -> Result<Patient, AppError> {
-    let login = credentials
-        .open(device)
+/// The one device of the inventory that `target` means.
+async fn look_up(
+    cluster: &Cluster,
+    replica: &str,
+    target: &str,
+) -> Result<Option<Device>, AppError> {
+    let store = PostgresStore::connect(&cluster.database_url, Clock::System, replica)
+        .map_err(|error| AppError::Configuration(error.into()))?;
+    let found = store
+        .find(target)
         .await
-        .map_err(|error| AppError::Failed(error.into()))?;
-    Ok(Patient {
-        label: device.name.clone(),
-        endpoint: device.endpoint.clone(),
-        pin: device.pin.clone(),
-        login: Some(login),
-        version_hint: device.routeros_version.clone(),
-    })
+        .context(
+            "the inventory cannot be read; without DATABASE_URL any host can be examined, with \
+             --user",
+        )
+        .map_err(AppError::Failed)?;
+    store.close().await;
+    match found.as_slice() {
+        [] | [_] => Ok(found.into_iter().next()),
+        several => Err(ambiguous(target, several)),
+    }
 }
 
 fn ambiguous(target: &str, devices: &[Device]) -> AppError {
@@ -285,15 +328,19 @@ fn first_line(text: &str) -> SecretString {
 
 /// What was found, printed as it is found.
 struct Chart {
+    device: Option<DeviceId>,
     began: Instant,
-    failed: bool,
+    failed: Option<FailureKind>,
+    left_out: bool,
 }
 
 impl Chart {
-    fn new() -> Self {
+    fn new(device: Option<DeviceId>) -> Self {
         Self {
+            device,
             began: Instant::now(),
-            failed: false,
+            failed: None,
+            left_out: false,
         }
     }
 
@@ -312,24 +359,59 @@ impl Chart {
     }
 
     fn timed(&self, step: &str, text: &str, took: Duration) {
-        print(&format!(
-            "  ok    {step:<13} {:>6} ms  {text}",
-            took.as_millis()
-        ));
+        line("ok", step, Some(took), text);
     }
 
     fn note(&self, step: &str, text: &str) {
-        print(&format!("  note  {step:<13}            {text}"));
+        line("note", step, None, text);
+    }
+
+    /// A step that was not tried, and with it everything after it.
+    fn leave_out(&mut self, step: &str, why: &str) {
+        self.left_out = true;
+        self.note(step, &format!("not tried: {why}"));
     }
 
     fn fail(&mut self, step: &str, kind: FailureKind, text: &str) {
-        self.failed = true;
-        let took = self.began.elapsed();
-        print(&format!(
-            "  FAIL  {step:<13} {:>6} ms  {kind}: {text}",
-            took.as_millis()
-        ));
+        self.failed = Some(kind);
+        line(
+            "FAIL",
+            step,
+            Some(self.began.elapsed()),
+            &format!("{kind}: {text}"),
+        );
+        if let Some(remedy) = self.device.and_then(|device| kind.remedy(device)) {
+            line("", "what to do", None, &remedy);
+        }
     }
+
+    /// The last line, and the exit code.
+    fn conclude(&self) -> ExitCode {
+        match self.failed {
+            Some(kind) => {
+                let what = if kind.blocks() {
+                    "and would wait for an operator"
+                } else {
+                    "and would be tried again"
+                };
+                print(&format!("A backup would fail with {kind}, {what}."));
+                ExitCode::from(exit::FAILED)
+            }
+            None if self.left_out => {
+                print("Nothing is wrong as far as it was tried.");
+                ExitCode::SUCCESS
+            }
+            None => {
+                print("A backup would succeed.");
+                ExitCode::SUCCESS
+            }
+        }
+    }
+}
+
+fn line(verdict: &str, step: &str, took: Option<Duration>, text: &str) {
+    let took = took.map_or_else(String::new, |took| format!("{} ms", took.as_millis()));
+    print(&format!("  {verdict:<4}  {step:<13} {took:>9}  {text}"));
 }
 
 /// A reader that went away (`| head`) ends the output, not the program.

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use async_nats::jetstream::{self, consumer::DeliverPolicy, consumer::pull::OrderedConfig};
+use async_nats::jetstream::{
+    self, consumer::DeliverPolicy, consumer::pull::OrderedConfig, context::GetStreamByNameErrorKind,
+};
 use clap::Args;
 use futures_util::StreamExt as _;
 use time::format_description::well_known::Rfc3339;
@@ -23,13 +25,17 @@ const SUBJECTS: &str = "config.snapshot.create.>";
 /// How long to wait for the connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Between two looks for a stream that nobody has created yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
 /// Arguments of `events`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   mikrotik-backup events                     what arrives from now on, until interrupted
   mikrotik-backup events --all --count 50    the first 50 that the stream holds, waiting for them
 
-Each line: time of collection, device, RouterOS version, size and SHA-256; never the configuration.")]
+Reads NATS_URL. Each line: time of collection, device, RouterOS version, size and SHA-256; never
+the configuration.")]
 pub(super) struct EventsArgs {
     /// Begin with the oldest message that the stream holds
     #[arg(long)]
@@ -45,15 +51,21 @@ pub(super) struct EventsArgs {
 /// Prints events until there are enough of them, the time is up, or the operator stops it.
 pub(super) async fn events(config: &Config, args: &EventsArgs) -> Result<ExitCode, AppError> {
     let limit = args.timeout.map_or(Duration::MAX, Duration::from_secs);
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => Ok(ExitCode::SUCCESS),
-        done = tokio::time::timeout(limit, print(config, args)) => match done {
-            Ok(result) => result.map_err(AppError::Failed).map(|()| ExitCode::SUCCESS),
-            Err(_) => {
-                eprintln!("error: the events did not come within {} s", limit.as_secs());
-                Ok(ExitCode::from(exit::FAILED))
-            }
-        },
+    let mut printed = 0;
+    let done = tokio::select! {
+        _ = tokio::signal::ctrl_c() => return Ok(ExitCode::SUCCESS),
+        done = tokio::time::timeout(limit, print(config, args, &mut printed)) => done,
+    };
+    match done {
+        Ok(result) => result.map_err(AppError::Failed).map(|()| ExitCode::SUCCESS),
+        Err(_) => {
+            let wanted = args.count.unwrap_or_default();
+            let seconds = limit.as_secs();
+            super::complain(&format!(
+                "{printed} of {wanted} events came within {seconds} s"
+            ));
+            Ok(ExitCode::from(exit::FAILED))
+        }
     }
 }
 
@@ -86,19 +98,37 @@ fn summary(event: &SnapshotEvent) -> String {
     )
 }
 
-async fn print(config: &Config, args: &EventsArgs) -> anyhow::Result<()> {
+/// The stream that the events are in; waits while there is none.
+async fn stream(js: &jetstream::Context) -> anyhow::Result<jetstream::stream::Stream> {
+    let mut told = false;
+    let name = loop {
+        match js.stream_by_subject(SUBJECTS).await {
+            Ok(name) => break name,
+            Err(error) if error.kind() == GetStreamByNameErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(error).context(
+                    "failed to ask NATS for its streams; is JetStream enabled for this account?",
+                );
+            }
+        }
+        if !std::mem::replace(&mut told, true) {
+            super::complain(&format!(
+                "no stream covers {SUBJECTS} yet; the service creates it when it starts: waiting"
+            ));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    };
+    js.get_stream(&name)
+        .await
+        .with_context(|| format!("failed to open stream {name}"))
+}
+
+async fn print(config: &Config, args: &EventsArgs, printed: &mut u64) -> anyhow::Result<()> {
     let url = config.nats_url.as_ref().context("NATS_URL is not set")?;
     let sink = JetStreamSink::connect(url, Settings::default()).await?;
     let js = jetstream::new(connected(&sink).await?);
-    let name = js
-        .stream_by_subject(SUBJECTS)
-        .await
-        .with_context(|| format!("no stream covers {SUBJECTS} yet: nothing was published"))?;
-    let stream = js
-        .get_stream(&name)
-        .await
-        .with_context(|| format!("failed to open stream {name}"))?;
-    let consumer = stream
+    let consumer = stream(&js)
+        .await?
         .create_consumer(OrderedConfig {
             filter_subject: SUBJECTS.to_owned(),
             deliver_policy: if args.all {
@@ -109,13 +139,12 @@ async fn print(config: &Config, args: &EventsArgs) -> anyhow::Result<()> {
             ..OrderedConfig::default()
         })
         .await
-        .with_context(|| format!("failed to read from stream {name}"))?;
+        .context("failed to read from the stream")?;
     let mut messages = consumer
         .messages()
         .await
         .context("failed to read messages")?;
-    let mut left = args.count.unwrap_or(u64::MAX);
-    while left > 0 {
+    while args.count.is_none_or(|count| *printed < count) {
         let Some(message) = messages.next().await else {
             break;
         };
@@ -127,7 +156,7 @@ async fn print(config: &Config, args: &EventsArgs) -> anyhow::Result<()> {
         if writeln!(std::io::stdout(), "{line}").is_err() {
             break; // the reader went away
         }
-        left -= 1;
+        *printed += 1;
     }
     Ok(())
 }
