@@ -1,24 +1,22 @@
 //! `check`: a doctor that takes one router through every step of a backup, shows what it finds at
 //! each, and neither stores nor publishes anything.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 use secrecy::SecretString;
 use tokio::time::Instant;
 
-use super::exit;
+use super::chart::Chart;
 use crate::adapters::postgres::PostgresStore;
 use crate::app::AppError;
 use crate::clock::Clock;
 use crate::config::{Cluster, Config, Mode};
 use crate::credentials::{CredentialError, Credentials, Login};
 use crate::domain::device::{Device, DeviceId, Endpoint};
-use crate::domain::failure::{FailureKind, chain};
+use crate::domain::failure::chain;
 use crate::domain::host_key::Pin;
 use crate::fleet::attempt::take_export;
 use crate::routeros;
@@ -155,7 +153,8 @@ async fn show_version(session: &mut Session, chart: &mut Chart) {
                 None => chart.note("version", "not shown by /system resource print"),
             }
         }
-        Err(error) => chart.fail("version", error.kind(), &chain(&error)),
+        // A backup does not ask for it.
+        Err(error) => chart.note("version", &format!("not shown: {}", chain(&error))),
     }
 }
 
@@ -324,97 +323,4 @@ fn given_login(user: &str, args: &CheckArgs) -> anyhow::Result<Login> {
 
 fn first_line(text: &str) -> SecretString {
     SecretString::from(text.lines().next().unwrap_or_default().to_owned())
-}
-
-/// What was found, printed as it is found.
-struct Chart {
-    device: Option<DeviceId>,
-    began: Instant,
-    failed: Option<FailureKind>,
-    left_out: bool,
-}
-
-impl Chart {
-    fn new(device: Option<DeviceId>) -> Self {
-        Self {
-            device,
-            began: Instant::now(),
-            failed: None,
-            left_out: false,
-        }
-    }
-
-    fn begin(&mut self) {
-        self.began = Instant::now();
-    }
-
-    fn title(&self, text: &str) {
-        print(text);
-    }
-
-    fn ok(&mut self, step: &str, text: &str) {
-        let took = self.began.elapsed();
-        self.timed(step, text, took);
-        self.begin();
-    }
-
-    fn timed(&self, step: &str, text: &str, took: Duration) {
-        line("ok", step, Some(took), text);
-    }
-
-    fn note(&self, step: &str, text: &str) {
-        line("note", step, None, text);
-    }
-
-    /// A step that was not tried, and with it everything after it.
-    fn leave_out(&mut self, step: &str, why: &str) {
-        self.left_out = true;
-        self.note(step, &format!("not tried: {why}"));
-    }
-
-    fn fail(&mut self, step: &str, kind: FailureKind, text: &str) {
-        self.failed = Some(kind);
-        line(
-            "FAIL",
-            step,
-            Some(self.began.elapsed()),
-            &format!("{kind}: {text}"),
-        );
-        if let Some(remedy) = self.device.and_then(|device| kind.remedy(device)) {
-            line("", "what to do", None, &remedy);
-        }
-    }
-
-    /// The last line, and the exit code.
-    fn conclude(&self) -> ExitCode {
-        match self.failed {
-            Some(kind) => {
-                let what = if kind.blocks() {
-                    "and would wait for an operator"
-                } else {
-                    "and would be tried again"
-                };
-                print(&format!("A backup would fail with {kind}, {what}."));
-                ExitCode::from(exit::FAILED)
-            }
-            None if self.left_out => {
-                print("Nothing is wrong as far as it was tried.");
-                ExitCode::SUCCESS
-            }
-            None => {
-                print("A backup would succeed.");
-                ExitCode::SUCCESS
-            }
-        }
-    }
-}
-
-fn line(verdict: &str, step: &str, took: Option<Duration>, text: &str) {
-    let took = took.map_or_else(String::new, |took| format!("{} ms", took.as_millis()));
-    print(&format!("  {verdict:<4}  {step:<13} {took:>9}  {text}"));
-}
-
-/// A reader that went away (`| head`) ends the output, not the program.
-fn print(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -153,7 +153,7 @@ async fn print(config: &Config, args: &EventsArgs, printed: &mut u64) -> anyhow:
             Ok(event) => summary(&event),
             Err(error) => format!("{}: not a snapshot event: {error}", message.subject),
         };
-        if writeln!(std::io::stdout(), "{line}").is_err() {
+        if writeln!(std::io::stdout(), "{}", super::printable(&line)).is_err() {
             break; // the reader went away
         }
         *printed += 1;

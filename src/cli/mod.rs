@@ -1,8 +1,10 @@
 //! Arguments and exit codes; one short function per subcommand.
 
+mod chart;
 mod check;
 mod events;
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -154,7 +156,24 @@ where
 
 /// A line for whoever typed the command; a standard error that is gone is no reason to panic.
 fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr(), "mikrotik-backup: {text}");
+    let _ = writeln!(std::io::stderr(), "mikrotik-backup: {}", printable(text));
+}
+
+/// `text` with its control characters escaped: what a router or a message says must not steer the
+/// terminal that it is shown on.
+fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
+        }
+    }
+    Cow::Owned(safe)
 }
 
 async fn run(config: Config) -> Result<ExitCode, AppError> {
@@ -212,4 +231,24 @@ async fn healthcheck(config: Config) -> Result<ExitCode, AppError> {
         .await
         .map_err(|error| AppError::Failed(error.into()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_from_outside_cannot_steer_the_terminal() {
+        assert_eq!(printable("SSH-2.0-ROSSSH é"), "SSH-2.0-ROSSSH é");
+        assert_eq!(
+            printable("SSH-2.0-\u{1b}[2Jx\r\n\u{9b}"),
+            "SSH-2.0-\\u{1b}[2Jx\\r\\n\\u{9b}"
+        );
+    }
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
 }

@@ -1,6 +1,9 @@
 //! Operators work in SQL, and a running replica follows: pins, credentials, addresses, rows, and
 //! what the platform says about presence. Nothing here restarts a process.
 
+mod pins;
+mod presence;
+
 use std::net::{Ipv4Addr, SocketAddr};
 
 use mikrotik_backup::sim::{Router, RouterOptions};
@@ -24,11 +27,8 @@ const STILL: &[(&str, &str)] = &[
     ("DEVICE_REFRESH_SECONDS", "3600"),
 ];
 
-const SKIPPED_OFFLINE: &str = r#"mikrotik_config_backup_total{status="skipped_offline"}"#;
 const SKIPPED_AUTH: &str = r#"mikrotik_config_backup_total{status="skipped_auth_blocked"}"#;
-const SKIPPED_HOST_KEY: &str = r#"mikrotik_config_backup_total{status="skipped_hostkey_blocked"}"#;
 const ERRORS: &str = r#"mikrotik_config_backup_total{status="error"}"#;
-const SUCCESSES: &str = r#"mikrotik_config_backup_total{status="success"}"#;
 
 /// A router on an address that no other test uses.
 fn router(name: &str, address: [u8; 4]) -> Router {
@@ -123,116 +123,6 @@ async fn logged(replica: &Replica, message: &str) -> Value {
         })
     })
     .await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_first_pin_binds_and_clearing_it_trusts_the_next_key() {
-    let Some(cluster) = Cluster::start().await else {
-        return;
-    };
-    let router = router("edge-pin", [127, 60, 0, 1]);
-    let first_key = router.fingerprint().to_string();
-    let device = cluster.insert(&router).await;
-    let replica = cluster.replica("pins", HINTED).await;
-
-    let first = succeeded(&cluster, device).await;
-    let (pinned, seen_ago, _) = pin(&cluster, device).await;
-    assert_eq!(pinned.as_deref(), Some(first_key.as_str()));
-    let seen_ago = seen_ago.expect("first seen is kept");
-
-    // A second backup in the same process verifies the pin, and says when.
-    next_state(&cluster, device, &first, "success").await;
-    until("the pin to be verified again", || async {
-        let (_, seen, verified) = pin(&cluster, device).await;
-        let (seen, verified) = (seen?, verified?);
-        (seen > seen_ago && seen - verified > 1.0).then_some(())
-    })
-    .await;
-
-    let new_key = router.rotate_host_key().to_string();
-    assert_ne!(new_key, first_key);
-    let state = blocked(&cluster, device, "host_key_mismatch").await;
-    assert_eq!(state.offered.as_deref(), Some(new_key.as_str()));
-    let error = state.error.expect("a text");
-    assert!(
-        error.contains(&first_key) && error.contains(&new_key),
-        "{error}"
-    );
-
-    // Time alone lifts nothing: it is counted, and said with the statement that would.
-    let before = router.stats();
-    two_more(&replica, SKIPPED_HOST_KEY).await;
-    let after = router.stats();
-    assert_eq!(after.connections, before.connections);
-    assert_eq!(after.login_attempts, before.login_attempts);
-    let skipped = logged(&replica, "Skipped edge-pin").await;
-    let remedy = skipped["remedy"].as_str().expect("a remedy");
-    let statement =
-        format!("UPDATE devices SET ssh_host_key_fingerprint = NULL WHERE id = '{device}'");
-    assert!(remedy.contains(&statement), "{remedy}");
-
-    update(&cluster, device, "ssh_host_key_fingerprint = NULL").await;
-    let state = succeeded(&cluster, device).await;
-    assert!(!state.blocked && state.failures == 0, "{state:?}");
-    assert_eq!(pin(&cluster, device).await.0, Some(new_key.clone()));
-
-    // The new pin binds as the first did.
-    router.rotate_host_key();
-    blocked(&cluster, device, "host_key_mismatch").await;
-    assert_eq!(pin(&cluster, device).await.0, Some(new_key));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pin_that_is_set_is_trusted_and_one_that_does_not_parse_never_matches() {
-    let Some(cluster) = Cluster::start().await else {
-        return;
-    };
-    let router = router("edge-set", [127, 60, 0, 2]);
-    let device = cluster.insert(&router).await;
-    update(&cluster, device, "ssh_host_key_fingerprint = 'aa:bb:cc'").await;
-    let replica = cluster.replica("set-pin", STILL).await;
-
-    let state = blocked(&cluster, device, "host_key_mismatch").await;
-    let error = state.error.expect("a text");
-    assert!(
-        error.contains(r#""aa:bb:cc" is not of the form SHA256:"#),
-        "{error}"
-    );
-    assert_eq!(router.stats().login_attempts, 0, "no credential was sent");
-    assert_eq!(pin(&cluster, device).await.0.as_deref(), Some("aa:bb:cc"));
-
-    // A pin of another key is answered at once, and still is none of this router's.
-    let other = router.fingerprint().to_string();
-    let offered = router.rotate_host_key().to_string();
-    update(
-        &cluster,
-        device,
-        &format!("ssh_host_key_fingerprint = '{other}'"),
-    )
-    .await;
-    let state = cluster
-        .state_when(device, "the other pin to be tried", |state| {
-            state.blocked && state.offered.as_deref() == Some(offered.as_str())
-        })
-        .await;
-    let error = state.error.expect("a text");
-    assert!(
-        error.contains(&format!("pinned host key is {other}")),
-        "{error}"
-    );
-    assert_eq!(router.stats().login_attempts, 0, "no credential was sent");
-
-    update(
-        &cluster,
-        device,
-        &format!("ssh_host_key_fingerprint = '{offered}'"),
-    )
-    .await;
-    succeeded(&cluster, device).await;
-    let (pinned, first_seen, last_verified) = pin(&cluster, device).await;
-    assert_eq!(pinned, Some(offered));
-    assert!(first_seen.is_some() && last_verified.is_some());
-    assert_eq!(replica.metric(ERRORS).await, 2.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -484,103 +374,4 @@ async fn without_triggers_the_period_finds_edits() {
             .await
             .expect("count triggers");
     assert_eq!(triggers, 0, "nothing installed them behind our back");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_offline_device_is_counted_and_backed_up_soon_after_it_is_online() {
-    let Some(cluster) = Cluster::start().await else {
-        return;
-    };
-    let (away, silent) = (
-        router("edge-away", [127, 60, 0, 13]),
-        router("edge-silent", [127, 60, 0, 14]),
-    );
-    let away_id = cluster.insert(&away).await;
-    let silent_id = cluster.insert(&silent).await;
-    cluster.presence(away_id, "offline").await;
-    let replica = cluster.replica("presence", STILL).await;
-    // No key: nobody says that it is away.
-    succeeded(&cluster, silent_id).await;
-
-    counted(&replica, SKIPPED_OFFLINE, 2.0).await;
-    assert_eq!(away.stats().connections, 0);
-    assert_eq!(
-        cluster.attempts(&format!("device_id = '{away_id}'")).await,
-        0
-    );
-    // Whatever is not `online` is not.
-    cluster.presence(away_id, "degraded").await;
-    two_more(&replica, SKIPPED_OFFLINE).await;
-    assert_eq!(away.stats().connections, 0);
-
-    cluster.presence(away_id, "online").await;
-    let state = succeeded(&cluster, away_id).await;
-    assert_eq!(state.failures, 0);
-    assert_eq!(replica.metric(ERRORS).await, 0.0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_offline_device_that_is_blocked_counts_as_offline() {
-    let Some(cluster) = Cluster::start().await else {
-        return;
-    };
-    let router = router("edge-both", [127, 60, 0, 15]);
-    let device = cluster
-        .insert_with(&router, &router.username(), "not-it")
-        .await;
-    let replica = cluster.replica("both", HINTED).await;
-    blocked(&cluster, device, "auth_failed").await;
-    cluster.presence(device, "offline").await;
-    two_more(&replica, SKIPPED_OFFLINE).await;
-    let as_blocked = replica.metric(SKIPPED_AUTH).await;
-    two_more(&replica, SKIPPED_OFFLINE).await;
-    assert_eq!(replica.metric(SKIPPED_AUTH).await, as_blocked);
-    assert!(cluster.state(device).await.expect("a state").blocked);
-
-    cluster.presence(device, "online").await;
-    counted(&replica, SKIPPED_AUTH, as_blocked + 1.0).await;
-    assert_eq!(router.stats().password_attempts, 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_redis_backups_are_deferred_not_failed() {
-    let Some(mut cluster) = Cluster::start().await else {
-        return;
-    };
-    let router = router("edge-redis", [127, 60, 0, 16]);
-    let device = cluster.insert(&router).await;
-    let replica = cluster.replica("no-redis", HINTED).await;
-    succeeded(&cluster, device).await;
-    cluster.redis.stop();
-    counted(
-        &replica,
-        r#"mikrotik_redis_lock_total{status="error"}"#,
-        2.0,
-    )
-    .await;
-    let successes = replica.metric(SUCCESSES).await;
-    counted(
-        &replica,
-        r#"mikrotik_redis_lock_total{status="error"}"#,
-        4.0,
-    )
-    .await;
-    assert_eq!(
-        replica.metric(SUCCESSES).await,
-        successes,
-        "none without a lock"
-    );
-    assert_eq!(replica.metric(ERRORS).await, 0.0);
-    assert_eq!(
-        replica.metric(SKIPPED_OFFLINE).await,
-        0.0,
-        "unknown is not offline"
-    );
-    assert_eq!(cluster.attempts("status <> 'success'").await, 0);
-    let state = cluster.state(device).await.expect("a state");
-    assert_eq!((state.status.as_str(), state.failures), ("success", 0));
-
-    cluster.redis.start().await;
-    counted(&replica, SUCCESSES, successes + 1.0).await;
-    assert_eq!(cluster.attempts("status <> 'success'").await, 0);
 }
