@@ -49,7 +49,11 @@ pub enum AppError {
 
 impl From<MigrateError> for AppError {
     fn from(error: MigrateError) -> Self {
-        Self::Configuration(error.into())
+        match error {
+            MigrateError::Unavailable { .. } => Self::Failed(error.into()),
+            // Rights, a wrong password, another database, another version: all the operator's.
+            _ => Self::Configuration(error.into()),
+        }
     }
 }
 
@@ -180,11 +184,16 @@ async fn work(
     Ok(())
 }
 
-/// Waits for the database with back-off, then makes sure that the schema is the one we know.
+/// Waits for the database with back-off, then makes sure that the schema is the one we know, and
+/// that the role has every right: one that it lacks would show hours later, at the first pin.
 async fn bring_up_schema(store: &PostgresStore, may_migrate: bool) -> Result<(), AppError> {
     let mut pause = START_RETRY_FIRST;
     loop {
-        match ensure_schema(store, may_migrate).await {
+        let ensured = async {
+            ensure_schema(store, may_migrate).await?;
+            store.ensure_rights().await
+        };
+        match ensured.await {
             Ok(()) => return Ok(()),
             Err(error @ MigrateError::Unavailable { .. }) => {
                 warn!(

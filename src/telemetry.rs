@@ -10,6 +10,7 @@ use std::panic::PanicHookInfo;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Registry;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -17,7 +18,6 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields, MakeWrit
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
-use tracing_subscriber::{Layer as _, Registry};
 
 use crate::config::{Log, LogFormat};
 
@@ -36,22 +36,23 @@ pub fn subscriber<W>(log: Log, writer: W) -> Box<dyn Subscriber + Send + Sync>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = targets(log.level);
-    let registry = Registry::default();
+    // A filter of the whole subscriber: one of a layer keeps the answer to a bare question (sqlx
+    // asks before each statement whether to log it) for the next event, and swallows that.
+    let registry = Registry::default().with(targets(log.level));
     match log.format {
         LogFormat::Json => {
             let layer = tracing_subscriber::fmt::layer()
                 .fmt_fields(JsonFields::new())
                 .event_format(FlatJson)
                 .with_writer(writer);
-            Box::new(registry.with(layer.with_filter(filter)))
+            Box::new(registry.with(layer))
         }
         LogFormat::Text => {
             let layer = tracing_subscriber::fmt::layer()
                 .with_ansi(log.color)
                 .with_target(false)
                 .with_writer(writer);
-            Box::new(registry.with(layer.with_filter(filter)))
+            Box::new(registry.with(layer))
         }
     }
 }
@@ -243,6 +244,39 @@ mod tests {
             assert!(log.contains("theirs at info"), "{log}");
             assert!(!log.contains("config-text"), "{log}");
         }
+    }
+
+    /// Where a dependency asks whether its statements are logged.
+    struct Question;
+
+    impl tracing::Callsite for Question {
+        fn set_interest(&self, _: tracing::subscriber::Interest) {}
+
+        fn metadata(&self) -> &tracing::Metadata<'_> {
+            static METADATA: tracing::Metadata<'static> = tracing::Metadata::new(
+                "log record",
+                "sqlx::query",
+                Level::DEBUG,
+                None,
+                None,
+                None,
+                tracing::field::FieldSet::new(&[], tracing::callsite::Identifier(&Question)),
+                tracing::metadata::Kind::EVENT,
+            );
+            &METADATA
+        }
+    }
+
+    #[test]
+    fn a_question_of_a_dependency_swallows_no_event() {
+        use tracing::Callsite as _;
+        // As `log::log_enabled!` asks, by which sqlx decides whether to log a statement.
+        let log = logged(Level::DEBUG, LogFormat::Json, || {
+            let asked = tracing::dispatcher::get_default(|it| it.enabled(Question.metadata()));
+            assert!(!asked, "it would log the statement");
+            tracing::info!("ours after the question");
+        });
+        assert!(log.contains("ours after the question"), "{log}");
     }
 
     #[test]

@@ -1,24 +1,22 @@
 //! `check`: a doctor that takes one router through every step of a backup, shows what it finds at
 //! each, and neither stores nor publishes anything.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 use secrecy::SecretString;
 use tokio::time::Instant;
 
-use super::exit;
+use super::chart::Chart;
 use crate::adapters::postgres::PostgresStore;
 use crate::app::AppError;
 use crate::clock::Clock;
-use crate::config::{Config, Mode};
-use crate::credentials::{Credentials, Login};
-use crate::domain::device::{Device, Endpoint};
-use crate::domain::failure::{FailureKind, chain};
+use crate::config::{Cluster, Config, Mode};
+use crate::credentials::{CredentialError, Credentials, Login};
+use crate::domain::device::{Device, DeviceId, Endpoint};
+use crate::domain::failure::chain;
 use crate::domain::host_key::Pin;
 use crate::fleet::attempt::take_export;
 use crate::routeros;
@@ -27,17 +25,22 @@ use crate::ssh::{self, Host, Session};
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  mikrotik-backup check edge-7                          a device of the inventory (DATABASE_URL)
-  mikrotik-backup check 192.0.2.1 --user backup         any router; asks for the password
-  mikrotik-backup check 192.0.2.1                       without a login: name, TCP, algorithms, key
+  mikrotik-backup check edge-7                     a device of the inventory, with its login and pin
+  mikrotik-backup check edge-7 --user admin        the same, with another login; asks for the password
+  mikrotik-backup check 192.0.2.1 --user backup    any router; asks for the password
+  mikrotik-backup check 192.0.2.1                  without a login: name, TCP, algorithms, key
+
+With DATABASE_URL the target is looked for in the inventory first, and
+CREDENTIAL_ENCRYPTION_KEY opens the login that is stored there. Nothing is stored, published
+or pinned, no lock is taken, and no secret is printed.
 
 Exit code 0 if every step that was tried succeeded, 1 if one failed.")]
 pub(super) struct CheckArgs {
     /// A device of the inventory (its id, name or address), or any host name or address
     target: String,
-    /// SSH port, for a host that is not taken from the inventory
-    #[arg(long, default_value_t = 22, value_parser = clap::value_parser!(u16).range(1..))]
-    port: u16,
+    /// SSH port, instead of the inventory's or 22
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
     /// User to log in as; without it the login is taken from the inventory, or left out
     #[arg(long)]
     user: Option<String>,
@@ -60,23 +63,35 @@ pub(super) struct CheckArgs {
 /// What is examined: from the inventory, or as named on the command line.
 struct Patient {
     label: String,
+    /// Where the inventory has it.
+    device: Option<DeviceId>,
     endpoint: Endpoint,
     pin: Pin,
-    login: Option<Login>,
+    access: Access,
     version_hint: Option<String>,
+    /// What the operator should know before the first step.
+    remark: Option<String>,
+}
+
+/// How to log in.
+enum Access {
+    Login(Login),
+    /// The stored credentials cannot be used.
+    Unusable(CredentialError),
+    /// Nobody said as whom.
+    NotGiven,
 }
 
 /// Examines one router and prints a line per step.
 pub(super) async fn check(config: &Config, args: &CheckArgs) -> Result<ExitCode, AppError> {
     let patient = find(config, args).await?;
-    let mut chart = Chart::new();
+    let mut chart = Chart::new(patient.device);
     chart.title(&format!("{} ({})", patient.label, patient.endpoint));
+    if let Some(remark) = &patient.remark {
+        chart.note("inventory", remark);
+    }
     examine(config, &patient, &mut chart).await;
-    Ok(if chart.failed {
-        ExitCode::from(exit::FAILED)
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(chart.conclude())
 }
 
 /// The steps, each only if the one before succeeded.
@@ -89,11 +104,15 @@ async fn examine(config: &Config, patient: &Patient, chart: &mut Chart) {
     let dialled = ssh::dial(&patient.endpoint, &patient.pin, deadline, &options).await;
     let host = match dialled {
         Ok(host) => host,
-        Err(error) => return chart.fail("connect", error.kind(), &chain(&error)),
+        Err(error) => return chart.fail(error.step(), error.kind(), &chain(&error)),
     };
     show_host(&host, &patient.pin, chart);
-    let Some(login) = &patient.login else {
-        return chart.note("login", "not tried: no user was named (--user)");
+    let login = match &patient.access {
+        Access::Login(login) => login,
+        Access::Unusable(error) => {
+            return chart.fail("credentials", error.kind(), &chain(error));
+        }
+        Access::NotGiven => return chart.leave_out("login", "no user was named (--user)"),
     };
     chart.begin();
     let mut session = match host.authenticate(login).await {
@@ -134,7 +153,8 @@ async fn show_version(session: &mut Session, chart: &mut Chart) {
                 None => chart.note("version", "not shown by /system resource print"),
             }
         }
-        Err(error) => chart.fail("version", error.kind(), &chain(&error)),
+        // A backup does not ask for it.
+        Err(error) => chart.note("version", &format!("not shown: {}", chain(&error))),
     }
 }
 
@@ -182,53 +202,75 @@ async fn show_export(session: &mut Session, version_hint: Option<&str>, chart: &
 
 /// Finds what to examine; a target that the inventory does not know is taken as a host.
 async fn find(config: &Config, args: &CheckArgs) -> Result<Patient, AppError> {
-    if args.user.is_none()
-        && let Mode::Cluster(cluster) = &config.mode
-    {
-        let configuration = |error: anyhow::Error| AppError::Configuration(error);
-        let store = PostgresStore::connect(&cluster.database_url, Clock::System, &config.replica)
-            .map_err(|error| configuration(error.into()))?;
-        let found = store
-            .find(&args.target)
-            .await
-            .map_err(|error| configuration(error.into()))?;
-        match found.as_slice() {
-            [] => {}
-            [device] => {
-                let credentials = Credentials::new(cluster.key().ok().cloned());
-                return from_inventory(device, &credentials).await;
-            }
-            several => return Err(ambiguous(&args.target, several)),
-        }
-    }
-    let login = match &args.user {
-        None => None,
-        Some(user) => Some(given_login(user, args).map_err(AppError::Failed)?),
+    let (device, credentials) = match &config.mode {
+        Mode::Cluster(cluster) => (
+            look_up(cluster, &config.replica, &args.target).await?,
+            Credentials::new(cluster.key().ok().cloned()),
+        ),
+        Mode::Embedded { .. } => (None, Credentials::new(None)),
     };
-    Ok(Patient {
-        label: args.target.clone(),
-        endpoint: Endpoint {
-            host: args.target.clone(),
-            port: i32::from(args.port),
+    let access = match (&args.user, &device) {
+        (Some(user), _) => Access::Login(given_login(user, args).map_err(AppError::Failed)?),
+        (None, Some(device)) => match credentials.open(device).await {
+            Ok(login) => Access::Login(login),
+            Err(error) => Access::Unusable(error),
         },
-        pin: Pin::Unpinned,
-        login,
-        version_hint: None,
+        (None, None) => Access::NotGiven,
+    };
+    let asked = matches!(config.mode, Mode::Cluster(_));
+    Ok(match device {
+        Some(device) => Patient {
+            label: device.name.clone(),
+            device: Some(device.id),
+            endpoint: Endpoint {
+                port: args.port.map_or(device.endpoint.port, i32::from),
+                ..device.endpoint
+            },
+            pin: device.pin,
+            access,
+            version_hint: device.routeros_version,
+            remark: None,
+        },
+        None => Patient {
+            label: args.target.clone(),
+            device: None,
+            endpoint: Endpoint {
+                host: args.target.clone(),
+                port: i32::from(args.port.unwrap_or(22)),
+            },
+            pin: Pin::Unpinned,
+            access,
+            version_hint: None,
+            remark: asked.then(|| {
+                "no device has this id, name or address (one without credentials, or of another \
+                 device_type, is not ours); taken as a host"
+                    .to_owned()
+            }),
+        },
     })
 }
 
-async fn from_inventory(device: &Device, credentials: &Credentials) -> Result<Patient, AppError> {
-    let login = credentials
-        .open(device)
+/// The one device of the inventory that `target` means.
+async fn look_up(
+    cluster: &Cluster,
+    replica: &str,
+    target: &str,
+) -> Result<Option<Device>, AppError> {
+    let store = PostgresStore::connect(&cluster.database_url, Clock::System, replica)
+        .map_err(|error| AppError::Configuration(error.into()))?;
+    let found = store
+        .find(target)
         .await
-        .map_err(|error| AppError::Failed(error.into()))?;
-    Ok(Patient {
-        label: device.name.clone(),
-        endpoint: device.endpoint.clone(),
-        pin: device.pin.clone(),
-        login: Some(login),
-        version_hint: device.routeros_version.clone(),
-    })
+        .context(
+            "the inventory cannot be read; without DATABASE_URL any host can be examined, with \
+             --user",
+        )
+        .map_err(AppError::Failed)?;
+    store.close().await;
+    match found.as_slice() {
+        [] | [_] => Ok(found.into_iter().next()),
+        several => Err(ambiguous(target, several)),
+    }
 }
 
 fn ambiguous(target: &str, devices: &[Device]) -> AppError {
@@ -281,58 +323,4 @@ fn given_login(user: &str, args: &CheckArgs) -> anyhow::Result<Login> {
 
 fn first_line(text: &str) -> SecretString {
     SecretString::from(text.lines().next().unwrap_or_default().to_owned())
-}
-
-/// What was found, printed as it is found.
-struct Chart {
-    began: Instant,
-    failed: bool,
-}
-
-impl Chart {
-    fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            failed: false,
-        }
-    }
-
-    fn begin(&mut self) {
-        self.began = Instant::now();
-    }
-
-    fn title(&self, text: &str) {
-        print(text);
-    }
-
-    fn ok(&mut self, step: &str, text: &str) {
-        let took = self.began.elapsed();
-        self.timed(step, text, took);
-        self.begin();
-    }
-
-    fn timed(&self, step: &str, text: &str, took: Duration) {
-        print(&format!(
-            "  ok    {step:<13} {:>6} ms  {text}",
-            took.as_millis()
-        ));
-    }
-
-    fn note(&self, step: &str, text: &str) {
-        print(&format!("  note  {step:<13}            {text}"));
-    }
-
-    fn fail(&mut self, step: &str, kind: FailureKind, text: &str) {
-        self.failed = true;
-        let took = self.began.elapsed();
-        print(&format!(
-            "  FAIL  {step:<13} {:>6} ms  {kind}: {text}",
-            took.as_millis()
-        ));
-    }
-}
-
-/// A reader that went away (`| head`) ends the output, not the program.
-fn print(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

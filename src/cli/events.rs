@@ -33,7 +33,8 @@ const STREAM_POLL: Duration = Duration::from_millis(250);
   mikrotik-backup events                     what arrives from now on, until interrupted
   mikrotik-backup events --all --count 50    the first 50 that the stream holds, waiting for them
 
-Each line: time of collection, device, RouterOS version, size and SHA-256; never the configuration.")]
+Reads NATS_URL. Each line: time of collection, device, RouterOS version, size and SHA-256; never
+the configuration.")]
 pub(super) struct EventsArgs {
     /// Begin with the oldest message that the stream holds
     #[arg(long)]
@@ -49,15 +50,21 @@ pub(super) struct EventsArgs {
 /// Prints events until there are enough of them, the time is up, or the operator stops it.
 pub(super) async fn events(config: &Config, args: &EventsArgs) -> Result<ExitCode, AppError> {
     let limit = args.timeout.map_or(Duration::MAX, Duration::from_secs);
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => Ok(ExitCode::SUCCESS),
-        done = tokio::time::timeout(limit, print(config, args)) => match done {
-            Ok(result) => result.map_err(AppError::Failed).map(|()| ExitCode::SUCCESS),
-            Err(_) => {
-                eprintln!("error: the events did not come within {} s", limit.as_secs());
-                Ok(ExitCode::from(exit::FAILED))
-            }
-        },
+    let mut printed = 0;
+    let done = tokio::select! {
+        _ = tokio::signal::ctrl_c() => return Ok(ExitCode::SUCCESS),
+        done = tokio::time::timeout(limit, print(config, args, &mut printed)) => done,
+    };
+    match done {
+        Ok(result) => result.map_err(AppError::Failed).map(|()| ExitCode::SUCCESS),
+        Err(_) => {
+            let wanted = args.count.unwrap_or_default();
+            let seconds = limit.as_secs();
+            super::complain(&format!(
+                "{printed} of {wanted} events came within {seconds} s"
+            ));
+            Ok(ExitCode::from(exit::FAILED))
+        }
     }
 }
 
@@ -78,23 +85,28 @@ async fn connected(sink: &JetStreamSink) -> anyhow::Result<async_nats::Client> {
 
 /// The stream that takes the events, and whether it had to be waited for: the first replica that
 /// starts creates it.
-async fn stream_name(js: &jetstream::Context) -> anyhow::Result<(String, bool)> {
+async fn stream(js: &jetstream::Context) -> anyhow::Result<(jetstream::stream::Stream, bool)> {
     let mut waited = false;
-    loop {
+    let name = loop {
         match js.stream_by_subject(SUBJECTS).await {
-            Ok(name) => return Ok((name, waited)),
-            Err(error) if error.kind() == LookupErrorKind::NotFound => {
-                if !waited {
-                    eprintln!("no stream covers {SUBJECTS} yet; waiting for one");
-                }
-                waited = true;
-                tokio::time::sleep(STREAM_POLL).await;
-            }
+            Ok(name) => break name,
+            Err(error) if error.kind() == LookupErrorKind::NotFound => {}
             Err(error) => {
-                return Err(error).with_context(|| format!("failed to look for {SUBJECTS}"));
+                return Err(error).context(
+                    "failed to ask NATS for its streams; is JetStream enabled for this account?",
+                );
             }
         }
-    }
+        if !std::mem::replace(&mut waited, true) {
+            super::complain(&format!(
+                "no stream covers {SUBJECTS} yet; the service creates it when it starts: waiting"
+            ));
+        }
+        tokio::time::sleep(STREAM_POLL).await;
+    };
+    let stream = js.get_stream(&name).await;
+    let stream = stream.with_context(|| format!("failed to open stream {name}"))?;
+    Ok((stream, waited))
 }
 
 /// One line without a secret in it.
@@ -111,15 +123,11 @@ fn summary(event: &SnapshotEvent) -> String {
     )
 }
 
-async fn print(config: &Config, args: &EventsArgs) -> anyhow::Result<()> {
+async fn print(config: &Config, args: &EventsArgs, printed: &mut u64) -> anyhow::Result<()> {
     let url = config.nats_url.as_ref().context("NATS_URL is not set")?;
     let sink = JetStreamSink::connect(url, Settings::default()).await?;
     let js = jetstream::new(connected(&sink).await?);
-    let (name, waited) = stream_name(&js).await?;
-    let stream = js
-        .get_stream(&name)
-        .await
-        .with_context(|| format!("failed to open stream {name}"))?;
+    let (stream, waited) = stream(&js).await?;
     let consumer = stream
         .create_consumer(OrderedConfig {
             filter_subject: SUBJECTS.to_owned(),
@@ -132,13 +140,12 @@ async fn print(config: &Config, args: &EventsArgs) -> anyhow::Result<()> {
             ..OrderedConfig::default()
         })
         .await
-        .with_context(|| format!("failed to read from stream {name}"))?;
+        .context("failed to read from the stream")?;
     let mut messages = consumer
         .messages()
         .await
         .context("failed to read messages")?;
-    let mut left = args.count.unwrap_or(u64::MAX);
-    while left > 0 {
+    while args.count.is_none_or(|count| *printed < count) {
         let Some(message) = messages.next().await else {
             break;
         };
@@ -147,10 +154,10 @@ async fn print(config: &Config, args: &EventsArgs) -> anyhow::Result<()> {
             Ok(event) => summary(&event),
             Err(error) => format!("{}: not a snapshot event: {error}", message.subject),
         };
-        if writeln!(std::io::stdout(), "{line}").is_err() {
+        if writeln!(std::io::stdout(), "{}", super::printable(&line)).is_err() {
             break; // the reader went away
         }
-        left -= 1;
+        *printed += 1;
     }
     Ok(())
 }

@@ -1,8 +1,11 @@
 //! Arguments and exit codes; one short function per subcommand.
 
+mod chart;
 mod check;
 mod events;
 
+use std::borrow::Cow;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -25,17 +28,39 @@ mod exit {
 ///
 /// Without a subcommand it runs the service.
 #[derive(Debug, Parser)]
-#[command(name = "mikrotik-backup", version, after_long_help = crate::config::settings_help())]
+#[command(
+    name = "mikrotik-backup",
+    version,
+    after_help = "Exit codes: 0 done, 1 something failed, 2 usage, 3 configuration.\n\
+                  --help lists every environment variable.",
+    after_long_help = long_help()
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
 }
 
+/// The end of `--help`.
+fn long_help() -> String {
+    let settings = crate::config::settings_help();
+    format!("{settings}\nExit codes: 0 done, 1 something failed, 2 usage, 3 configuration.")
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the service (the default): poll every device of the inventory, publish its export
+    ///
+    /// Needs DATABASE_URL, REDIS_URL, NATS_URL and CREDENTIAL_ENCRYPTION_KEY. A dependency that is
+    /// away is waited for, and GET /readyz on HTTP_ADDR names it. SIGTERM or SIGINT lets running
+    /// exports finish; a second one ends them at once.
+    #[command(after_help = VARIABLES)]
     Run,
     /// Bring the database schema up to date, as its owner, and exit
+    ///
+    /// Needs DATABASE_URL with a role that may create schema mikrotik_backup and, where the tables
+    /// devices and credential_profiles are not there yet, create those. Doing it twice, or at the
+    /// same time as others, does no harm.
+    #[command(after_help = VARIABLES)]
     Migrate,
     /// Examine one router step by step: name, TCP, algorithms, host key, login, version, export
     Check(check::CheckArgs),
@@ -44,8 +69,14 @@ enum Command {
     /// Print the snapshots in JetStream, one line each, without their text
     Events(events::EventsArgs),
     /// Ask the service on this machine whether it lives; for a container's HEALTHCHECK
+    ///
+    /// Asks GET /livez at HTTP_ADDR, over loopback where that is a wildcard. Exit code 0 if the
+    /// answer is 200, 1 if not.
+    #[command(after_help = VARIABLES)]
     Healthcheck,
 }
+
+const VARIABLES: &str = "`mikrotik-backup --help` lists every environment variable.";
 
 /// Parses the arguments and runs the subcommand.
 pub fn main() -> ExitCode {
@@ -56,7 +87,7 @@ pub fn main() -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: failed to start the async runtime: {error}");
+            complain(&format!("failed to start the async runtime: {error}"));
             return ExitCode::from(exit::FAILED);
         }
     };
@@ -97,28 +128,52 @@ where
     let config = match Config::load(need, &Environment::of_process()) {
         Ok(config) => config,
         Err(problems) => {
-            eprintln!("{problems}");
+            let _ = writeln!(std::io::stderr(), "{problems}");
             return ExitCode::from(exit::CONFIGURATION);
         }
     };
     if let Err(error) = telemetry::install(config.log) {
-        eprintln!("error: failed to start the log: {error}");
+        complain(&format!("failed to start the log: {error}"));
         return ExitCode::from(exit::FAILED);
     }
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    match work(config).await {
-        Ok(code) => code,
-        Err(AppError::Configuration(error)) => {
-            error!("{}", chain(error.as_ref()));
-            ExitCode::from(exit::CONFIGURATION)
-        }
-        Err(AppError::Failed(error)) => {
-            error!("{}", chain(error.as_ref()));
-            ExitCode::from(exit::FAILED)
+    let (code, error) = match work(config).await {
+        Ok(code) => return code,
+        Err(AppError::Configuration(error)) => (exit::CONFIGURATION, error),
+        Err(AppError::Failed(error)) => (exit::FAILED, error),
+    };
+    let text = chain(error.as_ref());
+    match need {
+        // Read by a log collector.
+        Need::Run | Need::Migrate | Need::Archive => error!("{text}"),
+        // Read by whoever typed the command.
+        Need::Check | Need::Read | Need::Nats | Need::Nothing => complain(&text),
+    }
+    ExitCode::from(code)
+}
+
+/// A line for whoever typed the command; a standard error that is gone is no reason to panic.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "mikrotik-backup: {}", printable(text));
+}
+
+/// `text` with its control characters escaped: what a router or a message says must not steer the
+/// terminal that it is shown on.
+fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
         }
     }
+    Cow::Owned(safe)
 }
 
 async fn run(config: Config) -> Result<ExitCode, AppError> {
@@ -176,4 +231,24 @@ async fn healthcheck(config: Config) -> Result<ExitCode, AppError> {
         .await
         .map_err(|error| AppError::Failed(error.into()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_from_outside_cannot_steer_the_terminal() {
+        assert_eq!(printable("SSH-2.0-ROSSSH é"), "SSH-2.0-ROSSSH é");
+        assert_eq!(
+            printable("SSH-2.0-\u{1b}[2Jx\r\n\u{9b}"),
+            "SSH-2.0-\\u{1b}[2Jx\\r\\n\\u{9b}"
+        );
+    }
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
 }

@@ -1,7 +1,7 @@
 //! `mikrotik-backup simulate`: a fleet to try a cluster with, and its inventory.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -276,9 +276,11 @@ fn write_inventory(text: &str, file: Option<&Path>) -> anyhow::Result<()> {
             .with_context(|| format!("failed to write the inventory to {}", path.display())),
         None => {
             let mut out = std::io::stdout().lock();
-            out.write_all(text.as_bytes())
-                .and_then(|()| out.flush())
-                .context("failed to write the inventory to standard output")
+            match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+                // A reader that went away (`| head`) has what it wanted.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+                written => written.context("failed to write the inventory to standard output"),
+            }
         }
     }
 }

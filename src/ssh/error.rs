@@ -35,6 +35,16 @@ impl Stage {
             Self::Output => "read the whole output of a command on",
         }
     }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Resolve => "resolve",
+            Self::Connect => "connect",
+            Self::Handshake => "key exchange",
+            Self::Login => "login",
+            Self::Command | Self::Output => "command",
+        }
+    }
 }
 
 /// What happened.
@@ -195,6 +205,15 @@ impl SshError {
     /// The kind of failure that an attempt ends with.
     pub fn kind(&self) -> FailureKind {
         self.kind
+    }
+
+    /// The step that failed, in a word or two.
+    pub fn step(&self) -> &'static str {
+        if self.kind == FailureKind::HostKeyMismatch {
+            "host key"
+        } else {
+            self.stage.name()
+        }
     }
 
     /// Pin and offered key, when the host key was not the pinned one. No credential was sent.

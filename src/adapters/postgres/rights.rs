@@ -20,7 +20,8 @@ const RIGHTS: &str = "SELECT current_user::text AS role, current_database()::tex
      FROM (VALUES (1)) AS one LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = 'mikrotik_backup' \
      LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = '_sqlx_migrations'";
 
-/// Every right that running needs, by the catalogue; one row per missing one.
+/// Every right that running needs, by the catalogue; one row per missing one. A platform may have
+/// granted SELECT on our columns alone.
 const MISSING: &str = "SELECT format('GRANT %s ON %s TO %I;', privilege, place, current_user) \
      FROM ( \
          SELECT 'USAGE', 'SCHEMA mikrotik_backup', has_schema_privilege('mikrotik_backup', 'USAGE') \
@@ -29,7 +30,7 @@ const MISSING: &str = "SELECT format('GRANT %s ON %s TO %I;', privilege, place, 
               unnest(CASE WHEN c.relname = '_sqlx_migrations' THEN ARRAY['SELECT'] \
                      ELSE ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'] END) AS p \
          WHERE c.relnamespace = to_regnamespace('mikrotik_backup') AND c.relkind IN ('r', 'p') \
-         UNION ALL SELECT 'SELECT', t, has_table_privilege(t, 'SELECT') \
+         UNION ALL SELECT 'SELECT', t, has_any_column_privilege(t, 'SELECT') \
          FROM unnest(ARRAY['devices', 'credential_profiles']) AS t \
          UNION ALL SELECT format('UPDATE (%s)', c), 'devices', has_column_privilege('devices', c, 'UPDATE') \
          FROM unnest(ARRAY['ssh_host_key_fingerprint', 'ssh_host_key_first_seen', \
@@ -60,6 +61,30 @@ impl PostgresStore {
             async |connection| sqlx::query_scalar(MISSING).fetch_all(connection).await,
         )
         .await
+    }
+
+    /// Makes sure that the role has every right that `run` needs. The schema must be current.
+    ///
+    /// # Errors
+    /// [`MigrateError::Privilege`] with the missing grants, or that the database is away.
+    pub async fn ensure_rights(&self) -> Result<(), MigrateError> {
+        const OPERATION: &str = "read the rights of the database role";
+        match self.missing_grants().await {
+            Ok(missing) if missing.is_empty() => Ok(()),
+            Ok(missing) => Err(MigrateError::Privilege {
+                role: self.options.get_username().to_owned(),
+                action: "do all that running needs".to_owned(),
+                remedy: format!("as the owner of the tables: {}", missing.join(" ")),
+            }),
+            Err(StoreError::Unavailable { source, .. }) => Err(MigrateError::Unavailable {
+                operation: OPERATION,
+                source,
+            }),
+            Err(other) => Err(MigrateError::Failed {
+                operation: OPERATION,
+                source: other.into(),
+            }),
+        }
     }
 }
 
