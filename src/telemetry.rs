@@ -10,6 +10,7 @@ use std::panic::PanicHookInfo;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Registry;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -17,7 +18,6 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields, MakeWrit
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
-use tracing_subscriber::{Layer as _, Registry};
 
 use crate::config::{Log, LogFormat};
 
@@ -36,22 +36,25 @@ pub fn subscriber<W>(log: Log, writer: W) -> Box<dyn Subscriber + Send + Sync>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = targets(log.level);
+    // A filter of the whole subscriber, not of the layer: what that one is asked by `log_enabled!`
+    // (by sqlx, after each statement) stays noted in the thread until the next event or span, and
+    // takes that one out of the log.
     let registry = Registry::default();
+    let filter = targets(log.level);
     match log.format {
         LogFormat::Json => {
             let layer = tracing_subscriber::fmt::layer()
                 .fmt_fields(JsonFields::new())
                 .event_format(FlatJson)
                 .with_writer(writer);
-            Box::new(registry.with(layer.with_filter(filter)))
+            Box::new(registry.with(layer).with(filter))
         }
         LogFormat::Text => {
             let layer = tracing_subscriber::fmt::layer()
                 .with_ansi(log.color)
                 .with_target(false)
                 .with_writer(writer);
-            Box::new(registry.with(layer.with_filter(filter)))
+            Box::new(registry.with(layer).with(filter))
         }
     }
 }
@@ -242,6 +245,25 @@ mod tests {
             assert!(log.contains("ours at trace"), "{log}");
             assert!(log.contains("theirs at info"), "{log}");
             assert!(!log.contains("config-text"), "{log}");
+        }
+    }
+
+    #[test]
+    fn a_dependency_that_asks_the_log_crate_takes_nothing_with_it() {
+        let metadata = || tracing::debug_span!(target: "sqlx::query", "a record").metadata();
+        let record = tracing::subscriber::with_default(Registry::default(), metadata);
+        let record = record.expect("enabled there");
+        // sqlx does so after every statement; the bridge asks like this, past all caches.
+        let ask = || tracing::dispatcher::get_default(|ours| ours.enabled(record));
+        let log = logged(Level::DEBUG, LogFormat::Json, || {
+            ask();
+            tracing::warn!("an event after it");
+            ask();
+            let span = tracing::info_span!("a span after it");
+            span.in_scope(|| tracing::info!("within"));
+        });
+        for wanted in ["an event after it", "a span after it", "within"] {
+            assert!(log.contains(wanted), "{wanted}: {log}");
         }
     }
 
