@@ -280,6 +280,25 @@ mod tests {
     }
 
     #[test]
+    fn a_dependency_that_asks_the_log_crate_takes_nothing_with_it() {
+        let metadata = || tracing::debug_span!(target: "sqlx::query", "a record").metadata();
+        let record = tracing::subscriber::with_default(Registry::default(), metadata);
+        let record = record.expect("enabled there");
+        // sqlx does so after every statement; the bridge asks like this, past all caches.
+        let ask = || tracing::dispatcher::get_default(|ours| ours.enabled(record));
+        let log = logged(Level::DEBUG, LogFormat::Json, || {
+            ask();
+            tracing::warn!("an event after it");
+            ask();
+            let span = tracing::info_span!("a span after it");
+            span.in_scope(|| tracing::info!("within"));
+        });
+        for wanted in ["an event after it", "a span after it", "within"] {
+            assert!(log.contains(wanted), "{wanted}: {log}");
+        }
+    }
+
+    #[test]
     fn a_higher_level_holds_for_dependencies_too() {
         let log = logged(Level::WARN, LogFormat::Json, everybody_speaks);
         assert!(

@@ -158,6 +158,10 @@ impl Link {
         match Trouble::from(&error) {
             Trouble::Ended => self.ended(stage),
             Trouble::Deadline | Trouble::Io(std::io::ErrorKind::TimedOut) => self.late(stage),
+            // Where the socket ended, russh says no more than "early eof".
+            trouble @ Trouble::Io(std::io::ErrorKind::UnexpectedEof) => self
+                .error(stage, trouble)
+                .detail("the connection ended without a goodbye"),
             trouble => self.error(stage, trouble).source(error),
         }
     }

@@ -48,9 +48,14 @@ pub struct Replica {
 impl Cluster {
     /// Starts the servers; `None` when one is not installed.
     pub async fn start() -> Option<Self> {
+        Self::start_with(&[], "").await
+    }
+
+    /// Like [`Self::start`], with further options of Redis and lines in the configuration of NATS.
+    pub async fn start_with(redis: &[&str], nats: &str) -> Option<Self> {
         let database = postgres::fresh_database().await?;
-        let redis = Redis::start_private(&[]).await?;
-        let nats = Nats::start_private("").await?;
+        let redis = Redis::start_private(redis).await?;
+        let nats = Nats::start_private(nats).await?;
         let directory = tempfile::tempdir().expect("a temporary folder");
         Some(Self {
             database,
@@ -84,10 +89,10 @@ impl Cluster {
     pub async fn replica(&self, name: &str, overrides: &[(&str, &str)]) -> Replica {
         let replica = self.spawn(name, overrides);
         let http = replica.http.clone();
-        until("the replica to answer", || async {
-            get(&http, "/livez").await.ok()
-        })
-        .await;
+        let livez = replica
+            .process
+            .wait_until("answering", || async { get(&http, "/livez").await.is_ok() });
+        livez.await;
         replica
     }
 
@@ -263,6 +268,11 @@ pub struct State {
 }
 
 impl Replica {
+    /// The process id.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
     /// Sends a signal to the process itself.
     pub fn signal(&self, signal: Signal) {
         kill(self.pid, signal).expect("send a signal");

@@ -1,0 +1,522 @@
+//! No secret leaves the service but where it belongs: everything runs at trace level with
+//! recognisable secrets, also where it fails, and every output is searched for them.
+
+use std::net::Ipv4Addr;
+
+use mikrotik_backup::credentials::Key;
+use mikrotik_backup::sim::{Fault, Router, RouterOptions, SECRET_MARK};
+use russh::keys::PrivateKey;
+use russh::keys::ssh_key::LineEnding;
+use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
+use serde_json::json;
+use sqlx::AssertSqlSafe;
+use uuid::Uuid;
+
+use super::harness::{Cluster, KEY, Replica, base64, get};
+use super::poll::until;
+use crate::services::postgres::{NewDevice, insert_device};
+
+const DEVICE_PASSWORD: &str = "marker-Dev1ce/Pass:word";
+const WRONG_PASSWORD: &str = "marker-Wr0ng-Password";
+const PASSPHRASE: &str = "marker-Passphr4se";
+const WRONG_PASSPHRASE: &str = "marker-Wr0ng-Passphr4se";
+const UNREADABLE: &str = "marker-Unreadable-Cr3dential";
+const API_TOKEN: &str = "marker-Api-T0ken-0123456789abcdef";
+const DATABASE_PASSWORD: &str = "marker-D4tabase/Pass:word";
+const REDIS_PASSWORD: &str = "marker-R3dis/Pass:word";
+const NATS_PASSWORD: &str = "marker-N4ts/Pass:word";
+const LOCKED_OUT: &str = "marker-Locked0ut/Pass:word";
+const FIREWALL_COMMENT: &str = "marker-Firewall-C0mment";
+const NOTE: &str = "marker-N0te of the operator";
+/// In the configuration of every simulated router.
+const CONFIGURATION: &str = "admin-mac=02:00:5E";
+
+/// Everything that must not be seen, in every form in which it could be.
+struct Secrets(Vec<String>);
+
+impl Secrets {
+    fn new(private_key: &str) -> Self {
+        let texts = [
+            DEVICE_PASSWORD,
+            WRONG_PASSWORD,
+            PASSPHRASE,
+            WRONG_PASSPHRASE,
+            UNREADABLE,
+            API_TOKEN,
+            DATABASE_PASSWORD,
+            REDIS_PASSWORD,
+            NATS_PASSWORD,
+            LOCKED_OUT,
+            FIREWALL_COMMENT,
+            NOTE,
+            CONFIGURATION,
+            SECRET_MARK,
+        ];
+        let key = std::str::from_utf8(&KEY).expect("the tests' key is a text");
+        // A last line of a few characters could be anywhere.
+        let lines = private_key.lines();
+        let lines = lines.filter(|line| !line.starts_with("---") && line.len() > 24);
+        let all = texts.into_iter().chain([key]).chain(lines);
+        Self(all.flat_map(forms).collect())
+    }
+
+    /// The secrets that are in `text`.
+    fn found_in(&self, text: &str) -> Vec<&str> {
+        let found = self.0.iter().filter(|form| text.contains(form.as_str()));
+        found.map(String::as_str).collect()
+    }
+
+    fn assert_none(&self, place: &str, text: &str) {
+        let found = self.found_in(text);
+        let lines = text.lines().filter(|line| !self.found_in(line).is_empty());
+        let lines: Vec<_> = lines.take(5).collect();
+        assert!(found.is_empty(), "{found:?} in {place}: {lines:#?}");
+    }
+}
+
+/// A secret as it is, in a URL, as base64, as hex, and as a list of bytes.
+fn forms(secret: &str) -> Vec<String> {
+    let bytes: Vec<_> = secret.bytes().map(|byte| byte.to_string()).collect();
+    let hex: Vec<_> = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+    // The last characters depend on what follows.
+    let encoded = base64(secret.as_bytes());
+    let stable = secret.len() / 3 * 4;
+    vec![
+        secret.to_owned(),
+        in_url(secret),
+        encoded[..stable].to_owned(),
+        hex.concat(),
+        bytes.join(", "),
+    ]
+}
+
+fn in_url(secret: &str) -> String {
+    secret.replace('/', "%2F").replace(':', "%3A")
+}
+
+#[tokio::test]
+async fn no_output_shows_a_secret() {
+    let nats = format!(
+        "authorization {{ users: [ {{ user: poller, password: \"{NATS_PASSWORD}\" }}, \
+         {{ user: test, password: test }} ] }}\nno_auth_user: test"
+    );
+    let Some(mut cluster) = Cluster::start_with(&["--requirepass", REDIS_PASSWORD], &nats).await
+    else {
+        return;
+    };
+    let (key, pem) = user_key();
+    let secrets = Secrets::new(&pem);
+    let settings = settings(&cluster, DATABASE_PASSWORD, REDIS_PASSWORD, NATS_PASSWORD);
+    let settings: Vec<_> = settings
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+
+    let fleet = start_fleet(&cluster, &key, &pem).await;
+    let replica = cluster.replica("secretive", &settings).await;
+    until_tried(&cluster, &replica, &fleet).await;
+    let with_nats_away = live_without_nats(&mut cluster, &replica, &secrets).await;
+
+    let mut outputs = vec![
+        ("the log".to_owned(), replica.log()),
+        ("/readyz without NATS".to_owned(), with_nats_away),
+    ];
+    for path in ["/metrics", "/readyz", "/livez", "/health", "/nowhere"] {
+        let page = get(&replica.http, path).await.expect("a page");
+        outputs.push((path.to_owned(), page));
+    }
+    let tables = tables(&cluster).await;
+    outputs.push(("the database".to_owned(), tables));
+    let pid = replica.pid();
+    let cmdline = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("read cmdline");
+    outputs.push(("the command line".to_owned(), cmdline));
+    for device in &fleet {
+        let output = run(&cluster, &settings, &["check", &device.name]).await;
+        outputs.push((format!("check {}", device.name), output));
+    }
+    let count = cluster.messages().await.len().to_string();
+    let output = run(&cluster, &settings, &["events", "--all", "--count", &count]).await;
+    outputs.push(("events".to_owned(), output));
+    outputs.push((
+        "the log of a replica that is locked out".to_owned(),
+        locked_out(&cluster).await,
+    ));
+    outputs.push((
+        "a refused configuration".to_owned(),
+        refused(&cluster).await,
+    ));
+
+    for (place, text) in &outputs {
+        secrets.assert_none(place, text);
+    }
+    search_finds_what_is_there(&cluster, &fleet, &secrets, &outputs).await;
+}
+
+/// The search is not blind: the outputs are the real ones, and hold what may be seen.
+async fn search_finds_what_is_there(
+    cluster: &Cluster,
+    fleet: &[Planned],
+    secrets: &Secrets,
+    outputs: &[(String, String)],
+) {
+    let output = |place: &str| {
+        let found = outputs.iter().find(|(name, _)| name == place);
+        found.map(|(_, text)| text.as_str()).expect("an output")
+    };
+    let published = cluster.messages_of(fleet[0].device).await;
+    let (id, event) = &published[0];
+    let text = event.config_text.as_ref().expect("a text").expose();
+    for wanted in [SECRET_MARK, FIREWALL_COMMENT, NOTE, CONFIGURATION] {
+        assert!(
+            secrets.found_in(text).contains(&wanted),
+            "{wanted} was never exported"
+        );
+    }
+    for place in ["the log", "the database", "events"] {
+        assert!(
+            output(place).contains(&event.sha256_hash.to_string()),
+            "{place}"
+        );
+    }
+    for place in ["the log", "the database"] {
+        assert!(output(place).contains(id.as_str()), "{place}");
+        assert!(output(place).contains("auth_failed"), "{place}");
+        assert!(output(place).contains("credentials_unreadable"), "{place}");
+    }
+    assert!(output("the log").contains("\"level\":\"debug\""));
+    assert!(output("the log").contains("by-password"));
+    assert!(output("check by-password").contains("by-password"));
+    assert!(output("check refused").contains("auth_failed"));
+    assert!(
+        output("/metrics")
+            .contains("mikrotik_config_backup_failures_total{kind=\"auth_failed\"} 1")
+    );
+    assert!(output("/readyz without NATS").contains("nats"));
+    assert!(output("the command line").contains("run"));
+    assert!(output("a refused configuration").contains("CREDENTIAL_ENCRYPTION_KEY"));
+    let log = output("the log of a replica that is locked out");
+    assert!(log.contains("waiting for the database"), "{log}");
+    for form in forms(DEVICE_PASSWORD) {
+        let hay = format!("before {form}, after");
+        assert!(!secrets.found_in(&hay).is_empty(), "{form}");
+    }
+}
+
+/// A device of the test and what its first attempt is to come to; `None` where it cannot be stored.
+struct Planned {
+    name: String,
+    device: Uuid,
+    kind: Option<&'static str>,
+    recorded: bool,
+    _router: Router,
+}
+
+/// Routers of every kind of login and of failure.
+async fn start_fleet(cluster: &Cluster, key: &PrivateKey, pem: &str) -> Vec<Planned> {
+    let login = |password: &str| json!({ "username": "backup", "password": password });
+    let with_key = |passphrase: &str| {
+        json!({
+            "username": "backup", "private_key": pem, "private_key_passphrase": passphrase,
+        })
+    };
+    let right = login(DEVICE_PASSWORD).to_string();
+    let key_text = format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{UNREADABLE}\n");
+    let unreadable = "credentials_unreadable";
+    let plans = [
+        ("by-password", right.clone(), None, None),
+        (
+            "by-keyboard",
+            right.clone(),
+            Some(Fault::KeyboardInteractiveOnly),
+            None,
+        ),
+        ("by-key", with_key(PASSPHRASE).to_string(), None, None),
+        ("unrecordable", right.clone(), None, None),
+        (
+            "refused",
+            login(WRONG_PASSWORD).to_string(),
+            None,
+            Some("auth_failed"),
+        ),
+        (
+            "wrong-passphrase",
+            with_key(WRONG_PASSPHRASE).to_string(),
+            None,
+            Some(unreadable),
+        ),
+        (
+            "no-key",
+            json!({ "username": "backup", "private_key": key_text }).to_string(),
+            None,
+            Some(unreadable),
+        ),
+        (
+            "wrong-shape",
+            json!({ "username": "backup", "password": [UNREADABLE] }).to_string(),
+            None,
+            Some(unreadable),
+        ),
+        (
+            "wrong-user",
+            json!({ "username": { UNREADABLE: 1 }, "password": 1 }).to_string(),
+            None,
+            Some(unreadable),
+        ),
+        ("no-json", UNREADABLE.to_owned(), None, Some(unreadable)),
+        ("other-key", right.clone(), None, Some(unreadable)),
+        (
+            "cut",
+            right.clone(),
+            Some(Fault::CutMidLine),
+            Some("truncated_output"),
+        ),
+        (
+            "interrupted",
+            right.clone(),
+            Some(Fault::Interrupted),
+            Some("truncated_output"),
+        ),
+        (
+            "dropped",
+            right.clone(),
+            Some(Fault::DropConnectionMidOutput),
+            Some("truncated_output"),
+        ),
+        (
+            "cut-login",
+            right,
+            Some(Fault::CutDuringLogin),
+            Some("connection_lost"),
+        ),
+    ];
+    let mut fleet = Vec::new();
+    for ((name, login, fault, kind), number) in plans.into_iter().zip(1..) {
+        let router = router(name, number, (name == "by-key").then_some(key));
+        if let Some(fault) = fault {
+            router.set_fault(fault);
+        }
+        let sealing = match name {
+            "other-key" => Key::from_bytes(*b"an0ther-key-than-that-of-cluster"),
+            _ => Key::from_bytes(KEY),
+        };
+        let sealed = sealing.seal(rand::random(), login.as_bytes());
+        let device = insert(cluster, &router, sealed).await;
+        if name == "unrecordable" {
+            // PostgreSQL shows the whole row in the detail of such an error.
+            let constraint = format!(
+                "ALTER TABLE mikrotik_backup.attempts \
+                 ADD CONSTRAINT refused_by_the_test CHECK (device_id <> '{device}')"
+            );
+            cluster.database.sql(&constraint).await;
+        }
+        fleet.push(Planned {
+            name: name.to_owned(),
+            device,
+            kind,
+            recorded: name != "unrecordable",
+            _router: router,
+        });
+    }
+    fleet
+}
+
+fn router(name: &str, number: u8, key: Option<&PrivateKey>) -> Router {
+    let router = Router::start_one(RouterOptions {
+        name: name.to_owned(),
+        address: (Ipv4Addr::new(127, 24, 0, number), 0).into(),
+        seed: u64::from(number),
+        password: DEVICE_PASSWORD.to_owned(),
+        authorized_key: key.map(|key| key.public_key().clone()),
+        ..RouterOptions::default()
+    });
+    let router = router.expect("start a router");
+    router.change(|configuration| {
+        configuration.add_firewall_rule(FIREWALL_COMMENT);
+        configuration.note = NOTE.to_owned();
+    });
+    router
+}
+
+async fn insert(cluster: &Cluster, router: &Router, sealed: Vec<u8>) -> Uuid {
+    let address = router.address();
+    let device = NewDevice {
+        hostname: router.name().to_owned(),
+        ip_address: address.ip().to_string(),
+        ssh_port: Some(address.port().into()),
+        encrypted_credentials: Some(sealed),
+        ..NewDevice::default()
+    };
+    insert_device(cluster.pool(), device).await.0
+}
+
+/// Waits until every device was tried, and came to what was planned.
+async fn until_tried(cluster: &Cluster, replica: &Replica, fleet: &[Planned]) {
+    for planned in fleet.iter().filter(|planned| planned.recorded) {
+        let what = format!("an attempt at {}", planned.name);
+        let state = cluster.state_when(planned.device, &what, |_| true).await;
+        let error = state.error.unwrap_or_default();
+        assert_eq!(
+            state.error_kind.as_deref(),
+            planned.kind,
+            "{}: {error}",
+            planned.name
+        );
+    }
+    until("the database to refuse a record", || async {
+        replica
+            .log()
+            .contains("could not be recorded")
+            .then_some(())
+    })
+    .await;
+}
+
+/// Takes NATS away while a device comes due; returns what /readyz said meanwhile.
+async fn live_without_nats(cluster: &mut Cluster, replica: &Replica, secrets: &Secrets) -> String {
+    cluster.nats.stop();
+    let page = until("/readyz to miss NATS", || async {
+        let page = get(&replica.http, "/readyz").await.expect("a page");
+        page.contains("nats").then_some(page)
+    })
+    .await;
+    let late = router("late", 200, None);
+    let login = json!({ "username": "backup", "password": DEVICE_PASSWORD }).to_string();
+    let sealed = Key::from_bytes(KEY).seal(rand::random(), login.as_bytes());
+    let device = insert(cluster, &late, sealed).await;
+    until("the late device to be deferred", || async {
+        let deferred = "mikrotik_config_backup_deferrals_total{reason=\"unavailable\"}";
+        (replica.metric(deferred).await > 0.0).then_some(())
+    })
+    .await;
+    assert_eq!(late.stats().connections, 0, "not troubled for nothing");
+    cluster.nats.start().await;
+    let state = cluster
+        .state_when(device, "the late device", |_| true)
+        .await;
+    assert_eq!(state.status, "success", "{:?}", state.error);
+    secrets.assert_none("/readyz", &page);
+    page
+}
+
+/// The secrets of the process, where each is looked for by name.
+fn settings(
+    cluster: &Cluster,
+    database: &str,
+    redis: &str,
+    nats: &str,
+) -> Vec<(&'static str, String)> {
+    let login = |password: &str| format!("poller:{}@", in_url(password));
+    let nats = cluster.nats.url_as(&login(nats));
+    let with_password = format!("//postgres:{}@", in_url(database));
+    vec![
+        (
+            "DATABASE_URL",
+            cluster
+                .database
+                .url
+                .replacen("//postgres@", &with_password, 1),
+        ),
+        (
+            "REDIS_URL",
+            format!(
+                "redis://:{}@127.0.0.1:{}",
+                in_url(redis),
+                cluster.redis.port()
+            ),
+        ),
+        (
+            "NATS_URL",
+            secrecy::ExposeSecret::expose_secret(&nats).to_owned(),
+        ),
+        ("API_TOKEN", API_TOKEN.to_owned()),
+        ("LOG_LEVEL", "trace".to_owned()),
+    ]
+}
+
+/// The log of a replica whose passwords are all wrong, and what it answers meanwhile.
+async fn locked_out(cluster: &Cluster) -> String {
+    let mut settings = settings(cluster, LOCKED_OUT, LOCKED_OUT, LOCKED_OUT);
+    // The tests' database trusts every password, so this one is away.
+    let away = format!(
+        "postgres://postgres:{}@127.0.0.1:1/away",
+        in_url(LOCKED_OUT)
+    );
+    settings[0] = ("DATABASE_URL", away);
+    settings.push(("LOG_FORMAT", "text".to_owned()));
+    let settings: Vec<_> = settings
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    let replica = cluster.replica("locked-out", &settings).await;
+    let page = until("/readyz to miss everything", || async {
+        let page = get(&replica.http, "/readyz").await.expect("a page");
+        let all = ["database", "redis", "nats"]
+            .iter()
+            .all(|name| page.contains(name));
+        let waiting = replica.log().contains("waiting for the database");
+        (all && waiting && page.contains("authorization violation")).then_some(page)
+    })
+    .await;
+    format!("{}\n{page}", replica.log())
+}
+
+/// What a start says whose every secret is wrong in form.
+async fn refused(cluster: &Cluster) -> String {
+    let url = format!("mysql://u:{}@db/x", in_url(LOCKED_OUT));
+    let settings = [
+        ("DATABASE_URL", url.as_str()),
+        ("REDIS_URL", url.as_str()),
+        ("NATS_URL", url.as_str()),
+        ("CREDENTIAL_ENCRYPTION_KEY", UNREADABLE),
+        ("API_TOKEN", "marker-N0te of the operator"),
+    ];
+    run(cluster, &settings, &["run"]).await
+}
+
+/// Everything that a command prints.
+async fn run(cluster: &Cluster, settings: &[(&str, &str)], arguments: &[&str]) -> String {
+    let mut command = cluster.command("command", settings);
+    command.args(arguments);
+    // Not blocking: the routers live in this runtime.
+    let output = tokio::process::Command::from(command).output().await;
+    let output = output.expect("run the command");
+    let texts = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    texts.concat()
+}
+
+/// Every row of every table of the service's schema, all columns.
+async fn tables(cluster: &Cluster) -> String {
+    let names: Vec<String> = sqlx::query_scalar(
+        "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables \
+         WHERE schemaname = 'mikrotik_backup'",
+    )
+    .fetch_all(cluster.pool())
+    .await
+    .expect("list the tables");
+    assert!(
+        names.iter().any(|name| name.ends_with(".attempts")),
+        "{names:?}"
+    );
+    let mut text = String::new();
+    for name in names {
+        let rows = format!("SELECT to_jsonb(t)::text FROM {name} t");
+        let rows: Vec<String> = sqlx::query_scalar(AssertSqlSafe(rows))
+            .fetch_all(cluster.pool())
+            .await
+            .expect("read a table");
+        text.push_str(&rows.join("\n"));
+        text.push('\n');
+    }
+    text
+}
+
+/// A private key, and its encrypted form.
+fn user_key() -> (PrivateKey, String) {
+    let pair = Ed25519Keypair::from_seed(&[0x5a; 32]);
+    let key = PrivateKey::new(KeypairData::Ed25519(pair), "backup").expect("a key");
+    let sealed = key
+        .encrypt(&mut rand::rng(), PASSPHRASE)
+        .expect("encrypt the key");
+    let pem = sealed.to_openssh(LineEnding::LF).expect("the OpenSSH form");
+    (key, pem.to_string())
+}
