@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
 use super::super::backlog;
 use super::super::fakes::{POLICY, World, device, id, sealed, succeeded, told};
 use super::*;
-use crate::domain::attempt::Status;
+use crate::domain::attempt::{AttemptRecord, Status};
 use crate::domain::device::CredentialSource;
 use crate::domain::host_key::Pin;
+use crate::domain::schedule::{Event, Made};
 use crate::ports::Coordinator as _;
 use crate::sim::{Fault, Router, RouterOptions};
 
