@@ -1,32 +1,34 @@
 //! One backup, top to bottom: presence, slot, lease, fresh row, credentials, SSH, whole export,
 //! normalise, deliver, record.
 
-use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::time::Duration;
+mod ending;
+mod export;
+
+use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
-use tracing::{Instrument as _, Span, debug, info, warn};
+use tracing::{Instrument as _, Span, debug, warn};
+
+pub use export::{ExportError, take_export};
+
+use export::on_a_thread;
 
 use super::progress::{ClaimedAt, Progress};
 use super::slots::{Lane, Slot};
 use super::{Context, draw};
 use crate::credentials::CredentialError;
 use crate::domain::Timestamp;
-use crate::domain::attempt::{AttemptId, AttemptRecord, Cause, Deferral, Outcome, Step, Taken};
+use crate::domain::attempt::{AttemptId, Cause, Deferral, Step, Taken};
 use crate::domain::device::{Device, DeviceId};
 use crate::domain::failure::{Failure, FailureKind, chain};
 use crate::domain::host_key::{Fingerprint, HostKeyMismatch};
-use crate::domain::schedule::{Draw, Event, Finish, Made, Schedule};
+use crate::domain::schedule::{Draw, Finish, Schedule};
 use crate::domain::snapshot::Snapshot;
 use crate::metrics::LockResult;
 use crate::ports::{Claim, Claimed, CoordinatorError, Lease, Presence, SinkError, StoreError};
 use crate::routeros;
-use crate::ssh::{self, Session, SshError};
-
-/// How long after a hard stop an attempt may still try to write down how it ended: less than the
-/// process waits for its tasks then, so that the lease is given back all the same.
-const RECORD_AFTER_HARD_STOP: Duration = Duration::from_secs(2);
+use crate::ssh::{self, SshError};
 
 /// What a worker asks for.
 #[derive(Clone, Debug)]
@@ -349,205 +351,6 @@ impl Context {
             at: self.clock.now(),
             draw: draw(),
             made: None,
-        }
-    }
-
-    /// Turns the result into what the schedule is told, the journal keeps and the log says.
-    async fn conclude(
-        &self,
-        id: AttemptId,
-        ask: &Ask,
-        result: Result<Taken, Stop>,
-        progress: &mut Progress,
-    ) -> Report {
-        let outcome = match result {
-            Ok(taken) => Outcome::Delivered(taken),
-            Err(Stop::Failed(failure)) => Outcome::Failed(failure),
-            Err(Stop::Interrupted(reason)) => Outcome::Interrupted { reason },
-            // Only what comes before the claim, and the claim itself, defer.
-            Err(Stop::Deferred(deferral)) => return self.deferred(deferral),
-        };
-        let Some(claimed) = progress.claimed.take() else {
-            return match outcome {
-                Outcome::Failed(failure) => self.deferred(Deferral::Unavailable {
-                    reason: failure.message,
-                }),
-                _ => self.deferred(Deferral::Stopping),
-            };
-        };
-        let finish = Finish::Made {
-            started_at: claimed.at,
-            revision: claimed.device.revision(),
-            result: match &outcome {
-                Outcome::Delivered(_) | Outcome::Queued(_) => Made::Taken,
-                Outcome::Failed(failure) => Made::Failed(failure.kind),
-                Outcome::Interrupted { .. } => Made::Interrupted,
-            },
-        };
-        let report = Report {
-            finish,
-            at: self.clock.now(),
-            draw: draw(),
-            made: Some(id),
-        };
-        self.record(ask, &claimed, outcome, progress, &report).await;
-        report
-    }
-
-    async fn record(
-        &self,
-        ask: &Ask,
-        claimed: &ClaimedAt,
-        outcome: Outcome,
-        progress: &mut Progress,
-        report: &Report,
-    ) {
-        let Some(id) = report.made else { return };
-        let mut after = ask.schedule.clone();
-        after.handle(
-            Event::Finished(report.finish.clone()),
-            report.at,
-            report.draw,
-        );
-        let record = AttemptRecord {
-            id,
-            device: claimed.device.id,
-            tenant: claimed.device.tenant,
-            cause: ask.cause,
-            elapsed: claimed.instant.elapsed(),
-            revision: claimed.device.revision(),
-            outcome,
-            offered_key: progress.offered_key.take(),
-            steps: progress.steps().to_vec(),
-            ledger: std::mem::take(&mut progress.ledger),
-            consecutive_failures: after.consecutive_failures(),
-            standing: after.standing_failure(),
-            next_due_in: after.due_in(report.at),
-        };
-        self.observe(&record, &claimed.device);
-        let recorded = tokio::select! {
-            biased;
-            recorded = self.store.record(&record, &self.replica) => {
-                recorded.map_err(|error| chain(&error))
-            }
-            () = self.long_after_hard_stop() => Err("no answer while the process stops".to_owned()),
-        };
-        if let Err(error) = recorded {
-            warn!(
-                error,
-                "the attempt could not be recorded yet; kept in memory"
-            );
-            self.backlog.push(record);
-        }
-    }
-
-    async fn long_after_hard_stop(&self) {
-        self.shutdown.hard().cancelled().await;
-        tokio::time::sleep(RECORD_AFTER_HARD_STOP).await;
-    }
-
-    /// The one place where the end of an attempt is counted and logged.
-    fn observe(&self, record: &AttemptRecord, device: &Device) {
-        self.metrics.finished(&record.outcome, record.elapsed);
-        for step in &record.steps {
-            self.metrics.stage(step.step, step.took);
-        }
-        let duration_ms = u64::try_from(record.elapsed.as_millis()).unwrap_or(u64::MAX);
-        let next_due_s = record.next_due_in.as_secs();
-        match &record.outcome {
-            Outcome::Delivered(taken) | Outcome::Queued(taken) => info!(
-                status = record.outcome.status().as_str(),
-                snapshot.sha256 = %taken.hash,
-                size_bytes = taken.bytes,
-                routeros.version = taken.routeros_version,
-                duration_ms,
-                next_due_s,
-                "Backed up {}", device.name
-            ),
-            Outcome::Failed(failure) => {
-                let remedy = failure.kind.remedy(device.id);
-                warn!(
-                    status = record.outcome.status().as_str(),
-                    failure.kind = %failure.kind,
-                    device.address = %device.endpoint,
-                    error = failure.message,
-                    remedy,
-                    consecutive_failures = record.consecutive_failures,
-                    duration_ms,
-                    next_due_s,
-                    "Failed to back up {}{}",
-                    device.name,
-                    if failure.kind.blocks() { "; blocked until an operator acts" } else { "" }
-                );
-            }
-            Outcome::Interrupted { reason } => warn!(
-                status = record.outcome.status().as_str(),
-                reason, duration_ms, "Interrupted the backup of {}", device.name
-            ),
-        }
-    }
-}
-
-/// Holds the conversation that ends in one whole export: which command to run, and what to make of
-/// the answer, is decided by [`routeros::Dialogue`].
-pub async fn take_export(
-    session: &mut Session,
-    remembered_version: Option<&str>,
-) -> Result<routeros::Export, ExportError> {
-    let mut dialogue = routeros::Dialogue::new(remembered_version);
-    let mut command = dialogue.command();
-    loop {
-        let output = session.run(command.as_str()).await?;
-        let (judged, verdict) = on_a_thread(move || {
-            let verdict = dialogue.judge(&routeros::Answer {
-                stdout: &output.stdout,
-                stderr: &output.stderr,
-                exit_status: output.exit_status,
-                closed: output.closed,
-            });
-            (dialogue, verdict)
-        })
-        .await;
-        dialogue = judged;
-        match verdict {
-            routeros::Verdict::Whole(export) => return Ok(export),
-            routeros::Verdict::Ask(next) => command = next,
-            routeros::Verdict::Refused(failure) => return Err(ExportError::Refused(failure)),
-        }
-    }
-}
-
-/// Does `work` on a thread of its own: a text of 100 MB takes seconds of CPU, in which the threads
-/// of the runtime have other sockets to serve. A panic goes on in the caller.
-async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let span = Span::current();
-    match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => resume_unwind(panic),
-            // Nothing cancels it but the end of the runtime, which ends the caller, too.
-            Err(_) => std::future::pending().await,
-        },
-    }
-}
-
-/// No whole export was taken.
-#[derive(Debug, thiserror::Error)]
-pub enum ExportError {
-    /// The session failed.
-    #[error(transparent)]
-    Ssh(#[from] SshError),
-    /// The answer is not a whole export.
-    #[error(transparent)]
-    Refused(Failure),
-}
-
-impl ExportError {
-    /// As a failure of the attempt.
-    pub fn into_failure(self) -> Failure {
-        match self {
-            Self::Ssh(error) => Failure::from_error(error.kind(), &error),
-            Self::Refused(failure) => failure,
         }
     }
 }

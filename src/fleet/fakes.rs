@@ -150,6 +150,8 @@ pub struct State {
     pub pin_refused: bool,
     /// `inventory` never answers.
     pub inventory_hangs: bool,
+    /// How long `inventory` takes.
+    pub inventory_takes: Duration,
     /// Somebody else pins this key just before we do.
     pub other_pins: Option<Fingerprint>,
     editions: BTreeMap<Bucket, u64>,
@@ -211,6 +213,8 @@ impl Store for MemoryStore {
         if self.state().inventory_hangs {
             std::future::pending::<()>().await;
         }
+        let takes = self.state().inventory_takes;
+        tokio::time::sleep(takes).await;
         let mut state = self.here("read the inventory")?;
         state.looks += 1;
         let full: BTreeSet<_> = state.devices.keys().map(|id| bucket(*id)).collect();

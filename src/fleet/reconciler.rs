@@ -24,9 +24,13 @@ use crate::ports::{Bucket, Listed, StoreError};
 /// chunks of about 1,250 rows.
 const BUCKETS_PER_READ: usize = 16;
 
-/// Hints within this time after a look are answered by one look: an import of ten thousand rows
-/// is ten thousand hints.
+/// Hints within this time are answered by one look: an import of ten thousand rows is ten thousand
+/// hints.
 const HINT_PAUSE: Duration = Duration::from_millis(250);
+
+/// After a look that took long, hints wait for so many times as long: an import touches every
+/// bucket, and the whole fleet is read at each look.
+const HINT_REST: u32 = 4;
 
 /// Owns the workers.
 pub struct Reconciler {
@@ -38,6 +42,7 @@ pub struct Reconciler {
     mailboxes: BTreeMap<DeviceId, mpsc::UnboundedSender<Mail>>,
     workers: JoinSet<(DeviceId, Ended)>,
     away: bool,
+    last_look: Duration,
 }
 
 /// How a worker's task ended.
@@ -69,6 +74,7 @@ impl Reconciler {
             mailboxes: BTreeMap::new(),
             workers: JoinSet::new(),
             away: false,
+            last_look: Duration::ZERO,
         }
     }
 
@@ -99,7 +105,8 @@ impl Reconciler {
             tokio::select! {
                 () = &mut period => return,
                 () = self.context.store.changed() => {
-                    tokio::time::sleep(HINT_PAUSE).await;
+                    let pause = HINT_PAUSE.max(self.last_look * HINT_REST);
+                    tokio::time::sleep(pause.min(self.period)).await;
                     return;
                 }
                 Some(ended) = self.workers.join_next() => {
@@ -114,7 +121,9 @@ impl Reconciler {
     /// One look, with the database's coming and going logged once each.
     async fn look(&mut self) {
         let began = Instant::now();
-        match self.reconcile().await {
+        let result = self.reconcile().await;
+        self.last_look = began.elapsed();
+        match result {
             Ok(changes) => {
                 if std::mem::take(&mut self.away) {
                     info!("the database is back; the inventory is compared again");
@@ -130,7 +139,7 @@ impl Reconciler {
                         "Reconciled the inventory"
                     );
                 }
-                self.context.metrics.reconciled(began.elapsed());
+                self.context.metrics.reconciled(self.last_look);
             }
             Err(error) if self.away => {
                 debug!(error = chain(&error), "the inventory still cannot be read");

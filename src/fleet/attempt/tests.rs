@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
 use super::super::backlog;
 use super::super::fakes::{POLICY, World, device, id, sealed, succeeded, told};
 use super::*;
-use crate::domain::attempt::Status;
+use crate::domain::attempt::{AttemptRecord, Status};
 use crate::domain::device::CredentialSource;
 use crate::domain::host_key::Pin;
+use crate::domain::schedule::{Event, Made};
 use crate::ports::Coordinator as _;
 use crate::sim::{Fault, Router, RouterOptions};
 
@@ -480,4 +482,36 @@ async fn a_request_skips_presence_and_freshness() {
     world.context.attempt(requested).await;
     let (record, told) = only_record(&world);
     assert_eq!((record.cause, told), (Cause::Manual, "success"));
+}
+
+#[tokio::test]
+async fn a_large_export_does_not_hold_up_the_thread_that_serves_sockets() {
+    // The router computes on threads of its own.
+    let elsewhere = tokio::runtime::Runtime::new().expect("a runtime");
+    let router = {
+        let _inside = elsewhere.enter();
+        router()
+    };
+    router.set_fault(Fault::Size(8 << 20));
+    let device = device_at(&router);
+    let world = world(&device);
+    let context = Arc::clone(&world.context);
+    let ask = ask(&world, &device, None);
+    let running = tokio::spawn(async move { context.attempt(ask).await });
+    let mut longest = Duration::ZERO;
+    while !running.is_finished() {
+        let began = Instant::now();
+        sleep(Duration::from_millis(5)).await;
+        longest = longest.max(began.elapsed());
+    }
+    let (record, told) = only_record(&world);
+    assert_eq!(told, "success");
+    let normalising = record
+        .steps
+        .iter()
+        .find(|step| step.step == Step::Normalise);
+    let normalising = normalising.expect("the step was taken").took;
+    // On this thread it would be one long wait for everybody else.
+    assert!(longest < normalising, "{longest:?} of {normalising:?}");
+    elsewhere.shutdown_background();
 }

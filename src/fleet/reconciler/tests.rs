@@ -139,6 +139,38 @@ async fn an_import_with_many_hints_does_not_become_as_many_looks() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn hints_leave_a_busy_database_most_of_its_time() {
+    let world = World::new(1);
+    world.store.state().inventory_takes = Duration::from_millis(500);
+    let running = run(&world);
+    sleep(SECOND).await;
+    let before = world.store.state().looks;
+    for _ in 0..600 {
+        world.store.hint.notify_one();
+        sleep(Duration::from_millis(100)).await;
+    }
+    let looks = world.store.state().looks - before;
+    // Half a second each, then two seconds of rest.
+    assert!((20..=25).contains(&looks), "{looks} in a minute");
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_during_a_look_is_answered_by_another_look() {
+    let world = World::new(1);
+    world.store.state().inventory_takes = SECOND;
+    let running = run(&world);
+    sleep(SECOND / 2).await;
+    world.store.hint.notify_one();
+    sleep(SECOND).await;
+    // After the digests were read.
+    world.store.state().put(device(1));
+    sleep(10 * SECOND).await;
+    assert_eq!(shown(&world), 1);
+    running.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_database_that_is_away_is_logged_once_each_way_and_stops_no_worker() {
     let lines = Lines::default();
     let log = Log {

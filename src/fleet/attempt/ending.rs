@@ -1,0 +1,154 @@
+//! The end of an attempt: what the schedule is told, the journal keeps and the log says.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::{Ask, Report, Stop};
+use crate::domain::attempt::{AttemptId, AttemptRecord, Deferral, Outcome, Taken};
+use crate::domain::device::Device;
+use crate::domain::failure::chain;
+use crate::domain::schedule::{Event, Finish, Made};
+use crate::fleet::progress::{ClaimedAt, Progress};
+use crate::fleet::{Context, draw};
+
+/// How long after a hard stop an attempt may still try to write down how it ended: less than the
+/// process waits for its tasks then, so that the lease is given back all the same.
+const RECORD_AFTER_HARD_STOP: Duration = Duration::from_secs(2);
+
+impl Context {
+    /// Turns the result into what the schedule is told, the journal keeps and the log says.
+    pub(super) async fn conclude(
+        &self,
+        id: AttemptId,
+        ask: &Ask,
+        result: Result<Taken, Stop>,
+        progress: &mut Progress,
+    ) -> Report {
+        let outcome = match result {
+            Ok(taken) => Outcome::Delivered(taken),
+            Err(Stop::Failed(failure)) => Outcome::Failed(failure),
+            Err(Stop::Interrupted(reason)) => Outcome::Interrupted { reason },
+            // Only what comes before the claim, and the claim itself, defer.
+            Err(Stop::Deferred(deferral)) => return self.deferred(deferral),
+        };
+        let Some(claimed) = progress.claimed.take() else {
+            return match outcome {
+                Outcome::Failed(failure) => self.deferred(Deferral::Unavailable {
+                    reason: failure.message,
+                }),
+                _ => self.deferred(Deferral::Stopping),
+            };
+        };
+        let finish = Finish::Made {
+            started_at: claimed.at,
+            revision: claimed.device.revision(),
+            result: match &outcome {
+                Outcome::Delivered(_) | Outcome::Queued(_) => Made::Taken,
+                Outcome::Failed(failure) => Made::Failed(failure.kind),
+                Outcome::Interrupted { .. } => Made::Interrupted,
+            },
+        };
+        let report = Report {
+            finish,
+            at: self.clock.now(),
+            draw: draw(),
+            made: Some(id),
+        };
+        self.record(ask, &claimed, outcome, progress, &report).await;
+        report
+    }
+
+    async fn record(
+        &self,
+        ask: &Ask,
+        claimed: &ClaimedAt,
+        outcome: Outcome,
+        progress: &mut Progress,
+        report: &Report,
+    ) {
+        let Some(id) = report.made else { return };
+        let mut after = ask.schedule.clone();
+        after.handle(
+            Event::Finished(report.finish.clone()),
+            report.at,
+            report.draw,
+        );
+        let record = AttemptRecord {
+            id,
+            device: claimed.device.id,
+            tenant: claimed.device.tenant,
+            cause: ask.cause,
+            elapsed: claimed.instant.elapsed(),
+            revision: claimed.device.revision(),
+            outcome,
+            offered_key: progress.offered_key.take(),
+            steps: progress.steps().to_vec(),
+            ledger: std::mem::take(&mut progress.ledger),
+            consecutive_failures: after.consecutive_failures(),
+            standing: after.standing_failure(),
+            next_due_in: after.due_in(report.at),
+        };
+        self.observe(&record, &claimed.device);
+        let recorded = tokio::select! {
+            biased;
+            recorded = self.store.record(&record, &self.replica) => {
+                recorded.map_err(|error| chain(&error))
+            }
+            () = self.long_after_hard_stop() => Err("no answer while the process stops".to_owned()),
+        };
+        if let Err(error) = recorded {
+            warn!(
+                error,
+                "the attempt could not be recorded yet; kept in memory"
+            );
+            self.backlog.push(record);
+        }
+    }
+
+    async fn long_after_hard_stop(&self) {
+        self.shutdown.hard().cancelled().await;
+        tokio::time::sleep(RECORD_AFTER_HARD_STOP).await;
+    }
+
+    /// The one place where the end of an attempt is counted and logged.
+    fn observe(&self, record: &AttemptRecord, device: &Device) {
+        self.metrics.finished(&record.outcome, record.elapsed);
+        for step in &record.steps {
+            self.metrics.stage(step.step, step.took);
+        }
+        let duration_ms = u64::try_from(record.elapsed.as_millis()).unwrap_or(u64::MAX);
+        let next_due_s = record.next_due_in.as_secs();
+        match &record.outcome {
+            Outcome::Delivered(taken) | Outcome::Queued(taken) => info!(
+                status = record.outcome.status().as_str(),
+                snapshot.sha256 = %taken.hash,
+                size_bytes = taken.bytes,
+                routeros.version = taken.routeros_version,
+                duration_ms,
+                next_due_s,
+                "Backed up {}", device.name
+            ),
+            Outcome::Failed(failure) => {
+                let remedy = failure.kind.remedy(device.id);
+                warn!(
+                    status = record.outcome.status().as_str(),
+                    failure.kind = %failure.kind,
+                    device.address = %device.endpoint,
+                    error = failure.message,
+                    remedy,
+                    consecutive_failures = record.consecutive_failures,
+                    duration_ms,
+                    next_due_s,
+                    "Failed to back up {}{}",
+                    device.name,
+                    if failure.kind.blocks() { "; blocked until an operator acts" } else { "" }
+                );
+            }
+            Outcome::Interrupted { reason } => warn!(
+                status = record.outcome.status().as_str(),
+                reason, duration_ms, "Interrupted the backup of {}", device.name
+            ),
+        }
+    }
+}
