@@ -82,9 +82,13 @@ pub async fn run(context: &Context) {
 }
 
 /// One last try at everything that waits, when the process ends; what cannot be written is logged.
+/// A database that is away for one record is away for all: asking again for each, with the time
+/// that every question takes, would outlast the grace period.
 pub async fn flush(context: &Context) {
+    let mut away = false;
     while let Some(record) = context.backlog.first() {
-        if !write(context, &record).await {
+        away = away || !write(context, &record).await;
+        if away {
             error!(
                 attempt.id = %record.id,
                 device.id = %record.device,
