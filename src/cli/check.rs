@@ -25,10 +25,12 @@ use crate::ssh::{self, Host, Session};
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  mikrotik-backup check edge-7                     a device of the inventory, with its login and pin
-  mikrotik-backup check edge-7 --user admin        the same, with another login; asks for the password
-  mikrotik-backup check 192.0.2.1 --user backup    any router; asks for the password
+  mikrotik-backup check edge-7                     a device of the inventory, its login and pin
+  mikrotik-backup check edge-7 --user admin        the same with another login
+  mikrotik-backup check 192.0.2.1 --user backup    any router
   mikrotik-backup check 192.0.2.1                  without a login: name, TCP, algorithms, key
+
+With --user the password is asked for, unless an option says where it is.
 
 With DATABASE_URL the target is looked for in the inventory first, and
 CREDENTIAL_ENCRYPTION_KEY opens the login that is stored there. Nothing is stored, published

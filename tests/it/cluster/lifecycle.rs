@@ -1,6 +1,7 @@
 //! Starting and stopping: bad configuration, dependencies that are away, signals, and who may
 //! change the schema.
 
+mod dependencies;
 mod schema;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,7 +13,6 @@ use nix::sys::signal::Signal;
 use super::commands::finished;
 use super::harness::{Cluster, Replica, get};
 use super::poll::until;
-use crate::services::postgres::Postgres;
 
 fn router(address: [u8; 4]) -> Router {
     let options = RouterOptions {
@@ -74,14 +74,6 @@ async fn ready(replica: &Replica) {
         body.contains(r#""ready""#).then_some(())
     })
     .await;
-}
-
-/// A database of a server of its own, that the test can stop.
-async fn with_its_own_postgres() -> Option<(Cluster, Postgres)> {
-    let mut cluster = Cluster::start().await?;
-    let postgres = Postgres::start_private().await?;
-    cluster.database = postgres.database("migrated").await;
-    Some((cluster, postgres))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -235,131 +227,5 @@ async fn a_second_signal_ends_it_at_once() {
     let _next = cluster.replica("after", &[]).await;
     cluster
         .state_when(device, "a success", |state| state.status == "success")
-        .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_away_at_start_is_waited_for() {
-    let Some((cluster, mut postgres)) = with_its_own_postgres().await else {
-        return;
-    };
-    let router = router([127, 61, 0, 5]);
-    let device = cluster.insert(&router).await;
-    postgres.stop().await;
-
-    let mut impatient = cluster.spawn("impatient", &[]);
-    logged(&impatient, "waiting for the database").await;
-    impatient.signal(Signal::SIGTERM);
-    assert_eq!(impatient.exit_code().await, 0, "{}", impatient.log());
-
-    let replica = cluster.replica("patient", &[]).await;
-    let failing = not_ready(&replica, "database").await;
-    assert_eq!(
-        failing.as_object().expect("an object").len(),
-        1,
-        "{failing}"
-    );
-    assert!(
-        get(&replica.http, "/livez")
-            .await
-            .expect("a page")
-            .contains("ok")
-    );
-    logged(&replica, "waiting for the database").await;
-    postgres.launch().await;
-    ready(&replica).await;
-    cluster
-        .state_when(device, "a success", |state| state.status == "success")
-        .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn redis_and_nats_that_are_away_at_start_are_named_and_waited_for() {
-    let Some(mut cluster) = Cluster::start().await else {
-        return;
-    };
-    let router = router([127, 61, 0, 6]);
-    let device = cluster.insert(&router).await;
-    cluster.redis.stop();
-    cluster.nats.stop();
-    let replica = cluster.replica("alone", &[]).await;
-    until("Redis and NATS to be named, and nothing else", || async {
-        let failing = not_ready(&replica, "nats").await;
-        let named: Vec<_> = failing.as_object()?.keys().cloned().collect();
-        (named == ["nats", "redis"]).then_some(())
-    })
-    .await;
-    cluster.redis.start().await;
-    until("Redis not to be named any more", || async {
-        let failing = not_ready(&replica, "nats").await;
-        failing.get("redis").is_none().then_some(())
-    })
-    .await;
-    assert_eq!(
-        router.stats().connections,
-        0,
-        "no export that could not be delivered"
-    );
-    cluster.nats.start().await;
-    cluster
-        .state_when(device, "a success", |state| state.status == "success")
-        .await;
-    ready(&replica).await;
-    assert_eq!(cluster.attempts("status <> 'success'").await, 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_goes_away_stops_no_export_and_loses_no_record() {
-    let Some((cluster, mut postgres)) = with_its_own_postgres().await else {
-        return;
-    };
-    let router = router([127, 61, 0, 7]);
-    router.set_delay(Duration::from_secs(3));
-    let device = cluster.insert(&router).await;
-    let replica = cluster.replica("outage", &[]).await;
-    // The last statement before the record: from here on the export needs no database.
-    until("the key to be pinned", || async {
-        let pinned: Option<String> =
-            sqlx::query_scalar("SELECT ssh_host_key_fingerprint FROM devices WHERE id = $1")
-                .bind(device)
-                .fetch_one(cluster.pool())
-                .await
-                .expect("read the pin");
-        pinned
-    })
-    .await;
-    postgres.stop().await;
-    until("the snapshot to be published", || async {
-        (cluster.messages().await.len() == 1).then_some(())
-    })
-    .await;
-    logged(&replica, "could not be recorded yet").await;
-    logged(&replica, "the inventory still cannot be read").await;
-    not_ready(&replica, "database").await;
-
-    postgres.launch().await;
-    let state = cluster
-        .state_when(device, "the late record", |state| state.status == "success")
-        .await;
-    let (id, event) = cluster.messages().await.remove(0);
-    assert_eq!(state.last_attempt.map(|id| id.to_string()), Some(id));
-    assert_eq!(state.hash, Some(event.sha256_hash.to_string()));
-    assert_eq!(cluster.attempts("true").await, 1);
-    logged(&replica, "the database is back").await;
-    ready(&replica).await;
-    assert_eq!(
-        count(&replica, "the inventory cannot be read"),
-        1,
-        "said once"
-    );
-    assert_eq!(count(&replica, "the database is back"), 1, "said once");
-    assert!(!locked(&cluster).await);
-
-    // What was edited meanwhile, or is now, is followed as before.
-    router.set_delay(Duration::ZERO);
-    let newcomer = self::router([127, 61, 0, 8]);
-    let newcomer = cluster.insert(&newcomer).await;
-    cluster
-        .state_when(newcomer, "a success", |state| state.status == "success")
         .await;
 }
