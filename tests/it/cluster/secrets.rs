@@ -1,98 +1,22 @@
 //! No secret leaves the service but where it belongs: everything runs at trace level with
 //! recognisable secrets, also where it fails, and every output is searched for them.
 
-use std::net::Ipv4Addr;
+mod fleet;
+mod search;
 
 use mikrotik_backup::credentials::Key;
-use mikrotik_backup::sim::{Fault, Router, RouterOptions, SECRET_MARK};
-use russh::keys::PrivateKey;
-use russh::keys::ssh_key::LineEnding;
-use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
+use mikrotik_backup::sim::SECRET_MARK;
+use secrecy::ExposeSecret as _;
 use serde_json::json;
 use sqlx::AssertSqlSafe;
-use uuid::Uuid;
 
-use super::harness::{Cluster, KEY, Replica, base64, get};
+use self::fleet::{Planned, insert, router, start_fleet, user_key};
+use self::search::{
+    API_TOKEN, CONFIGURATION, DATABASE_PASSWORD, DEVICE_PASSWORD, FIREWALL_COMMENT, LOCKED_OUT,
+    NATS_PASSWORD, NOTE, REDIS_PASSWORD, Secrets, UNREADABLE, forms, in_url,
+};
+use super::harness::{Cluster, KEY, Replica, get};
 use super::poll::until;
-use crate::services::postgres::{NewDevice, insert_device};
-
-const DEVICE_PASSWORD: &str = "marker-Dev1ce/Pass:word";
-const WRONG_PASSWORD: &str = "marker-Wr0ng-Password";
-const PASSPHRASE: &str = "marker-Passphr4se";
-const WRONG_PASSPHRASE: &str = "marker-Wr0ng-Passphr4se";
-const UNREADABLE: &str = "marker-Unreadable-Cr3dential";
-const API_TOKEN: &str = "marker-Api-T0ken-0123456789abcdef";
-const DATABASE_PASSWORD: &str = "marker-D4tabase/Pass:word";
-const REDIS_PASSWORD: &str = "marker-R3dis/Pass:word";
-const NATS_PASSWORD: &str = "marker-N4ts/Pass:word";
-const LOCKED_OUT: &str = "marker-Locked0ut/Pass:word";
-const FIREWALL_COMMENT: &str = "marker-Firewall-C0mment";
-const NOTE: &str = "marker-N0te of the operator";
-/// In the configuration of every simulated router.
-const CONFIGURATION: &str = "admin-mac=02:00:5E";
-
-/// Everything that must not be seen, in every form in which it could be.
-struct Secrets(Vec<String>);
-
-impl Secrets {
-    fn new(private_key: &str) -> Self {
-        let texts = [
-            DEVICE_PASSWORD,
-            WRONG_PASSWORD,
-            PASSPHRASE,
-            WRONG_PASSPHRASE,
-            UNREADABLE,
-            API_TOKEN,
-            DATABASE_PASSWORD,
-            REDIS_PASSWORD,
-            NATS_PASSWORD,
-            LOCKED_OUT,
-            FIREWALL_COMMENT,
-            NOTE,
-            CONFIGURATION,
-            SECRET_MARK,
-        ];
-        let key = std::str::from_utf8(&KEY).expect("the tests' key is a text");
-        // A last line of a few characters could be anywhere.
-        let lines = private_key.lines();
-        let lines = lines.filter(|line| !line.starts_with("---") && line.len() > 24);
-        let all = texts.into_iter().chain([key]).chain(lines);
-        Self(all.flat_map(forms).collect())
-    }
-
-    /// The secrets that are in `text`.
-    fn found_in(&self, text: &str) -> Vec<&str> {
-        let found = self.0.iter().filter(|form| text.contains(form.as_str()));
-        found.map(String::as_str).collect()
-    }
-
-    fn assert_none(&self, place: &str, text: &str) {
-        let found = self.found_in(text);
-        let lines = text.lines().filter(|line| !self.found_in(line).is_empty());
-        let lines: Vec<_> = lines.take(5).collect();
-        assert!(found.is_empty(), "{found:?} in {place}: {lines:#?}");
-    }
-}
-
-/// A secret as it is, in a URL, as base64, as hex, and as a list of bytes.
-fn forms(secret: &str) -> Vec<String> {
-    let bytes: Vec<_> = secret.bytes().map(|byte| byte.to_string()).collect();
-    let hex: Vec<_> = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
-    // The last characters depend on what follows.
-    let encoded = base64(secret.as_bytes());
-    let stable = secret.len() / 3 * 4;
-    vec![
-        secret.to_owned(),
-        in_url(secret),
-        encoded[..stable].to_owned(),
-        hex.concat(),
-        bytes.join(", "),
-    ]
-}
-
-fn in_url(secret: &str) -> String {
-    secret.replace('/', "%2F").replace(':', "%3A")
-}
 
 #[tokio::test]
 async fn no_output_shows_a_secret() {
@@ -202,153 +126,6 @@ async fn search_finds_what_is_there(
     }
 }
 
-/// A device of the test and what its first attempt is to come to; `None` where it cannot be stored.
-struct Planned {
-    name: String,
-    device: Uuid,
-    kind: Option<&'static str>,
-    recorded: bool,
-    _router: Router,
-}
-
-/// Routers of every kind of login and of failure.
-async fn start_fleet(cluster: &Cluster, key: &PrivateKey, pem: &str) -> Vec<Planned> {
-    let login = |password: &str| json!({ "username": "backup", "password": password });
-    let with_key = |passphrase: &str| {
-        json!({
-            "username": "backup", "private_key": pem, "private_key_passphrase": passphrase,
-        })
-    };
-    let right = login(DEVICE_PASSWORD).to_string();
-    let key_text = format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{UNREADABLE}\n");
-    let unreadable = "credentials_unreadable";
-    let plans = [
-        ("by-password", right.clone(), None, None),
-        (
-            "by-keyboard",
-            right.clone(),
-            Some(Fault::KeyboardInteractiveOnly),
-            None,
-        ),
-        ("by-key", with_key(PASSPHRASE).to_string(), None, None),
-        ("unrecordable", right.clone(), None, None),
-        (
-            "refused",
-            login(WRONG_PASSWORD).to_string(),
-            None,
-            Some("auth_failed"),
-        ),
-        (
-            "wrong-passphrase",
-            with_key(WRONG_PASSPHRASE).to_string(),
-            None,
-            Some(unreadable),
-        ),
-        (
-            "no-key",
-            json!({ "username": "backup", "private_key": key_text }).to_string(),
-            None,
-            Some(unreadable),
-        ),
-        (
-            "wrong-shape",
-            json!({ "username": "backup", "password": [UNREADABLE] }).to_string(),
-            None,
-            Some(unreadable),
-        ),
-        (
-            "wrong-user",
-            json!({ "username": { UNREADABLE: 1 }, "password": 1 }).to_string(),
-            None,
-            Some(unreadable),
-        ),
-        ("no-json", UNREADABLE.to_owned(), None, Some(unreadable)),
-        ("other-key", right.clone(), None, Some(unreadable)),
-        (
-            "cut",
-            right.clone(),
-            Some(Fault::CutMidLine),
-            Some("truncated_output"),
-        ),
-        (
-            "interrupted",
-            right.clone(),
-            Some(Fault::Interrupted),
-            Some("truncated_output"),
-        ),
-        (
-            "dropped",
-            right.clone(),
-            Some(Fault::DropConnectionMidOutput),
-            Some("truncated_output"),
-        ),
-        (
-            "cut-login",
-            right,
-            Some(Fault::CutDuringLogin),
-            Some("connection_lost"),
-        ),
-    ];
-    let mut fleet = Vec::new();
-    for ((name, login, fault, kind), number) in plans.into_iter().zip(1..) {
-        let router = router(name, number, (name == "by-key").then_some(key));
-        if let Some(fault) = fault {
-            router.set_fault(fault);
-        }
-        let sealing = match name {
-            "other-key" => Key::from_bytes(*b"an0ther-key-than-that-of-cluster"),
-            _ => Key::from_bytes(KEY),
-        };
-        let sealed = sealing.seal(rand::random(), login.as_bytes());
-        let device = insert(cluster, &router, sealed).await;
-        if name == "unrecordable" {
-            // PostgreSQL shows the whole row in the detail of such an error.
-            let constraint = format!(
-                "ALTER TABLE mikrotik_backup.attempts \
-                 ADD CONSTRAINT refused_by_the_test CHECK (device_id <> '{device}')"
-            );
-            cluster.database.sql(&constraint).await;
-        }
-        fleet.push(Planned {
-            name: name.to_owned(),
-            device,
-            kind,
-            recorded: name != "unrecordable",
-            _router: router,
-        });
-    }
-    fleet
-}
-
-fn router(name: &str, number: u8, key: Option<&PrivateKey>) -> Router {
-    let router = Router::start_one(RouterOptions {
-        name: name.to_owned(),
-        address: (Ipv4Addr::new(127, 24, 0, number), 0).into(),
-        seed: u64::from(number),
-        password: DEVICE_PASSWORD.to_owned(),
-        authorized_key: key.map(|key| key.public_key().clone()),
-        ..RouterOptions::default()
-    });
-    let router = router.expect("start a router");
-    router.change(|configuration| {
-        configuration.add_firewall_rule(FIREWALL_COMMENT);
-        configuration.note = NOTE.to_owned();
-    });
-    router
-}
-
-async fn insert(cluster: &Cluster, router: &Router, sealed: Vec<u8>) -> Uuid {
-    let address = router.address();
-    let device = NewDevice {
-        hostname: router.name().to_owned(),
-        ip_address: address.ip().to_string(),
-        ssh_port: Some(address.port().into()),
-        encrypted_credentials: Some(sealed),
-        ..NewDevice::default()
-    };
-    insert_device(cluster.pool(), device).await.0
-}
-
 /// Waits until every device was tried, and came to what was planned.
 async fn until_tried(cluster: &Cluster, replica: &Replica, fleet: &[Planned]) {
     for planned in fleet.iter().filter(|planned| planned.recorded) {
@@ -424,10 +201,7 @@ fn settings(
                 cluster.redis.port()
             ),
         ),
-        (
-            "NATS_URL",
-            secrecy::ExposeSecret::expose_secret(&nats).to_owned(),
-        ),
+        ("NATS_URL", nats.expose_secret().to_owned()),
         ("API_TOKEN", API_TOKEN.to_owned()),
         ("LOG_LEVEL", "trace".to_owned()),
     ]
@@ -508,15 +282,4 @@ async fn tables(cluster: &Cluster) -> String {
         text.push('\n');
     }
     text
-}
-
-/// A private key, and its encrypted form.
-fn user_key() -> (PrivateKey, String) {
-    let pair = Ed25519Keypair::from_seed(&[0x5a; 32]);
-    let key = PrivateKey::new(KeypairData::Ed25519(pair), "backup").expect("a key");
-    let sealed = key
-        .encrypt(&mut rand::rng(), PASSPHRASE)
-        .expect("encrypt the key");
-    let pem = sealed.to_openssh(LineEnding::LF).expect("the OpenSSH form");
-    (key, pem.to_string())
 }
