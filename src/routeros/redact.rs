@@ -95,7 +95,7 @@ impl Redacted {
         &self.secrets
     }
 
-    /// Writes a logical line with masks, wrapped unless it is `terse`, and its line `end`.
+    /// Writes a logical line with masks, wrapped as its form is, and its line `end`.
     fn mask(&mut self, line: &str, secrets: &[Range<usize>], terse: bool, end: &str) {
         let mut masked = String::with_capacity(line.len());
         let mut masks = Vec::with_capacity(secrets.len());
@@ -113,9 +113,9 @@ impl Redacted {
         }
 
         // A line feed inside quotes is no RouterOS text; it keeps its place.
-        let mut breaks = match terse || masked.contains('\n') {
+        let mut breaks = match masked.contains('\n') {
             true => Vec::new(),
-            false => breaks(&masked, &masks),
+            false => breaks(&masked, &masks, terse),
         };
         if masked.starts_with('#') {
             // Only a wrap before it had kept it from being a comment.
@@ -307,16 +307,22 @@ fn quoted_twice(bytes: &[u8], from: usize, slashes: usize) -> Range<usize> {
     from..bytes.len()
 }
 
-/// Where to wrap `line`, in which no mask is cut: behind a blank or `=` outside quotes, else
-/// behind a blank inside them, else anywhere but inside an escape.
-fn breaks(line: &str, masks: &[usize]) -> Vec<usize> {
+/// Where to wrap `line`, in which no mask is cut: between the `\r` and the `\n` of a script, and,
+/// unless it is `terse`, where it gets too long: behind a blank or `=` outside quotes, else behind
+/// a blank inside them, else anywhere but inside an escape.
+fn breaks(line: &str, masks: &[usize], terse: bool) -> Vec<usize> {
     let bytes = line.as_bytes();
     let mut breaks = Vec::new();
     let (mut from, mut quoted, mut indent) = (0, false, 0);
-    while line.len() - from + indent > WIDTH {
-        let limit = from + WIDTH - 1 - indent;
+    loop {
+        let fits = terse || line.len() - from + indent <= WIDTH;
+        let limit = match fits {
+            true => line.len(),
+            false => from + WIDTH - 1 - indent,
+        };
         // The best places so far, each with whether it is inside quotes.
         let (mut outside, mut inside, mut anywhere) = (None, None, None);
+        let mut newline = None;
         let mut at = from;
         while at < bytes.len() {
             let byte = bytes[at];
@@ -329,12 +335,17 @@ fn breaks(line: &str, masks: &[usize]) -> Vec<usize> {
                 break;
             }
             quoted ^= byte == b'"';
+            let carriage_return = bytes[at..].starts_with(br"\r\n");
             at += length;
+            let place = Some((at, quoted));
+            if quoted && carriage_return {
+                newline = place;
+                break;
+            }
             // RouterOS would not take a leading blank for content, and a character is not cut.
             if bytes.get(at) == Some(&b' ') || !line.is_char_boundary(at) {
                 continue;
             }
-            let place = Some((at, quoted));
             anywhere = place;
             match byte {
                 b' ' if quoted => inside = place,
@@ -342,13 +353,16 @@ fn breaks(line: &str, masks: &[usize]) -> Vec<usize> {
                 _ => {}
             }
         }
-        let Some((place, in_quotes)) = outside.or(inside).or(anywhere) else {
-            break;
+        let width = match fits {
+            true => None,
+            false => outside.or(inside).or(anywhere),
+        };
+        let Some((place, in_quotes)) = newline.or(width) else {
+            return breaks;
         };
         breaks.push(place);
         (from, quoted, indent) = (place, in_quotes, INDENT.len());
     }
-    breaks
 }
 
 #[cfg(test)]

@@ -9,8 +9,7 @@ use super::*;
 
 fn one(menu: &str, item: &str) -> String {
     let text = redact(&format!("{menu}\n{item}\n"));
-    let shown = text.strip_prefix(menu).and_then(|t| t.strip_prefix('\n'));
-    shown.unwrap().trim_end_matches('\n').to_owned()
+    logical(&text).pop().unwrap()
 }
 
 #[test]
@@ -151,6 +150,11 @@ fn wrapped_values_are_masked_whole_and_line_ends_stay() {
             "n".repeat(50)
         )
     );
+    let script = "add name=s source=\"a password=x\\r\\\n    \\nb \\\n    c\\r\\\n    \\n\"\n";
+    let shown = "add name=s source=\"a password=*****\\r\\\n    \\nb c\\r\\\n    \\n\"\n";
+    for menu in ["/system script\n", "/system script "] {
+        assert_eq!(redact(&format!("{menu}{script}")), format!("{menu}{shown}"));
+    }
     let cut = redact("/ppp secret\nadd name=a password=\"half\n# of it");
     assert_eq!(cut, "/ppp secret\nadd name=a password=*****");
 }
