@@ -9,10 +9,13 @@ mod comments;
 mod complete;
 mod console;
 mod dialogue;
+mod diff;
 mod header;
 mod normalize;
 mod reader;
+mod redact;
 mod rules;
+mod search;
 mod shape;
 #[cfg(test)]
 mod tests;
@@ -20,7 +23,10 @@ mod version;
 
 pub use bytes::{decode, encode};
 pub use dialogue::{Answer, Dialogue, Export, ExportCommand, Verdict};
+pub use diff::{Change, Diff, Hunk, HunkLine, MenuChange, Side, Style, diff, render};
 pub use header::Header;
 pub use normalize::{NORMALIZATION_VERSION, Normalized, normalize, normalize_text};
+pub use redact::{MASK, Redacted, redact};
 pub use rules::{Kind, Rule, rules, rules_fingerprint};
+pub use search::{History, Hit, Matcher, PatternError, Span, history};
 pub use version::{Version, version_in_resource_print};

@@ -110,7 +110,7 @@ const BLANKS: [char; 3] = [' ', '\t', '\r'];
 
 /// Drops blanks at the end of a line that ends outside quotes. Where that would lay bare a
 /// backslash, and so make a continuation of what was none, the line stays as it is.
-fn trim_end(content: &str) -> &str {
+pub(super) fn trim_end(content: &str) -> &str {
     let trimmed = content.trim_end_matches(BLANKS);
     if trimmed.len() < content.len() && trimmed.ends_with('\\') {
         return content;

@@ -219,7 +219,8 @@ const SECRET_IN: [(&str, &[&str]); 3] = [
     ("identity", &["/zerotier"]),
 ];
 
-fn is_secret(menu: &str, property: &str) -> bool {
+/// Whether `property` of an item in `menu` is one whose value must not be shown.
+pub(super) fn is_secret(menu: &str, property: &str) -> bool {
     SECRET_PROPERTIES.binary_search(&property).is_ok()
         || SECRET_ENDS.iter().any(|end| property.ends_with(end))
         || property
