@@ -55,10 +55,10 @@ pub fn router_db_path(config: &str) -> Result<Option<String>, Vec<Finding>> {
 }
 
 fn nodes(config: &Config, router_db: &[u8], collector: &mut Collector) {
-    // A binary OpenPGP packet begins with a set high bit, RFC 9580, section 4.2.
+    // A binary OpenPGP packet begins with a set high bit: RFC 9580, section 4.2.
     let packet = config.gpg && router_db.first().is_some_and(|byte| byte & 0x80 != 0);
-    let bom = router_db.starts_with(b"\xef\xbb\xbf");
-    if router_db.starts_with(b"-----BEGIN PGP MESSAGE") || (packet && !bom) {
+    let binary = packet && std::str::from_utf8(router_db).is_err();
+    if binary || router_db.starts_with(b"-----BEGIN PGP MESSAGE") {
         let text = "the file is encrypted with GPG; decrypt it (gpg --decrypt) and import that";
         collector.problem(FILE, None, text);
         return;
@@ -156,7 +156,7 @@ impl<'a> Node<'a> {
             self.skip(collector, not_routeros(model.as_deref()));
             return Ok(());
         }
-        let inputs = self.setting("input")?.or_else(|| self.config.input.clone());
+        let inputs = self.inputs()?;
         let ssh = |inputs: &String| inputs.split(',').any(|input| input.trim() == "ssh");
         if !inputs.as_ref().is_none_or(ssh) {
             let why = "its input is not ssh; set input to ssh if the router answers there";
@@ -174,6 +174,18 @@ impl<'a> Node<'a> {
         let device = self.device(collector)?;
         collector.device(FILE, device);
         Ok(())
+    }
+
+    /// `resolve_input`: here the global value is not `input`, a map, but `input.default`.
+    fn inputs(&self) -> Result<Option<String>, Finding> {
+        if let Some(text) = self.part("input") {
+            return Ok(Some(text.to_owned()));
+        }
+        let setting = self
+            .config
+            .local_setting(self.group.as_deref(), MODEL, "input");
+        let default = || Ok(self.config.input.clone());
+        setting.map_or_else(default, |setting| setting.text("input"))
     }
 
     fn device(&self, collector: &mut Collector) -> Result<ImportedDevice, Finding> {

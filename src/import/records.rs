@@ -23,6 +23,7 @@ pub(super) struct Record<'a> {
 /// Where the text stops being CSV.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Torn {
+    /// The line where the faulty row begins: with a quote too many, the fault shows far below.
     pub(super) line: usize,
     pub(super) why: &'static str,
 }
@@ -35,10 +36,11 @@ pub(super) fn read(text: &str) -> (Vec<Record<'_>>, Option<Torn>) {
     };
     let mut records = Vec::new();
     while !reader.rest.is_empty() {
+        let line = reader.line;
         match reader.record() {
             Ok(record) if record.fields.len() == 1 && record.fields[0] == EMPTY => {}
             Ok(record) => records.push(record),
-            Err(torn) => return (records, Some(torn)),
+            Err(why) => return (records, Some(Torn { line, why })),
         }
     }
     (records, None)
@@ -55,7 +57,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn record(&mut self) -> Result<Record<'a>, Torn> {
+    fn record(&mut self) -> Result<Record<'a>, &'static str> {
         let line = self.line;
         let mut fields = Vec::new();
         loop {
@@ -78,11 +80,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn bare(&mut self) -> Result<Field<'a>, Torn> {
+    fn bare(&mut self) -> Result<Field<'a>, &'static str> {
         let end = self.rest.find([',', '\r', '\n']);
         let (text, rest) = self.rest.split_at(end.unwrap_or(self.rest.len()));
-        if text.trim_start().starts_with('"') {
-            return Err(self.torn("there is a space before an opening quote; remove it"));
+        if text.contains('"') {
+            return Err("a quote is inside a value; put the whole value in quotes and double it");
         }
         self.rest = rest;
         Ok(Field {
@@ -92,12 +94,12 @@ impl<'a> Reader<'a> {
     }
 
     /// A quoted field, of which `rest` is what follows the opening quote.
-    fn quoted(&mut self, mut rest: &'a str) -> Result<Field<'a>, Torn> {
+    fn quoted(&mut self, mut rest: &'a str) -> Result<Field<'a>, &'static str> {
         let mut text = Cow::Borrowed("");
         let mut line = self.line;
         loop {
             let Some(quote) = rest.find('"') else {
-                return Err(self.torn("the quote that opens here is never closed"));
+                return Err("a quote opens a value and is never closed");
             };
             let (part, after) = (&rest[..quote], &rest[quote + 1..]);
             line += line_ends(part);
@@ -113,16 +115,11 @@ impl<'a> Reader<'a> {
             }
             self.line = line;
             if !(after.is_empty() || after.starts_with([',', '\r', '\n'])) {
-                return Err(self.torn("text follows a closing quote; inside quotes, double it"));
+                return Err("text follows a closing quote; inside quotes, double it");
             }
             self.rest = after;
             return Ok(Field { text, quoted: true });
         }
-    }
-
-    fn torn(&self, why: &'static str) -> Torn {
-        let line = self.line;
-        Torn { line, why }
     }
 }
 
@@ -183,11 +180,12 @@ mod tests {
     }
 
     #[test]
-    fn faults_name_the_line_of_the_quote() {
+    fn faults_name_the_line_where_the_row_begins() {
         for (text, line, why) in [
             ("a\nb,\"c\nd\n", 2, "never closed"),
-            ("a\n\"b\nc\"d\n", 3, "closing quote"),
-            ("a, \"b\"\n", 1, "space before"),
+            ("a\n\"b\nc\"d\n", 2, "closing quote"),
+            ("a, \"b\"\n", 1, "inside a value"),
+            ("a\nb\n\"\nc,\",d\"\n", 3, "inside a value"),
         ] {
             let torn = read(text).1.expect(text);
             assert_eq!(torn.line, line, "{text:?}");

@@ -174,6 +174,18 @@ impl Config {
             .map(|value| Setting { value })
     }
 
+    /// The same without the global place.
+    pub(super) fn local_setting(
+        &self,
+        group: Option<&str>,
+        model: &str,
+        key: &str,
+    ) -> Option<Setting<'_>> {
+        self.local_places(group, Some(model))
+            .find_map(|place| place.get(key))
+            .map(|value| Setting { value })
+    }
+
     /// The same for `model`, while the node's model is not known yet.
     pub(super) fn model_setting(&self, group: Option<&str>) -> Option<Setting<'_>> {
         self.places(group, None)
@@ -195,14 +207,21 @@ impl Config {
 
     /// Where settings stand, the nearest to the node first.
     fn places(&self, group: Option<&str>, model: Option<&str>) -> impl Iterator<Item = &Value> {
+        self.local_places(group, model)
+            .chain(std::iter::once(&self.root))
+    }
+
+    fn local_places(
+        &self,
+        group: Option<&str>,
+        model: Option<&str>,
+    ) -> impl Iterator<Item = &Value> {
         let group = group.and_then(|group| self.root.at(&["groups", group]));
         let in_group = group
             .zip(model)
             .and_then(|(group, model)| group.at(&["models", model]));
         let model = model.and_then(|model| self.root.at(&["models", model]));
-        [in_group, group, model, Some(&self.root)]
-            .into_iter()
-            .flatten()
+        [in_group, group, model].into_iter().flatten()
     }
 }
 
