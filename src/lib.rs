@@ -13,6 +13,7 @@ pub mod credentials;
 pub mod domain;
 pub mod fleet;
 pub mod http;
+pub mod import;
 pub mod lifecycle;
 pub mod metrics;
 pub mod ports;

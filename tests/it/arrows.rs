@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("telemetry", &["config"]),
     ("adapters", &["domain", "ports", "clock", "config"]),
     ("http", &["metrics"]),
+    ("import", &["domain"]),
     ("sim", &["domain", "clock"]),
     (
         "fleet",

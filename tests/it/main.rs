@@ -5,6 +5,7 @@ mod cluster;
 mod coordinator;
 mod deploy;
 mod http;
+mod import;
 mod routeros;
 mod services;
 mod sim;
