@@ -216,7 +216,7 @@ impl Context {
         let host = dialled?;
         progress.enter(Step::Authenticate);
         let mut session = host.authenticate(&login).await?;
-        self.pin(&device, session.fingerprint()).await?;
+        self.pin(&device, session.fingerprint(), progress).await?;
         progress.enter(Step::Export);
         let export = take_export(&mut session, device.routeros_version.as_deref()).await?;
         session.close().await;
@@ -276,9 +276,21 @@ impl Context {
     ///
     /// What goes wrong here goes wrong after the login. So it is a failure with back-off, however
     /// little the device can help it: tried again at once, it would log in every few seconds.
-    async fn pin(&self, device: &Device, seen: &Fingerprint) -> Result<(), Stop> {
+    async fn pin(
+        &self,
+        device: &Device,
+        seen: &Fingerprint,
+        progress: &mut Progress,
+    ) -> Result<(), Stop> {
         match self.store.pin_host_key(device.id, seen).await {
-            Ok(pin) => Ok(pin.verify(seen)?),
+            Ok(pin) => {
+                // What the attempt was compared with is part of its record: else the pin that won
+                // the race would look like an edit that answers the mismatch.
+                if let Some(claimed) = &mut progress.claimed {
+                    claimed.device.pin = pin.clone();
+                }
+                Ok(pin.verify(seen)?)
+            }
             Err(StoreError::NotFound { .. }) => Err(Stop::Interrupted(
                 "the device left the inventory".to_owned(),
             )),

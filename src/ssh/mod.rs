@@ -1,7 +1,7 @@
 //! The SSH client: dial, compare the host key, log in, run commands. SSH, not RouterOS.
 //!
 //! One absolute deadline covers everything from the name lookup to the last byte of the last
-//! command. It is enforced inside the stream that russh reads and writes ([`stream`]), because
+//! command. It is enforced inside the stream that russh reads and writes (`stream`), because
 //! russh works in a task of its own that dropping a future does not end.
 
 mod algorithms;

@@ -6,8 +6,8 @@ use tracing::{info, warn};
 
 use super::{Ask, Report, Stop};
 use crate::domain::attempt::{AttemptId, AttemptRecord, Deferral, Outcome, Taken};
-use crate::domain::device::Device;
-use crate::domain::failure::chain;
+use crate::domain::device::{Device, DeviceId};
+use crate::domain::failure::{Failure, chain};
 use crate::domain::schedule::{Event, Finish, Made};
 use crate::fleet::progress::{ClaimedAt, Progress};
 use crate::fleet::{Context, draw};
@@ -27,7 +27,7 @@ impl Context {
     ) -> Report {
         let outcome = match result {
             Ok(taken) => Outcome::Delivered(taken),
-            Err(Stop::Failed(failure)) => Outcome::Failed(failure),
+            Err(Stop::Failed(failure)) => Outcome::Failed(with_remedy(failure, ask.device)),
             Err(Stop::Interrupted(reason)) => Outcome::Interrupted { reason },
             // Only what comes before the claim, and the claim itself, defer.
             Err(Stop::Deferred(deferral)) => return self.deferred(deferral),
@@ -130,13 +130,11 @@ impl Context {
                 "Backed up {}", device.name
             ),
             Outcome::Failed(failure) => {
-                let remedy = failure.kind.remedy(device.id);
                 warn!(
                     status = record.outcome.status().as_str(),
                     failure.kind = %failure.kind,
                     device.address = %device.endpoint,
                     error = failure.message,
-                    remedy,
                     consecutive_failures = record.consecutive_failures,
                     duration_ms,
                     next_due_s,
@@ -150,5 +148,13 @@ impl Context {
                 reason, duration_ms, "Interrupted the backup of {}", device.name
             ),
         }
+    }
+}
+
+/// Whoever reads the journal or the device's state finds there what to do, too.
+fn with_remedy(failure: Failure, device: DeviceId) -> Failure {
+    match failure.kind.remedy(device) {
+        Some(remedy) => Failure::new(failure.kind, format!("{}; {remedy}", failure.message)),
+        None => failure,
     }
 }

@@ -149,7 +149,7 @@ async fn a_password_is_tried_once_and_a_new_one_lifts_the_block() {
         "tried once, not at each beat"
     );
     let skipped = logged(&replica, "Skipped edge-password").await;
-    let remedy = skipped["remedy"].as_str().expect("a remedy");
+    let remedy = skipped["message"].as_str().expect("a message");
     assert!(
         remedy.contains("UPDATE devices SET encrypted_credentials"),
         "{remedy}"

@@ -48,7 +48,7 @@ async fn the_first_pin_binds_and_clearing_it_trusts_the_next_key() {
     assert_eq!(after.connections, before.connections);
     assert_eq!(after.login_attempts, before.login_attempts);
     let skipped = logged(&replica, "Skipped edge-pin").await;
-    let remedy = skipped["remedy"].as_str().expect("a remedy");
+    let remedy = skipped["message"].as_str().expect("a message");
     let statement =
         format!("UPDATE devices SET ssh_host_key_fingerprint = NULL WHERE id = '{device}'");
     assert!(remedy.contains(&statement), "{remedy}");
