@@ -16,6 +16,7 @@ use crate::credentials::Credentials;
 use crate::domain::failure::chain;
 use crate::domain::schedule::Policy;
 use crate::fleet::backlog::{self, Backlog};
+use crate::fleet::hindrance::Hindrance;
 use crate::fleet::reconciler::Reconciler;
 use crate::fleet::slots::Slots;
 use crate::fleet::view::FleetView;
@@ -96,6 +97,7 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
         credentials: Credentials::new(Some(cluster.key().map_err(configuration)?.clone())),
         slots: Slots::new(config.max_concurrent),
         backlog: Backlog::default(),
+        hindrance: Hindrance::default(),
         view: FleetView::default(),
         metrics: Arc::new(Metrics::new().map_err(failed)?),
         clock,

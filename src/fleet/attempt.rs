@@ -353,6 +353,11 @@ impl Context {
     fn deferred(&self, deferral: Deferral) -> Report {
         self.metrics.deferred(&deferral);
         match &deferral {
+            // The device only waits, and so its journal and its state say nothing of this.
+            Deferral::Unavailable { reason } if self.hindrance.is_news() => warn!(
+                deferral = deferral.as_str(),
+                reason, "Backups are put off until what they need is there"
+            ),
             Deferral::Unavailable { reason } => {
                 debug!(deferral = deferral.as_str(), reason, "Deferred")
             }

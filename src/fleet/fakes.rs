@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::backlog::Backlog;
+use super::hindrance::Hindrance;
 use super::slots::Slots;
 use super::view::FleetView;
 use super::{Context, Limits};
@@ -31,6 +32,10 @@ use crate::ports::{
     Listed, Presence, SinkError, SnapshotSink, Store, StoreError,
 };
 use crate::ssh;
+
+mod lines;
+
+pub use lines::Lines;
 
 /// Where the clock of a world with paused time begins.
 pub const START: Timestamp = datetime!(2026-01-02 03:04:05 UTC);
@@ -103,6 +108,7 @@ impl World {
             credentials: Credentials::new(Some(Key::from_bytes(KEY))),
             slots: Slots::new(slots),
             backlog: Backlog::default(),
+            hindrance: Hindrance::default(),
             view: FleetView::default(),
             metrics: Arc::new(Metrics::new().expect("the metrics are valid")),
             clock,

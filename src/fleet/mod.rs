@@ -5,6 +5,7 @@ pub mod attempt;
 pub mod backlog;
 #[cfg(test)]
 mod fakes;
+pub mod hindrance;
 pub mod progress;
 pub mod reconciler;
 pub mod slots;
@@ -38,6 +39,8 @@ pub struct Context {
     pub slots: slots::Slots,
     /// Attempts that are made but could not be recorded yet.
     pub backlog: backlog::Backlog,
+    /// What keeps attempts from being made.
+    pub hindrance: hindrance::Hindrance,
     /// What this replica is doing, per device.
     pub view: view::FleetView,
     /// Counters and histograms.

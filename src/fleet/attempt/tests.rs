@@ -5,9 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
+use tracing::Dispatch;
+use tracing::instrument::WithSubscriber as _;
 
 use super::super::backlog;
-use super::super::fakes::{POLICY, World, device, id, sealed, succeeded, told};
+use super::super::fakes::{Lines, POLICY, World, device, id, sealed, succeeded, told};
 use super::*;
 use crate::domain::attempt::{AttemptRecord, Status};
 use crate::domain::device::CredentialSource;
@@ -183,6 +185,25 @@ async fn a_sink_that_is_away_costs_no_connection() {
         world.metric("mikrotik_config_backup_deferrals_total{reason=\"unavailable\"}"),
         1.0
     );
+}
+
+#[tokio::test]
+async fn what_puts_attempts_off_is_said_once_and_not_for_each_device() {
+    let device = device(1);
+    let world = world(&device);
+    world.sink.away.store(true, Ordering::Relaxed);
+    let lines = Lines::default();
+    let subscriber = tracing_subscriber::fmt().with_writer(lines.clone());
+    let subscriber = Dispatch::new(subscriber.finish());
+    for _ in 0..3 {
+        let report = attempt(&world, &device).with_subscriber(subscriber.clone());
+        assert!(matches!(
+            deferral(&report.await),
+            Deferral::Unavailable { .. }
+        ));
+    }
+    assert_eq!(lines.count("WARN"), 1);
+    assert_eq!(lines.count("Backups are put off"), 1);
 }
 
 #[tokio::test]

@@ -1,14 +1,11 @@
 //! The reconciler in simulated time, over an inventory in memory.
 
-use std::io::{self, Write};
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
 
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
-use tracing_subscriber::fmt::MakeWriter;
 
-use super::super::fakes::{HOUR, MINUTE, POLICY, START, World, device, id, succeeded};
+use super::super::fakes::{HOUR, Lines, MINUTE, POLICY, START, World, device, id, succeeded};
 use super::*;
 use crate::config::{Log, LogFormat};
 use crate::domain::schedule::Condition;
@@ -23,35 +20,6 @@ fn run(world: &World) -> JoinHandle<()> {
 
 fn shown(world: &World) -> usize {
     world.context.view.counts().values().sum()
-}
-
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Lines {
-    fn count(&self, text: &str) -> usize {
-        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&bytes).matches(text).count()
-    }
-}
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
 }
 
 #[tokio::test(start_paused = true)]
