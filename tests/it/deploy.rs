@@ -1,4 +1,4 @@
-//! What we ship beside the program says what the program and the contract say: manifests and
+//! What we ship beside the program says what the program says: manifests and
 //! scripts here, image and monitoring below.
 
 mod image;
@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use mikrotik_backup::config::settings::settings;
 use saphyr::{LoadableYamlNode as _, Scalar, Yaml};
 use serde_json::{Map, Value};
 
@@ -27,11 +28,6 @@ fn root() -> &'static Path {
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("read {path}: {error}"))
-}
-
-/// A document of the shared reference, which only machines of the project have.
-fn reference(name: &str) -> Option<String> {
-    fs::read_to_string(root().join("../shared/reference").join(name)).ok()
 }
 
 /// Every file under `deploy/` with this extension.
@@ -184,22 +180,15 @@ fn kustomizations_name_files_that_exist() {
 fn variables_are_those_of_the_program() {
     let used = variables_in_use();
     assert!(used.len() >= 20, "found only {used:?}");
-    let Some(contract) = reference("contract.md") else {
-        return;
-    };
-    let section = contract
-        .split("## Environment variables")
-        .nth(1)
-        .and_then(|rest| rest.split("\n## ").next())
-        .expect("the contract lists variables");
+    let known = settings();
     for name in used {
         let plain = name
             .strip_suffix("_FILE")
             .filter(|plain| SECRETS.contains(plain))
             .unwrap_or(&name);
         assert!(
-            section.contains(&format!("`{plain}`")),
-            "{name} is no variable of the contract"
+            known.iter().any(|setting| setting.name == plain),
+            "{name} is no setting of the program"
         );
     }
 }

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
+use mikrotik_backup::metrics::Metrics;
 use regex::Regex;
 use serde_json::Value;
 
 use super::super::services::process;
-use super::{document, list, read, reference, root, text};
+use super::{document, list, read, root, text};
 
 fn promtool(arguments: &[&str]) {
     let Some(program) = process::require("promtool") else {
@@ -57,23 +58,30 @@ fn alerts_are_explained_and_tested() {
 fn alerts_and_dashboard_use_metrics_that_exist() {
     let dashboard = read("deploy/grafana/mikrotik-backup.json");
     serde_json::from_str::<Value>(&dashboard).expect("the dashboard is JSON");
-    let names: BTreeSet<String> = Regex::new(r"\bmikrotik_[a-z_]+")
-        .expect("a valid pattern")
-        .find_iter(&(read("deploy/prometheus/alerts.yaml") + &dashboard))
-        .map(|found| found.as_str().trim_end_matches("_bucket").to_owned())
-        .collect();
-    assert!(names.len() >= 8, "found only {names:?}");
-    let (Some(contract), Some(design)) =
-        (reference("contract.md"), reference("design-examples.md"))
-    else {
-        return;
+    let used = read("deploy/prometheus/alerts.yaml") + &dashboard;
+    let page = Metrics::new().expect("metrics").render().expect("a page");
+    let all = |pattern: &str, text: &str| -> BTreeSet<String> {
+        let pattern = Regex::new(pattern).expect("a valid pattern");
+        let found = pattern.captures_iter(text);
+        found.map(|found| found[1].to_owned()).collect()
     };
+    let names = all(r"\b(mikrotik_[a-z_]+)", &used);
+    assert!(names.len() >= 8, "found only {names:?}");
     for name in names {
-        // The design names the optional ones without their prefix.
-        let short = name.replace("mikrotik_config_backup_", "`_");
-        assert!(
-            contract.contains(&name) || design.contains(&name) || design.contains(&short),
-            "{name} is documented nowhere"
+        let samples = [format!("\n{name}{{"), format!("\n{name} ")];
+        let there = samples.iter().any(|sample| page.contains(sample));
+        assert!(there, "there is no metric {name}");
+    }
+    let tests = read("deploy/prometheus/alerts_test.yaml");
+    for label in ["state", "kind", "status", "reason"] {
+        let values = all(
+            &format!(r#"\b{label}=\\?"([^"\\]+)"#),
+            &(used.clone() + &tests),
         );
+        assert!(!values.is_empty(), "no {label} is used");
+        for value in values {
+            let there = page.contains(&format!("{label}=\"{value}\""));
+            assert!(there, "no metric has {label}={value:?}");
+        }
     }
 }
