@@ -136,6 +136,9 @@ where
         complain(&format!("failed to start the log: {error}"));
         return ExitCode::from(exit::FAILED);
     }
+    if need == Need::Run {
+        introduce(&config);
+    }
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -176,7 +179,8 @@ fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-async fn run(config: Config) -> Result<ExitCode, AppError> {
+/// The first line of the service's log.
+fn introduce(config: &Config) {
     info!(
         mode = config.mode.as_str(),
         replica = config.replica,
@@ -186,6 +190,9 @@ async fn run(config: Config) -> Result<ExitCode, AppError> {
         version = env!("CARGO_PKG_VERSION"),
         "Starting mikrotik-backup"
     );
+}
+
+async fn run(config: Config) -> Result<ExitCode, AppError> {
     match config.mode.clone() {
         Mode::Cluster(cluster) => app::run_cluster(config, &cluster).await?,
         Mode::Embedded { .. } => {

@@ -217,7 +217,7 @@ impl Link {
         }
     }
 
-    /// Takes the lease, or says who failed. `expires` starts before the request is sent.
+    /// `text` without the password: a server may repeat what it was sent.
     fn redact(&self, text: &str) -> String {
         match &self.password {
             Some(password) if !password.expose_secret().is_empty() => {

@@ -153,10 +153,25 @@ async fn a_signal_lets_the_running_export_finish_and_starts_nothing() {
             .map(|router| router.stats().open_sessions)
             .sum::<u64>()
     };
-    let one = &[("CONFIG_BACKUP_MAX_CONCURRENT", "1")];
+    // The second is a slip that is warned about.
+    let one = &[
+        ("CONFIG_BACKUP_MAX_CONCURRENT", "1"),
+        ("CONFIG_BACKUP_INTERVALL", "1"),
+    ];
     let mut replica = cluster.replica("term", one).await;
-    let begins = logged(&replica, "Starting mikrotik-backup").await;
-    assert!(begins.contains(r#""replica":"term""#) && begins.contains(r#""max_concurrent":1"#));
+    logged(&replica, "did you mean CONFIG_BACKUP_INTERVAL?").await;
+    let log = replica.log();
+    let first = log.lines().next().expect("a first line");
+    for part in [
+        "Starting mikrotik-backup",
+        r#""mode":"cluster""#,
+        r#""replica":"term""#,
+        r#""interval_s":"#,
+        r#""max_concurrent":1"#,
+        r#""command_timeout_s":"#,
+    ] {
+        assert!(first.contains(part), "{part} is not in {first}");
+    }
     until("an export", || async { (sessions() == 1).then_some(()) }).await;
 
     replica.signal(Signal::SIGTERM);
