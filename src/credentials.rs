@@ -177,9 +177,9 @@ enum Reason {
     #[error("CREDENTIAL_ENCRYPTION_KEY is not set, and it is what opens them")]
     NoKey,
     #[error(
-        "they are OpenBao Transit ciphertext, which only a service with OPENBAO_ADDR and \
-         OPENBAO_TOKEN can open; this one has no such connection: store AES ciphertext in \
-         encrypted_credentials and set encrypted_credentials_transit to NULL"
+        "they are OpenBao Transit ciphertext, which this version cannot open, whatever OPENBAO_ADDR \
+         is: store AES ciphertext in encrypted_credentials and set encrypted_credentials_transit to \
+         NULL"
     )]
     NoTransit,
     #[error(transparent)]
