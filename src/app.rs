@@ -214,6 +214,7 @@ async fn bring_up_schema(store: &PostgresStore, may_migrate: bool) -> Result<(),
 async fn ensure_schema(store: &PostgresStore, may_migrate: bool) -> Result<(), MigrateError> {
     match store.schema_state().await? {
         SchemaState::Current => Ok(()),
+        SchemaState::Newer { applied, known } => Err(MigrateError::Newer { applied, known }),
         state if may_migrate => {
             info!(?state, "bringing the schema up to date");
             store

@@ -43,6 +43,26 @@ async fn without_leave_to_migrate_a_missing_schema_stops_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_newer_schema_stops_the_start_and_asks_for_the_newer_program() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    cluster
+        .database
+        .sql(
+            "INSERT INTO mikrotik_backup._sqlx_migrations \
+                 (version, description, success, checksum, execution_time) \
+             VALUES (9999, 'of a version to come', true, '', 0)",
+        )
+        .await;
+    for may in ["true", "false"] {
+        let (code, log) = refused(&cluster, "old", &[("MIGRATE_ON_START", may)]).await;
+        assert_eq!(code, 3, "{log}");
+        assert!(log.contains("run the newer program"), "{may}: {log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_role_without_ddl_runs_on_a_current_schema_and_is_told_which_grant_it_lacks() {
     let Some(cluster) = Cluster::start().await else {
         return;
