@@ -91,3 +91,30 @@ impl Limits {
 pub fn draw() -> Draw {
     Draw::new(rand::random())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::device::DeviceId;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_outlives_its_session_by_half_a_minute() {
+        let seconds = Duration::from_secs;
+        let limits = Limits {
+            command_timeout: seconds(60),
+            ssh: ssh::Options::default(),
+        };
+        assert_eq!(limits.lease(), seconds(90), "agreed with the platform");
+        let now = Instant::now();
+        // A claim that was slow leaves less of the lease, and the session ends with it.
+        for (left, session) in [(90, 60), (66, 60), (40, 35), (3, 0)] {
+            let lease = Lease {
+                device: DeviceId(uuid::Uuid::nil()),
+                token: String::new(),
+                expires: now + seconds(left),
+            };
+            let deadline = limits.deadline(&lease);
+            assert_eq!(deadline.saturating_duration_since(now), seconds(session));
+        }
+    }
+}
