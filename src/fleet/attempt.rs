@@ -319,6 +319,12 @@ impl Context {
             normalized.ledger.values().sum(),
             normalized.unknown_comment_lines,
         );
+        for remark in &export.remarks {
+            warn!(
+                remark,
+                "The export is whole, but something about it was odd"
+            );
+        }
         for comment in &normalized.unknown_comments {
             debug!(comment, "kept a comment that no rule knows");
         }
