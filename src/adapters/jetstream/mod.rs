@@ -296,6 +296,11 @@ impl SnapshotSink for JetStreamSink {
             let target = target.map_err(|error| unavailable(error.into()))?;
             let (limit, whose) = self.limit(&target);
             if message.size > limit {
+                if tries == 1 {
+                    // Somebody may have done what the last refusal asked for.
+                    self.known().target = None;
+                    continue;
+                }
                 let size = message.size;
                 return Err(Self::refused(
                     operation(),
@@ -319,6 +324,13 @@ impl SnapshotSink for JetStreamSink {
                 }
                 // The stream was removed since it was found: look, or create it, once more.
                 Err(Trouble::NoStream) if tries == 1 => self.known().target = None,
+                // Its limit was lowered since: look once more, to name it.
+                Err(Trouble::Refused(error))
+                    if tries == 1
+                        && error.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM =>
+                {
+                    self.known().target = None;
+                }
                 Err(Trouble::Refused(error)) => return Err(Self::refused(operation(), error)),
                 Err(trouble) => {
                     if let Trouble::Unavailable(error) = &trouble
