@@ -1,7 +1,7 @@
 //! Configuration backup for fleets of MikroTik RouterOS routers.
 //!
 //! Decisions are in the middle, IO is at the edge. Arrows point one way:
-//! `main -> cli -> app -> http -> fleet -> ports -> domain`, adapters beside fleet.
+//! `main -> cli -> app -> fleet -> ports -> domain`, adapters and http beside fleet.
 //! `ARCHITECTURE.md` tells the rest.
 
 pub mod adapters;

@@ -1,5 +1,5 @@
 //! The seams: what the fleet needs from a database, from locks and presence, and from where
-//! snapshots go. Each trait has an adapter for a cluster and one for a single process.
+//! snapshots go. Adapters are in `adapters`, others in memory beside the tests.
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;

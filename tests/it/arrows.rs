@@ -16,7 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("lifecycle", &[]),
     ("config", &["credentials"]),
     ("telemetry", &["config"]),
-    ("adapters", &["domain", "ports", "clock", "config"]),
+    ("adapters", &["domain", "ports", "clock"]),
     ("http", &["metrics"]),
     ("import", &["domain"]),
     ("sim", &["domain", "clock"]),
