@@ -52,8 +52,7 @@ CREATE TABLE devices (
     CONSTRAINT ids_are_lower_case_uuids CHECK (
         length(id) = 36 AND id NOT GLOB '*[^0-9a-f-]*' AND bucket BETWEEN 0 AND 255
         AND length(tenant_id) = 36 AND tenant_id NOT GLOB '*[^0-9a-f-]*'),
-    CONSTRAINT tags_are_a_json_array CHECK (json_valid(tags) AND json_type(tags) = 'array'),
-    CONSTRAINT names_are_unique_in_a_tenant UNIQUE (tenant_id, hostname)
+    CONSTRAINT tags_are_a_json_array CHECK (json_valid(tags) AND json_type(tags) = 'array')
 ) STRICT;
 
 CREATE INDEX devices_of_bucket ON devices (bucket);

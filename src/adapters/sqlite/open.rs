@@ -122,7 +122,7 @@ impl SqliteStore {
             .await
             .map_err(failed)?;
         Ok(Self {
-            readers: readers(&file).await.map_err(failed)?,
+            readers: readers(read_only(&file)).await.map_err(failed)?,
             file,
             writer: Some(Writer {
                 pool,
@@ -156,7 +156,8 @@ impl SqliteStore {
             });
         }
         let failed = |error| OpenError::of(error, &file);
-        let readers = readers(&file).await.map_err(failed)?;
+        let options = reading(&file).await.map_err(failed)?;
+        let readers = readers(options).await.map_err(failed)?;
         let mut connection = readers.acquire().await.map_err(failed)?;
         let latest = latest_change(&mut connection).await.map_err(failed)?;
         drop(connection);
@@ -211,7 +212,8 @@ async fn look(file: &Path, wholly: bool) -> Result<Option<Found>, OpenError> {
         return Ok(None);
     };
     let failed = |error| OpenError::of(error, file);
-    let mut connection = reading(file).connect().await.map_err(failed)?;
+    let options = reading(file).await.map_err(failed)?;
+    let mut connection = options.connect().await.map_err(failed)?;
     let found = inspect(&mut connection, wholly && size <= CHECK_UP_TO).await;
     let _ = connection.close().await;
     match found.map_err(failed)? {
@@ -327,12 +329,37 @@ fn private(file: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn reading(file: &Path) -> SqliteConnectOptions {
+fn read_only(file: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(file)
         .read_only(true)
         .busy_timeout(BUSY_TIMEOUT)
-        .log_slow_statements(tracing::log::LevelFilter::Off, Duration::ZERO)
+}
+
+/// How to read `file`. Also a reader needs the files beside it, and in a directory that cannot be
+/// written it cannot make them: a database that was closed properly has no log and can then be read
+/// as one that nobody changes.
+async fn reading(file: &Path) -> sqlx::Result<SqliteConnectOptions> {
+    let options = read_only(file);
+    let mut connection = options.clone().connect().await?;
+    let read = sqlx::query("SELECT 1 FROM sqlite_schema LIMIT 1")
+        .execute(&mut connection)
+        .await;
+    let _ = connection.close().await;
+    let mut log = file.as_os_str().to_owned();
+    log.push("-wal");
+    match read {
+        Err(error)
+            if matches!(
+                error::primary_code(&error),
+                Some(code::CANTOPEN | code::READONLY)
+            ) && !Path::new(&log).exists() =>
+        {
+            Ok(options.immutable(true))
+        }
+        Err(error) => Err(error),
+        Ok(_) => Ok(options),
+    }
 }
 
 /// `synchronous = FULL`: a commit is on the disk before it is answered. With NORMAL a process may
@@ -350,11 +377,11 @@ fn writing(file: &Path) -> SqliteConnectOptions {
         .pragma("journal_size_limit", LOG_LIMIT.to_string())
 }
 
-async fn readers(file: &Path) -> sqlx::Result<SqlitePool> {
+async fn readers(options: SqliteConnectOptions) -> sqlx::Result<SqlitePool> {
     SqlitePoolOptions::new()
         .max_connections(READERS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_with(reading(file))
+        .connect_with(options)
         .await
 }
 
