@@ -19,10 +19,21 @@ pub(super) mod code {
     pub(in super::super) const NOTADB: i32 = 26;
 }
 
+/// The result code of the shared memory file that could not grow.
+const IOERR_SHMSIZE: i32 = code::IOERR | (19 << 8);
+
+/// The extended result code of `error`, if it comes from SQLite.
+fn extended_code(error: &sqlx::Error) -> Option<i32> {
+    error.as_database_error()?.code()?.parse().ok()
+}
+
 /// The primary result code of `error`, if it comes from SQLite: the low byte of the extended one.
+/// A shared memory file that cannot grow is a full disk, too.
 pub(super) fn primary_code(error: &sqlx::Error) -> Option<i32> {
-    let code = error.as_database_error()?.code()?;
-    code.parse::<i32>().ok().map(|extended| extended & 0xff)
+    extended_code(error).map(|extended| match extended {
+        IOERR_SHMSIZE => code::FULL,
+        _ => extended & 0xff,
+    })
 }
 
 /// Whether SQLite may have ended the transaction by itself.

@@ -1,13 +1,16 @@
 //! Devices, state and journal in one SQLite file: the store of embedded mode.
 
 mod attempts;
+mod device;
 mod edit;
 mod error;
 mod inventory;
 mod journal;
 mod key_file;
 mod lock;
+mod look;
 mod open;
+mod open_error;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -28,12 +31,13 @@ use crate::domain::device::DeviceId;
 use crate::domain::host_key::{Fingerprint, Pin};
 use crate::ports::{Bucket, Claim, Claimed, JournalEntry, JournalPage, Listed, Store, StoreError};
 
-pub use edit::{
+pub use device::{
     DEFAULT_TENANT, DeviceEdit, DeviceEntry, EditError, ImportError, ListDevices, NewDevice,
 };
 pub use key_file::{KEY_FILE, KeyFileError};
 pub use lock::{DataDirLock, Holder, LOCK_FILE, LockError};
-pub use open::{DATABASE_FILE, KeyOrigin, OpenError};
+pub use open::DATABASE_FILE;
+pub use open_error::{KeyOrigin, OpenError};
 
 /// The store of a single process: one SQLite database in `DATA_DIR`.
 ///

@@ -132,6 +132,7 @@ async fn no_store_is_made_on_a_full_disk() {
         .open(&ballast)
         .expect("open the ballast");
     file.set_len(length - 16 * 1024).expect("free a little");
+    drop(file);
     let error = open().await.err().expect("no space for a database");
     let text = chain(&error);
     assert!(matches!(error, OpenError::Full { .. }), "{text}");

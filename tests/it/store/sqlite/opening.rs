@@ -11,6 +11,7 @@ use mikrotik_backup::adapters::sqlite::{
 };
 use mikrotik_backup::clock::Clock;
 use mikrotik_backup::credentials::Key;
+use mikrotik_backup::domain::digest::Digest;
 use mikrotik_backup::domain::failure::chain;
 use mikrotik_backup::ports::Store;
 
@@ -24,17 +25,22 @@ async fn open(data: &Path) -> Result<SqliteStore, OpenError> {
 /// A store with a device in it, closed again.
 async fn made(data: &Path) {
     let store = open(data).await.expect("open a new store");
-    Shell::on(data).insert(NewDevice::default()).await;
+    let shell = Shell::on(data);
+    shell.insert(NewDevice::default()).await;
+    shell.close().await;
     store.close().await;
 }
 
-/// Every file of `data` but the lock, with its content.
-fn content(data: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+/// A digest of every file of `data` that holds something: not of the lock, of the shared memory
+/// that a reader makes, or of a log with nothing in it.
+fn content(data: &Path) -> BTreeMap<PathBuf, Digest> {
     let entries = fs::read_dir(data).expect("read the directory");
     entries
         .map(|entry| entry.expect("an entry").path())
-        .filter(|path| !path.ends_with(LOCK_FILE))
+        .filter(|path| !path.ends_with(LOCK_FILE) && !path.to_string_lossy().ends_with("-shm"))
         .map(|path| (path.clone(), fs::read(path).expect("read a file")))
+        .filter(|(path, bytes)| !bytes.is_empty() || !path.to_string_lossy().ends_with("-wal"))
+        .map(|(path, bytes)| (path, Digest::of(bytes)))
         .collect()
 }
 
