@@ -15,7 +15,6 @@ pub(super) mod code {
     pub(in super::super) const CORRUPT: i32 = 11;
     pub(in super::super) const FULL: i32 = 13;
     pub(in super::super) const CANTOPEN: i32 = 14;
-    pub(in super::super) const CONSTRAINT: i32 = 19;
     pub(in super::super) const NOTADB: i32 = 26;
 }
 
@@ -34,12 +33,6 @@ pub(super) fn primary_code(error: &sqlx::Error) -> Option<i32> {
         IOERR_SHMSIZE => code::FULL,
         _ => extended & 0xff,
     })
-}
-
-/// Whether SQLite may have ended the transaction by itself.
-/// <https://www.sqlite.org/lang_transaction.html#response_to_errors_within_a_transaction>
-pub(super) fn ends_the_transaction(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Database(_)) && primary_code(error) != Some(code::CONSTRAINT)
 }
 
 /// What an operator can do about `error`, where the code tells.

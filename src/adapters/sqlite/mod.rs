@@ -77,6 +77,17 @@ impl SqliteStore {
         self.writer.as_ref().map(|writer| &writer.key)
     }
 
+    /// The one connection that writes, for what else is kept in this database: take it for one
+    /// transaction at a time. `None` when the store was opened for reading only.
+    pub fn writer(&self) -> Option<&SqlitePool> {
+        self.writer.as_ref().map(|writer| &writer.pool)
+    }
+
+    /// The connections that read, for what else is kept in this database.
+    pub fn readers(&self) -> &SqlitePool {
+        &self.readers
+    }
+
     /// Closes every connection, after the statements that are running; the last one moves what is
     /// in the write-ahead log into the database file.
     pub async fn close(&self) {
@@ -139,14 +150,7 @@ impl SqliteStore {
         };
         let result = async {
             let mut connection = writer.pool.acquire().await?;
-            let result = transaction(&mut connection, statements).await;
-            if let Err(error) = &result
-                && error::ends_the_transaction(error)
-            {
-                // SQLite may have rolled back by itself, which the driver does not notice.
-                let _ = connection.close().await;
-            }
-            result
+            transaction(&mut connection, statements).await
         };
         result
             .await

@@ -98,6 +98,10 @@ impl SqliteStore {
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .max_lifetime(None)
             .idle_timeout(None)
+            .before_acquire(|connection, _| {
+                let usable = is_between_transactions(connection);
+                Box::pin(async move { Ok(usable) })
+            })
             .connect_with(options)
             .await
             .map_err(failed)?;
@@ -209,6 +213,13 @@ fn writing(file: &Path) -> SqliteConnectOptions {
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT)
         .pragma("journal_size_limit", LOG_LIMIT.to_string())
+}
+
+/// Whether the driver knows that no transaction is open. After a full disk or a failing one SQLite
+/// rolls back by itself, which the driver does not notice; it can then begin no other, and the
+/// connection must be replaced.
+fn is_between_transactions(connection: &SqliteConnection) -> bool {
+    !connection.is_in_transaction()
 }
 
 async fn readers(options: SqliteConnectOptions) -> sqlx::Result<SqlitePool> {
