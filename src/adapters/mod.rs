@@ -4,3 +4,4 @@ pub mod in_process;
 pub mod jetstream;
 pub mod postgres;
 pub mod redis;
+pub mod sqlite;
