@@ -117,7 +117,7 @@ pub fn settle(
     }
     if let Some(before) = before.as_ref().filter(|before| same(before)) {
         let later = position > before.last.position;
-        let edits = later.then(|| Edit::LastSeen {
+        let edits = later.then_some(Edit::LastSeen {
             version: before.id,
             seen: arrival.first,
         });
