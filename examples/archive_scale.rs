@@ -208,11 +208,6 @@ async fn questions(archive: &dyn Archive, of_busy: u64) -> anyhow::Result<()> {
         Ok(())
     })
     .await?;
-    ask("list the newest of 100 devices", of_busy, async |_| {
-        archive.newest(None, 100).await?;
-        Ok(())
-    })
-    .await?;
     // Goes on where the last round ended.
     let newest = archive.versions(BUSY, VersionPage::first(1)).await?;
     let newest = newest
@@ -315,5 +310,10 @@ async fn main() -> anyhow::Result<()> {
         "{filled} versions in all, {OF_BUSY} of one device, filled in {:?}:",
         begun.elapsed()
     );
-    questions(&archive, OF_BUSY).await
+    questions(&archive, OF_BUSY).await?;
+    ask("list the newest of 100 devices", OF_BUSY, async |_| {
+        archive.newest(None, 100).await?;
+        Ok(())
+    })
+    .await
 }
