@@ -1,5 +1,6 @@
 //! Each file implements one port for one product, and imports no sibling.
 
+pub mod archive;
 pub mod in_process;
 pub mod jetstream;
 pub mod postgres;

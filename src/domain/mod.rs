@@ -1,5 +1,6 @@
 //! Plain values and decisions: no clock, no randomness, no IO; everything here is synchronous.
 
+pub mod archive;
 pub mod attempt;
 pub mod backoff;
 pub mod device;

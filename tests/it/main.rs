@@ -1,5 +1,6 @@
 //! The one integration binary: real servers, real processes, simulated routers.
 
+mod archive;
 mod arrows;
 mod cluster;
 mod coordinator;
