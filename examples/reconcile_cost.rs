@@ -22,7 +22,9 @@ use mikrotik_backup::credentials::Credentials;
 use mikrotik_backup::domain::schedule::Policy;
 use mikrotik_backup::domain::snapshot::Snapshot;
 use mikrotik_backup::fleet::reconciler::Reconciler;
-use mikrotik_backup::fleet::{Context, Limits, backlog::Backlog, slots::Slots, view::FleetView};
+use mikrotik_backup::fleet::{
+    Context, Limits, backlog::Backlog, requests::Requests, slots::Slots, view::FleetView,
+};
 use mikrotik_backup::lifecycle::Shutdown;
 use mikrotik_backup::metrics::Metrics;
 use mikrotik_backup::ports::{SinkError, SnapshotSink};
@@ -99,6 +101,7 @@ async fn measure(store: PostgresStore, database: &mut PgConnection) -> anyhow::R
         credentials: Credentials::new(None),
         slots: Slots::new(1),
         backlog: Backlog::default(),
+        requests: Requests::default(),
         view: FleetView::default(),
         metrics: Arc::new(Metrics::new()?),
         clock: Clock::System,

@@ -18,6 +18,7 @@ use mikrotik_backup::domain::schedule::Policy;
 use mikrotik_backup::domain::snapshot::Snapshot;
 use mikrotik_backup::fleet::backlog::Backlog;
 use mikrotik_backup::fleet::reconciler::Reconciler;
+use mikrotik_backup::fleet::requests::Requests;
 use mikrotik_backup::fleet::slots::Slots;
 use mikrotik_backup::fleet::view::FleetView;
 use mikrotik_backup::fleet::{Context, Limits};
@@ -138,6 +139,7 @@ async fn main() {
         credentials: Credentials::new(None),
         slots: Slots::new(10),
         backlog: Backlog::default(),
+        requests: Requests::default(),
         view: FleetView::default(),
         metrics: Arc::new(Metrics::new().expect("valid metrics")),
         clock: Clock::System,

@@ -48,10 +48,12 @@ fn long_help() -> String {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the service (the default): poll every device of the inventory, publish its export
+    /// Run the service (the default): back up every device of the inventory when it is due
     ///
-    /// Needs DATABASE_URL, REDIS_URL, NATS_URL and CREDENTIAL_ENCRYPTION_KEY. A dependency that is
-    /// away is waited for, and GET /readyz on HTTP_ADDR names it. SIGTERM or SIGINT lets running
+    /// With DATABASE_URL, REDIS_URL, NATS_URL and CREDENTIAL_ENCRYPTION_KEY it publishes exports to
+    /// JetStream; a dependency that is away is waited for. With none of the three URLs it keeps
+    /// everything in DATA_DIR: devices, journal, a key that is made at first start, and every
+    /// version of every configuration, sealed. GET /readyz on HTTP_ADDR names what is missing. SIGTERM or SIGINT lets running
     /// exports finish; a second one ends them at once.
     #[command(after_help = VARIABLES)]
     Run,
@@ -188,12 +190,7 @@ async fn run(config: Config) -> Result<ExitCode, AppError> {
     );
     match config.mode.clone() {
         Mode::Cluster(cluster) => app::run_cluster(config, &cluster).await?,
-        Mode::Embedded { .. } => {
-            return Err(AppError::Configuration(anyhow::anyhow!(
-                "DATABASE_URL is not set: this version runs against PostgreSQL, Redis and NATS \
-                 only; set DATABASE_URL, REDIS_URL, NATS_URL and CREDENTIAL_ENCRYPTION_KEY"
-            )));
-        }
+        Mode::Embedded { data_dir, key } => app::run_embedded(config, &data_dir, key).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,6 +8,7 @@ pub mod digest;
 pub mod failure;
 pub mod host_key;
 pub mod plan;
+pub mod request;
 pub mod schedule;
 pub mod snapshot;
 

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::backlog::Backlog;
+use super::requests::Requests;
 use super::slots::Slots;
 use super::view::FleetView;
 use super::{Context, Limits};
@@ -103,6 +104,7 @@ impl World {
             credentials: Credentials::new(Some(Key::from_bytes(KEY))),
             slots: Slots::new(slots),
             backlog: Backlog::default(),
+            requests: Requests::default(),
             view: FleetView::default(),
             metrics: Arc::new(Metrics::new().expect("the metrics are valid")),
             clock,

@@ -7,6 +7,7 @@ pub mod backlog;
 mod fakes;
 pub mod progress;
 pub mod reconciler;
+pub mod requests;
 pub mod slots;
 pub mod view;
 pub mod worker;
@@ -38,6 +39,8 @@ pub struct Context {
     pub slots: slots::Slots,
     /// Attempts that are made but could not be recorded yet.
     pub backlog: backlog::Backlog,
+    /// The way to a device's worker, for whoever asks for a backup.
+    pub requests: requests::Requests,
     /// What this replica is doing, per device.
     pub view: view::FleetView,
     /// Counters and histograms.

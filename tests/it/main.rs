@@ -5,6 +5,7 @@ mod arrows;
 mod cluster;
 mod coordinator;
 mod deploy;
+mod embedded;
 mod http;
 mod import;
 mod routeros;

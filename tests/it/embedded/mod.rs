@@ -1,0 +1,4 @@
+//! Embedded mode: the real binary on a folder of its own, and nothing else but simulated routers.
+
+mod harness;
+mod service;
