@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{AppError, Ports, configuration, context, failed, serve, with_process};
+use super::{AppError, Ports, configuration, context, failed, policy, serve, with_process};
 use crate::adapters::archive::SealedArchive;
 use crate::adapters::in_process::InProcess;
 use crate::adapters::sqlite::SqliteStore;
@@ -14,13 +14,17 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::desk::Desk;
 use crate::control::server::Control;
+use crate::control::wire::Backup;
 use crate::credentials::Key;
 use crate::domain::archive::{Normalization, Renormalize};
+use crate::domain::attempt::Cause;
 use crate::domain::failure::chain;
-use crate::fleet::Context;
+use crate::domain::schedule::{Event, Schedule};
+use crate::fleet::attempt::Ask;
+use crate::fleet::{Context, backlog, draw};
 use crate::http::Readiness;
 use crate::lifecycle::{self, Shutdown};
-use crate::ports::Archive as _;
+use crate::ports::{Archive as _, Listed};
 use crate::routeros;
 
 /// What one process keeps in its `DATA_DIR`.
@@ -69,6 +73,40 @@ impl Embedded {
             archive,
             context,
         })
+    }
+
+    /// Backs a device up now, in this process, and waits for what comes of it. Only where no
+    /// reconciler runs: it would take the device's own worker by surprise.
+    pub async fn back_up(&self, config: &Config, listed: &Listed) -> Backup {
+        let device = &listed.device;
+        let now = self.context.clock.now();
+        let last = listed.last.as_ref();
+        let mut schedule = Schedule::resume(
+            policy(config),
+            device.id,
+            device.revision(),
+            last,
+            now,
+            draw(),
+        );
+        schedule.handle(Event::Requested, now, draw());
+        schedule.handle(Event::Began, now, draw());
+        let ask = Ask {
+            device: device.id,
+            name: device.name.clone(),
+            cause: Cause::Manual,
+            known_last: last.map(|last| last.id),
+            schedule,
+            slot_held: Arc::default(),
+        };
+        let report = self.context.attempt(ask).await;
+        self.desk().told(device.id, report.reply).await
+    }
+
+    /// Writes down what could not be yet, and closes the database.
+    pub async fn close(&self) {
+        backlog::flush(&self.context).await;
+        self.store.close().await;
     }
 
     /// What can be asked of it.

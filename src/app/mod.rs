@@ -147,13 +147,7 @@ async fn work(
         let age = Duration::from_secs(config.journal_days * 86_400);
         async move { prune(&context, age).await }
     });
-    let policy = Policy {
-        interval: config.interval,
-        jitter_min: config.jitter_min,
-        jitter_max: config.jitter_max,
-        recheck: config.offline_recheck,
-    };
-    Reconciler::new(context.clone(), policy, config.refresh)
+    Reconciler::new(context.clone(), policy(config), config.refresh)
         .run()
         .await;
     pruner.abort();
@@ -163,6 +157,16 @@ async fn work(
     backlog::flush(context).await;
     info!("Every export has ended, and its lock is released");
     Ok(())
+}
+
+/// When devices come due.
+fn policy(config: &Config) -> Policy {
+    Policy {
+        interval: config.interval,
+        jitter_min: config.jitter_min,
+        jitter_max: config.jitter_max,
+        recheck: config.offline_recheck,
+    }
 }
 
 /// Deletes old journal rows in small batches.

@@ -8,7 +8,7 @@ use crate::adapters::sqlite::{DeviceEdit, NewDevice};
 use crate::credentials::Login;
 use crate::domain::attempt::AttemptId;
 use crate::domain::device::{DeviceId, TenantId};
-use crate::domain::request::Reply;
+use crate::domain::request::{Reply, ReplyStatus};
 
 /// A login with its secrets.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -240,9 +240,21 @@ impl Backup {
         }
     }
 
+    /// What came of a request that was not even taken.
+    pub fn refused(reason: String) -> Self {
+        Self {
+            status: ReplyStatus::Failed.as_str().to_owned(),
+            attempt: None,
+            sha256_hash: None,
+            error_kind: None,
+            message: Some(reason),
+            change: None,
+        }
+    }
+
     /// Whether it succeeded.
     pub fn succeeded(&self) -> bool {
-        self.status == "success"
+        self.status == ReplyStatus::Success.as_str()
     }
 }
 

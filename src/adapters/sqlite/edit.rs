@@ -30,6 +30,9 @@ const SET_PIN: &str = "UPDATE devices SET ssh_host_key_fingerprint = ?2, \
          ssh_host_key_last_verified = NULL \
      WHERE id = ?1 AND ssh_host_key_fingerprint IS NOT ?2";
 
+const OFFERED: &str = "SELECT offered_fingerprint FROM attempts \
+     WHERE device_id = ?1 AND offered_fingerprint IS NOT NULL ORDER BY id DESC LIMIT 1";
+
 const NAMESAKE: &str = "SELECT id FROM devices WHERE tenant_id = ?1 AND hostname = ?2 AND id <> ?3";
 
 const LIST: &str = "SELECT d.id, d.tenant_id, d.hostname, d.ip_address, d.ssh_port, d.device_type, \
@@ -216,6 +219,23 @@ impl SqliteStore {
         }
         self.edited.notify_one();
         Ok(())
+    }
+
+    /// The host key that a device offered last, whether or not it was trusted.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn offered_host_key(&self, device: DeviceId) -> Result<Option<String>, StoreError> {
+        self.read(
+            || format!("read the host key that device {device} offered"),
+            async |connection| {
+                sqlx::query_scalar(OFFERED)
+                    .bind(device.0.hyphenated())
+                    .fetch_optional(connection)
+                    .await
+            },
+        )
+        .await
     }
 
     /// A page of all devices, also of those that are not backed up.

@@ -1,4 +1,5 @@
 //! Embedded mode: the real binary on a folder of its own, and nothing else but simulated routers.
 
+mod acting;
 mod harness;
 mod service;
