@@ -148,18 +148,20 @@ impl Hand {
 
     /// Changes a device.
     pub(super) async fn edit(&self, device: DeviceId, edit: EditBody) -> Result<(), Refused> {
-        Ok(match &self.way {
+        match &self.way {
             Way::Running(client, _) => client.edit(device, &edit).await?,
             Way::Own(own) => own.desk().edit(device, edit).await?,
-        })
+        }
+        Ok(())
     }
 
     /// Removes a device.
     pub(super) async fn remove(&self, device: DeviceId) -> Result<(), Refused> {
-        Ok(match &self.way {
+        match &self.way {
             Way::Running(client, _) => client.remove(device).await?,
             Way::Own(own) => own.desk().remove(device).await?,
-        })
+        }
+        Ok(())
     }
 
     /// Trusts `pin` from now on, or with `None` the next key that is seen.
@@ -168,10 +170,11 @@ impl Hand {
         device: DeviceId,
         pin: Option<&Fingerprint>,
     ) -> Result<(), Refused> {
-        Ok(match &self.way {
+        match &self.way {
             Way::Running(client, _) => client.pin(device, pin).await?,
             Way::Own(own) => own.desk().pin(device, pin).await?,
-        })
+        }
+        Ok(())
     }
 
     /// Backs a device up now and waits for what comes of it.

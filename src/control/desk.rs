@@ -6,7 +6,9 @@ use tracing::info;
 
 use super::wire::{AddBody, Backup, Change, EditBody, StatusBody};
 use crate::adapters::archive::SealedArchive;
-use crate::adapters::sqlite::{DeviceEdit, EditError, ImportError, NewDevice, SqliteStore};
+use crate::adapters::sqlite::{
+    DeviceEdit, EditError, ImportError, ListDevices, NewDevice, SqliteStore,
+};
 use crate::domain::device::DeviceId;
 use crate::domain::failure::chain;
 use crate::domain::host_key::Fingerprint;
@@ -132,6 +134,27 @@ impl Desk {
             None => info!(device.id = %device, "An operator reset a host key"),
         }
         Ok(())
+    }
+
+    /// Whether there is such a device, with credentials to back it up with.
+    ///
+    /// # Errors
+    /// [`Refusal`] says what is missing.
+    pub async fn check_backed_up(&self, device: DeviceId) -> Result<(), Refusal> {
+        let wanted = ListDevices {
+            named: Some(device.to_string()),
+            ..ListDevices::default()
+        };
+        let listed = self.store.list(&wanted).await;
+        let listed = listed.map_err(|error| Refusal::new(RefusalKind::Failed, chain(&error)))?;
+        match listed.iter().find(|entry| entry.id == device) {
+            None => Err(EditError::NotFound { device }.into()),
+            Some(entry) if !entry.has_credentials => Err(Refusal::new(
+                RefusalKind::Conflict,
+                format!("device {device} has no credentials; store some with `devices edit`"),
+            )),
+            Some(_) => Ok(()),
+        }
     }
 
     /// What is going on.

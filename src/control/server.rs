@@ -181,6 +181,7 @@ async fn backup(
     let mut query = query.as_deref().unwrap_or_default().split('&');
     let wait = query.any(|parameter| parameter == "wait=true");
     let device = DeviceId(id);
+    desk.check_backed_up(device).await?;
     let requests = desk.context.requests.clone();
     if timeout(APPEARS_WITHIN, requests.appears(device))
         .await

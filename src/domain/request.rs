@@ -65,7 +65,7 @@ impl Reply {
                 None => ReplyStatus::Failed,
             },
             attempt: Some(attempt),
-            hash: taken.map(|taken| taken.hash.clone()),
+            hash: taken.map(|taken| taken.hash),
             kind: outcome.failure().map(|failure| failure.kind),
             message,
         }

@@ -173,6 +173,6 @@ async fn a_request_shares_what_runs_already() {
     let second = second.await.unwrap().expect("an answer");
     assert_eq!(first.status, ReplyStatus::Success, "{first:?}");
     assert_eq!(first, second);
-    assert_eq!(first.hash, Some(world.sink.taken()[0].hash.clone()));
+    assert_eq!(first.hash, Some(world.sink.taken()[0].hash));
     assert_eq!(router.stats().connections, 1);
 }
