@@ -151,6 +151,14 @@ impl Folder {
         opened.expect("open a version").text.expose().to_owned()
     }
 
+    /// Opens the text of each version, which proves it by its hash.
+    pub async fn every_version_opens(&self, device: DeviceId) {
+        let archive = self.archive().await;
+        for version in self.versions(device).await {
+            archive.open(version.id).await.expect("open a version");
+        }
+    }
+
     async fn archive(&self) -> SealedArchive {
         let store = self.reading().await;
         let key = store.unlock(None).await.expect("the key of the folder");
@@ -166,12 +174,20 @@ impl Folder {
 
     /// The journal, newest first.
     pub async fn journal(&self) -> Vec<JournalEntry> {
-        let page = JournalPage {
-            limit: 1000,
-            ..JournalPage::default()
-        };
         let store = self.reading().await;
-        store.attempts(page).await.expect("read the journal")
+        let mut entries: Vec<JournalEntry> = Vec::new();
+        loop {
+            let page = JournalPage {
+                device: None,
+                before: entries.last().map(|entry| entry.id),
+                limit: JournalPage::MAX,
+            };
+            let page = store.attempts(page).await.expect("read the journal");
+            if page.is_empty() {
+                return entries;
+            }
+            entries.extend(page);
+        }
     }
 
     /// Waits until the journal of `device` has `count` successes.

@@ -2,4 +2,6 @@
 
 mod acting;
 mod harness;
+mod killed;
 mod service;
+mod socket;
