@@ -23,7 +23,8 @@ use mikrotik_backup::domain::schedule::Policy;
 use mikrotik_backup::domain::snapshot::Snapshot;
 use mikrotik_backup::fleet::reconciler::Reconciler;
 use mikrotik_backup::fleet::{
-    Context, Limits, backlog::Backlog, hindrance::Hindrance, slots::Slots, view::FleetView,
+    Context, Limits, backlog::Backlog, hindrance::Hindrance, requests::Requests, slots::Slots,
+    view::FleetView,
 };
 use mikrotik_backup::lifecycle::Shutdown;
 use mikrotik_backup::metrics::Metrics;
@@ -102,6 +103,7 @@ async fn measure(store: PostgresStore, database: &mut PgConnection) -> anyhow::R
         slots: Slots::new(1),
         backlog: Backlog::default(),
         hindrance: Hindrance::default(),
+        requests: Requests::default(),
         view: FleetView::default(),
         metrics: Arc::new(Metrics::new()?),
         clock: Clock::System,

@@ -19,6 +19,7 @@ use mikrotik_backup::domain::snapshot::Snapshot;
 use mikrotik_backup::fleet::backlog::Backlog;
 use mikrotik_backup::fleet::hindrance::Hindrance;
 use mikrotik_backup::fleet::reconciler::Reconciler;
+use mikrotik_backup::fleet::requests::Requests;
 use mikrotik_backup::fleet::slots::Slots;
 use mikrotik_backup::fleet::view::FleetView;
 use mikrotik_backup::fleet::{Context, Limits};
@@ -140,6 +141,7 @@ async fn main() {
         slots: Slots::new(10),
         backlog: Backlog::default(),
         hindrance: Hindrance::default(),
+        requests: Requests::default(),
         view: FleetView::default(),
         metrics: Arc::new(Metrics::new().expect("valid metrics")),
         clock: Clock::System,

@@ -6,9 +6,11 @@
 
 pub mod adapters;
 pub mod app;
+pub mod archive;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod credentials;
 pub mod domain;
 pub mod fleet;

@@ -1,6 +1,8 @@
 //! Each file implements one port for one product, and imports no sibling.
 
+pub mod archive;
 pub mod in_process;
 pub mod jetstream;
 pub mod postgres;
 pub mod redis;
+pub mod sqlite;

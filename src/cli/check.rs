@@ -6,10 +6,10 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
-use secrecy::SecretString;
 use tokio::time::Instant;
 
 use super::chart::Chart;
+use super::login::SecretArgs;
 use crate::adapters::postgres::PostgresStore;
 use crate::app::AppError;
 use crate::clock::Clock;
@@ -60,6 +60,17 @@ pub(super) struct CheckArgs {
     /// Private key file (OpenSSH or PEM)
     #[arg(long, value_name = "FILE", requires = "user")]
     key_file: Option<PathBuf>,
+}
+
+impl CheckArgs {
+    fn secrets(&self) -> SecretArgs {
+        SecretArgs {
+            password_file: self.password_file.clone(),
+            password_stdin: self.password_stdin,
+            key_file: self.key_file.clone(),
+            key_passphrase_file: None,
+        }
+    }
 }
 
 /// What is examined: from the inventory, or as named on the command line.
@@ -212,7 +223,7 @@ async fn find(config: &Config, args: &CheckArgs) -> Result<Patient, AppError> {
         Mode::Embedded { .. } => (None, Credentials::new(None)),
     };
     let access = match (&args.user, &device) {
-        (Some(user), _) => Access::Login(given_login(user, args).map_err(AppError::Failed)?),
+        (Some(user), _) => Access::Login(args.secrets().read(user).map_err(AppError::Failed)?),
         (None, Some(device)) => match credentials.open(device).await {
             Ok(login) => Access::Login(login),
             Err(error) => Access::Unusable(error),
@@ -285,44 +296,4 @@ fn ambiguous(target: &str, devices: &[Device]) -> AppError {
         devices.len(),
         list.join(", ")
     ))
-}
-
-/// The login named on the command line; a password comes from a file, standard input or a prompt,
-/// never from the arguments, which every user of the machine can read.
-fn given_login(user: &str, args: &CheckArgs) -> anyhow::Result<Login> {
-    let mut login = Login {
-        username: user.to_owned(),
-        password: None,
-        private_key: None,
-        private_key_passphrase: None,
-    };
-    if let Some(file) = &args.key_file {
-        let key = std::fs::read_to_string(file)
-            .with_context(|| format!("failed to read the private key {}", file.display()))?;
-        login.private_key = Some(SecretString::from(key));
-        return Ok(login);
-    }
-    let password = if let Some(file) = &args.password_file {
-        let text = std::fs::read_to_string(file)
-            .with_context(|| format!("failed to read the password file {}", file.display()))?;
-        first_line(&text)
-    } else if args.password_stdin {
-        let mut line = String::new();
-        std::io::stdin()
-            .read_line(&mut line)
-            .context("failed to read the password")?;
-        first_line(&line)
-    } else {
-        SecretString::from(
-            rpassword::prompt_password(format!("Password of {user}: ")).context(
-                "failed to ask for the password; use --password-file or --password-stdin",
-            )?,
-        )
-    };
-    login.password = Some(password);
-    Ok(login)
-}
-
-fn first_line(text: &str) -> SecretString {
-    SecretString::from(text.lines().next().unwrap_or_default().to_owned())
 }

@@ -1,8 +1,14 @@
 //! Arguments and exit codes; one short function per subcommand.
 
+mod ad_hoc;
+mod backup;
 mod chart;
 mod check;
+mod devices;
 mod events;
+mod hand;
+mod host_key;
+mod login;
 
 use std::borrow::Cow;
 use std::io::Write as _;
@@ -48,10 +54,12 @@ fn long_help() -> String {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the service (the default): poll every device of the inventory, publish its export
+    /// Run the service (the default): back up every device of the inventory when it is due
     ///
-    /// Needs DATABASE_URL, REDIS_URL, NATS_URL and CREDENTIAL_ENCRYPTION_KEY. A dependency that is
-    /// away is waited for, and GET /readyz on HTTP_ADDR names it. SIGTERM or SIGINT lets running
+    /// With DATABASE_URL, REDIS_URL, NATS_URL and CREDENTIAL_ENCRYPTION_KEY it publishes exports to
+    /// JetStream; a dependency that is away is waited for. With none of the three URLs it keeps
+    /// everything in DATA_DIR: devices, journal, a key that is made at first start, and every
+    /// version of every configuration, sealed. GET /readyz on HTTP_ADDR names what is missing. SIGTERM or SIGINT lets running
     /// exports finish; a second one ends them at once.
     #[command(after_help = VARIABLES)]
     Run,
@@ -62,6 +70,16 @@ enum Command {
     /// same time as others, does no harm.
     #[command(after_help = VARIABLES)]
     Migrate,
+    /// Add, edit, remove and import the routers of embedded mode
+    #[command(subcommand)]
+    Devices(devices::Devices),
+    /// Back up routers now, wait, and tell what changed
+    Backup(backup::BackupArgs),
+    /// Try failed and blocked routers again now
+    Retry(backup::RetryArgs),
+    /// Show, accept and reset the trusted host key of a router
+    #[command(subcommand)]
+    HostKey(host_key::HostKey),
     /// Examine one router step by step: name, TCP, algorithms, host key, login, version, export
     Check(check::CheckArgs),
     /// Start simulated routers on loopback addresses, to try a cluster without hardware
@@ -101,6 +119,30 @@ async fn dispatch(command: Command) -> ExitCode {
     match command {
         Command::Run => with_config(Need::Run, run).await,
         Command::Migrate => with_config(Need::Migrate, migrate).await,
+        Command::Devices(command) => {
+            with_config(Need::Act, async |config| {
+                devices::devices(&config, command).await
+            })
+            .await
+        }
+        Command::Backup(args) => {
+            with_config(Need::Act, async |config| {
+                backup::backup(&config, &args).await
+            })
+            .await
+        }
+        Command::Retry(args) => {
+            with_config(Need::Act, async |config| {
+                backup::retry(&config, &args).await
+            })
+            .await
+        }
+        Command::HostKey(command) => {
+            with_config(Need::Act, async |config| {
+                host_key::host_key(&config, command).await
+            })
+            .await
+        }
         Command::Check(args) => {
             with_config(Need::Check, async |config| {
                 check::check(&config, &args).await
@@ -152,7 +194,7 @@ where
         // Read by a log collector.
         Need::Run | Need::Migrate | Need::Archive => error!("{text}"),
         // Read by whoever typed the command.
-        Need::Check | Need::Read | Need::Nats | Need::Nothing => complain(&text),
+        Need::Check | Need::Read | Need::Act | Need::Nats | Need::Nothing => complain(&text),
     }
     ExitCode::from(code)
 }
@@ -195,12 +237,7 @@ fn introduce(config: &Config) {
 async fn run(config: Config) -> Result<ExitCode, AppError> {
     match config.mode.clone() {
         Mode::Cluster(cluster) => app::run_cluster(config, &cluster).await?,
-        Mode::Embedded { .. } => {
-            return Err(AppError::Configuration(anyhow::anyhow!(
-                "DATABASE_URL is not set: this version runs against PostgreSQL, Redis and NATS \
-                 only; set DATABASE_URL, REDIS_URL, NATS_URL and CREDENTIAL_ENCRYPTION_KEY"
-            )));
-        }
+        Mode::Embedded { data_dir, key } => app::run_embedded(config, &data_dir, key).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -41,6 +41,9 @@ pub enum Need {
     Check,
     /// Commands that read: a database, or the folder of embedded mode.
     Read,
+    /// Commands that act on the folder of embedded mode, or ask the service that runs on it. They
+    /// tell what came of it themselves.
+    Act,
     /// `events`: NATS.
     Nats,
     /// Commands that need nothing but a log: `healthcheck`, `simulate`, `demo`.
@@ -240,7 +243,7 @@ fn require(need: Need, clustered: bool, reader: &mut Reader<'_>) {
             &table::CREDENTIAL_ENCRYPTION_KEY,
         ],
         Need::Nats => &[&table::NATS_URL],
-        Need::Run | Need::Check | Need::Read | Need::Nothing => &[],
+        Need::Run | Need::Check | Need::Read | Need::Act | Need::Nothing => &[],
     };
     let why = match need {
         Need::Run => "must be set when DATABASE_URL is",
@@ -316,6 +319,7 @@ fn read_log(need: Need, surroundings: &Environment, reader: &mut Reader<'_>) -> 
     // A command whose output is its result says only what is wrong, unless asked for more.
     let default = match need {
         Need::Run | Need::Migrate | Need::Archive => (Level::INFO, "info".to_owned()),
+        Need::Act => (Level::ERROR, "error".to_owned()),
         Need::Check | Need::Read | Need::Nats | Need::Nothing => (Level::WARN, "warn".to_owned()),
     };
     let level = reader.or_default(&table::LOG_LEVEL, default, |raw| {

@@ -180,7 +180,7 @@ fn each_command_requires_what_it_needs_and_no_more() {
         blamed(Need::Archive, &nothing),
         ["DATABASE_URL", "NATS_URL", "CREDENTIAL_ENCRYPTION_KEY"]
     );
-    for need in [Need::Run, Need::Check, Need::Read, Need::Nothing] {
+    for need in [Need::Run, Need::Check, Need::Read, Need::Act, Need::Nothing] {
         assert!(Config::load(need, &nothing).is_ok(), "{need:?}");
     }
 }

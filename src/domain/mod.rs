@@ -1,5 +1,6 @@
 //! Plain values and decisions: no clock, no randomness, no IO; everything here is synchronous.
 
+pub mod archive;
 pub mod attempt;
 pub mod backoff;
 pub mod device;
@@ -7,6 +8,7 @@ pub mod digest;
 pub mod failure;
 pub mod host_key;
 pub mod plan;
+pub mod request;
 pub mod schedule;
 pub mod snapshot;
 

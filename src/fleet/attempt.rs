@@ -5,6 +5,8 @@ mod ending;
 mod export;
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
@@ -23,6 +25,7 @@ use crate::domain::attempt::{AttemptId, Cause, Deferral, Step, Taken};
 use crate::domain::device::{Device, DeviceId};
 use crate::domain::failure::{Failure, FailureKind, chain};
 use crate::domain::host_key::{Fingerprint, HostKeyMismatch};
+use crate::domain::request::Reply;
 use crate::domain::schedule::{Draw, Finish, Schedule};
 use crate::domain::snapshot::Snapshot;
 use crate::metrics::LockResult;
@@ -43,6 +46,9 @@ pub struct Ask {
     pub known_last: Option<AttemptId>,
     /// The schedule, in which this attempt has begun: tells when the device comes due after it.
     pub schedule: Schedule,
+    /// Set once a slot is held. Until then the attempt may be dropped, to be made for another
+    /// reason.
+    pub slot_held: Arc<AtomicBool>,
 }
 
 /// How an attempt ended, and the moment and sample by which its record was computed: fed with the
@@ -57,6 +63,8 @@ pub struct Report {
     pub draw: Draw,
     /// The attempt, if one was made.
     pub made: Option<AttemptId>,
+    /// What whoever asked for it is told.
+    pub reply: Reply,
 }
 
 /// Why an attempt ends early.
@@ -111,6 +119,7 @@ impl Context {
         self.sink.ready().await?;
         progress.enter(Step::Slot);
         let slot = self.take_slot(ask).await?;
+        ask.slot_held.store(true, Ordering::Relaxed);
         progress.enter(Step::Lock);
         self.metrics
             .waited_for_slot(progress.took(Step::Slot).unwrap_or_default());
@@ -370,6 +379,7 @@ impl Context {
             _ => debug!(deferral = deferral.as_str(), "Deferred"),
         }
         Report {
+            reply: Reply::of_deferral(&deferral),
             finish: Finish::Deferred(deferral),
             at: self.clock.now(),
             draw: draw(),

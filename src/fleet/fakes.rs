@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::backlog::Backlog;
 use super::hindrance::Hindrance;
+use super::requests::Requests;
 use super::slots::Slots;
 use super::view::FleetView;
 use super::{Context, Limits};
@@ -109,6 +110,7 @@ impl World {
             slots: Slots::new(slots),
             backlog: Backlog::default(),
             hindrance: Hindrance::default(),
+            requests: Requests::default(),
             view: FleetView::default(),
             metrics: Arc::new(Metrics::new().expect("the metrics are valid")),
             clock,

@@ -8,6 +8,7 @@ mod fakes;
 pub mod hindrance;
 pub mod progress;
 pub mod reconciler;
+pub mod requests;
 pub mod slots;
 pub mod view;
 pub mod worker;
@@ -41,6 +42,8 @@ pub struct Context {
     pub backlog: backlog::Backlog,
     /// What keeps attempts from being made.
     pub hindrance: hindrance::Hindrance,
+    /// The way to a device's worker, for whoever asks for a backup.
+    pub requests: requests::Requests,
     /// What this replica is doing, per device.
     pub view: view::FleetView,
     /// Counters and histograms.

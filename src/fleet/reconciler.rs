@@ -195,6 +195,7 @@ impl Reconciler {
                     changes.stopped += 1;
                     self.tell(*id, Mail::Removed);
                     self.mailboxes.remove(id);
+                    self.context.requests.leave(*id);
                 }
             }
             action.apply(&mut self.known);
@@ -205,6 +206,7 @@ impl Reconciler {
         let id = row.device.id;
         let (mailbox, mail) = mpsc::unbounded_channel();
         let worker = Worker::new(Arc::clone(&self.context), self.policy, row, mail);
+        self.context.requests.enter(id, mailbox.downgrade());
         self.mailboxes.insert(id, mailbox);
         let running = AssertUnwindSafe(worker.run()).catch_unwind();
         self.workers.spawn(running.map(move |ended| match ended {
@@ -227,6 +229,7 @@ impl Reconciler {
             self.context.metrics.worker_restarted();
             error!(device.id = %device, "a worker panicked; it is started again at the next look");
             self.mailboxes.remove(&device);
+            self.context.requests.leave(device);
             if let Some(known) = self.known.remove(&device) {
                 self.buckets.remove(&known.bucket);
             }

@@ -1,11 +1,12 @@
 //! One task per device: it sleeps until the schedule says so, makes one attempt at a time, and
-//! listens to edits meanwhile.
+//! listens to edits and requests meanwhile.
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use super::attempt::{Ask, Report};
@@ -16,7 +17,8 @@ use crate::domain::attempt::{AttemptId, Cause, Deferral, LastAttempt};
 use crate::domain::device::{DeviceId, Revision};
 use crate::domain::failure::FailureKind;
 use crate::domain::plan::Known;
-use crate::domain::schedule::{Event, Finish, Made, Next, Policy, Schedule};
+use crate::domain::request::{Reply, answered_by};
+use crate::domain::schedule::{Condition, Event, Finish, Made, Next, Policy, Schedule};
 use crate::metrics::Skip;
 use crate::ports::{Listed, Presence};
 
@@ -24,13 +26,18 @@ use crate::ports::{Listed, Presence};
 /// followed soon: tokio's timers run on the monotonic clock.
 const LONGEST_SLEEP: Duration = Duration::from_secs(600);
 
-/// What the reconciler tells a worker.
+/// What a worker is told.
 #[derive(Debug)]
 pub enum Mail {
     /// The device's row was edited.
     Edited(Box<Edit>),
     /// The device left the inventory.
     Removed,
+    /// Somebody asks for a backup now.
+    Requested {
+        /// Where to tell what came of it.
+        reply: oneshot::Sender<Reply>,
+    },
 }
 
 /// The edited part of a device that a worker keeps.
@@ -62,6 +69,8 @@ pub struct Worker {
     known_since: Timestamp,
     seat: Seat,
     mailbox: mpsc::UnboundedReceiver<Mail>,
+    /// Who is to be told what comes of the next attempt.
+    waiting: Vec<oneshot::Sender<Reply>>,
 }
 
 impl Worker {
@@ -84,6 +93,7 @@ impl Worker {
             known_since: now,
             seat: context.view.enter(device.id),
             mailbox,
+            waiting: Vec::new(),
             context,
         }
     }
@@ -144,6 +154,7 @@ impl Worker {
         self.schedule
             .handle(Event::Began, self.context.clock.now(), draw());
         self.show();
+        let slot_held = Arc::new(AtomicBool::new(false));
         // Boxed, so that a sleeping worker does not carry the attempt's state.
         let mut attempt = Box::pin(attempt(Ask {
             device: self.device,
@@ -151,21 +162,50 @@ impl Worker {
             cause,
             known_last: self.known_last,
             schedule: self.schedule.clone(),
+            slot_held: Arc::clone(&slot_held),
         }));
         let report = loop {
             // The mailbox of a device that was removed is closed, and would be read for ever.
             let removed = self.schedule.next() == Next::Done;
             tokio::select! {
                 biased;
-                report = &mut attempt => break report,
+                report = &mut attempt => break Some(report),
                 mail = self.mailbox.recv(), if !removed => self.read(mail),
+            }
+            // One that still queues behind other scheduled work makes way for one that need not.
+            let queues = !slot_held.load(Ordering::Relaxed);
+            if cause != Cause::Manual && !self.waiting.is_empty() && queues {
+                break None;
             }
         };
         drop(attempt);
-        self.finish(report);
+        match report {
+            Some(report) => self.finish(cause, report),
+            None => self.make_way(),
+        }
     }
 
-    fn finish(&mut self, report: Report) {
+    /// An attempt that had not got a slot was dropped for one that somebody asked for.
+    fn make_way(&mut self) {
+        let now = self.context.clock.now();
+        self.schedule.handle(Event::Requested, now, draw());
+        let put_off = Finish::Deferred(Deferral::Contended);
+        self.schedule.handle(Event::Finished(put_off), now, draw());
+    }
+
+    fn finish(&mut self, cause: Cause, report: Report) {
+        let answers = match &report.finish {
+            Finish::Deferred(deferral) => answered_by(cause, deferral),
+            Finish::Made { .. } => true,
+        };
+        if answers {
+            for waiting in self.waiting.drain(..) {
+                // Who no longer listens is not told.
+                let _ = waiting.send(report.reply.clone());
+            }
+        } else if !self.waiting.is_empty() {
+            self.schedule.handle(Event::Requested, report.at, draw());
+        }
         if let Some(id) = report.made {
             self.known_last = Some(id);
         }
@@ -218,6 +258,13 @@ impl Worker {
                 self.name = edit.name;
                 self.schedule
                     .handle(Event::Edited(edit.revision), now, draw());
+            }
+            Some(Mail::Requested { reply }) => {
+                self.waiting.push(reply);
+                // What runs already is shared.
+                if self.schedule.condition() != Some(Condition::Running) {
+                    self.schedule.handle(Event::Requested, now, draw());
+                }
             }
             // A reconciler that is gone will not have its devices backed up any more.
             Some(Mail::Removed) | None => self.schedule.handle(Event::Removed, now, draw()),

@@ -16,7 +16,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("lifecycle", &[]),
     ("config", &["credentials"]),
     ("telemetry", &["config"]),
-    ("adapters", &["domain", "ports", "clock"]),
+    (
+        "adapters",
+        &["domain", "ports", "clock", "credentials"],
+    ),
+    ("archive", &["domain", "ports"]),
+    (
+        "control",
+        &["adapters", "credentials", "domain", "fleet", "ports"],
+    ),
     ("http", &["metrics"]),
     ("import", &["domain"]),
     ("sim", &["domain", "clock"]),
@@ -99,7 +107,14 @@ fn parts_use_only_what_the_arrows_allow() {
 
 #[test]
 fn no_adapter_imports_a_sibling() {
-    let names = ["postgres", "redis", "jetstream", "in_process"];
+    let names = [
+        "archive",
+        "postgres",
+        "sqlite",
+        "redis",
+        "jetstream",
+        "in_process",
+    ];
     for name in names {
         let mut found = Vec::new();
         files(&source().join("adapters").join(name), &mut found);

@@ -1,9 +1,11 @@
 //! The one integration binary: real servers, real processes, simulated routers.
 
+mod archive;
 mod arrows;
 mod cluster;
 mod coordinator;
 mod deploy;
+mod embedded;
 mod http;
 mod import;
 mod routeros;

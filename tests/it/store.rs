@@ -5,3 +5,4 @@ mod hints;
 mod migrations;
 mod outage;
 mod postgres;
+mod sqlite;

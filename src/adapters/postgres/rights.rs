@@ -44,7 +44,9 @@ pub fn grants(role: &str) -> String {
     format!(
         "GRANT USAGE ON SCHEMA mikrotik_backup TO {role};\n\
          GRANT SELECT, INSERT, UPDATE, DELETE ON mikrotik_backup.device_state, \
-         mikrotik_backup.attempts, mikrotik_backup.attempt_steps TO {role};\n\
+         mikrotik_backup.attempts, mikrotik_backup.attempt_steps, \
+         mikrotik_backup.archive_devices, mikrotik_backup.archive_contents, \
+         mikrotik_backup.archive_versions, mikrotik_backup.archive_unreferenced TO {role};\n\
          GRANT SELECT ON mikrotik_backup._sqlx_migrations TO {role};\n\
          GRANT SELECT ON devices, credential_profiles TO {role};\n\
          GRANT UPDATE (ssh_host_key_fingerprint, ssh_host_key_first_seen, \

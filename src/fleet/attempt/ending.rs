@@ -8,6 +8,7 @@ use super::{Ask, Report, Stop};
 use crate::domain::attempt::{AttemptId, AttemptRecord, Deferral, Outcome, Taken};
 use crate::domain::device::{Device, DeviceId};
 use crate::domain::failure::{Failure, chain};
+use crate::domain::request::Reply;
 use crate::domain::schedule::{Event, Finish, Made};
 use crate::fleet::progress::{ClaimedAt, Progress};
 use crate::fleet::{Context, draw};
@@ -54,6 +55,7 @@ impl Context {
             at: self.clock.now(),
             draw: draw(),
             made: Some(id),
+            reply: Reply::of_attempt(id, &outcome),
         };
         self.record(ask, &claimed, outcome, progress, &report).await;
         report

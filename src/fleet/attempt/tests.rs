@@ -51,6 +51,7 @@ fn ask(world: &World, device: &Device, known_last: Option<AttemptId>) -> Ask {
         cause: Cause::Scheduled,
         known_last,
         schedule,
+        slot_held: Arc::default(),
     }
 }
 

@@ -67,7 +67,15 @@ fn bench_taking(
                     result,
                 },
             };
+            let reply = match &finish {
+                Finish::Deferred(deferral) => Reply::of_deferral(deferral),
+                Finish::Made { .. } => Reply {
+                    message: Some(format!("attempt {n}")),
+                    ..Reply::of_deferral(&Deferral::Stopping)
+                },
+            };
             Report {
+                reply,
                 made: matches!(finish, Finish::Made { .. }).then(AttemptId::generate),
                 finish,
                 at: context.clock.now(),

@@ -2,10 +2,10 @@
 
 mod commands;
 mod faults;
-mod harness;
+pub mod harness;
 mod lifecycle;
 mod operator;
-mod poll;
+pub mod poll;
 mod readme;
 mod replicas;
 mod secrets;

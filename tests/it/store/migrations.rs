@@ -25,7 +25,7 @@ async fn an_empty_database_becomes_current_once() {
     assert_eq!(
         first,
         Migrated {
-            applied: 3,
+            applied: 4,
             hints_missing: None
         }
     );
@@ -54,6 +54,10 @@ async fn an_empty_database_becomes_current_once() {
         tables,
         [
             "mikrotik_backup._sqlx_migrations",
+            "mikrotik_backup.archive_contents",
+            "mikrotik_backup.archive_devices",
+            "mikrotik_backup.archive_unreferenced",
+            "mikrotik_backup.archive_versions",
             "mikrotik_backup.attempt_steps",
             "mikrotik_backup.attempts",
             "mikrotik_backup.device_state",
@@ -70,14 +74,14 @@ async fn state_tells_behind_from_newer() {
     };
     let store = database.store("one");
     database
-        .sql("DELETE FROM mikrotik_backup._sqlx_migrations WHERE version = 3")
+        .sql("DELETE FROM mikrotik_backup._sqlx_migrations WHERE version = 4")
         .await;
     let state = store.schema_state().await.expect("look");
     assert_eq!(
         state,
         SchemaState::Behind {
-            applied: 2,
-            known: 3
+            applied: 3,
+            known: 4
         }
     );
     database
@@ -92,7 +96,7 @@ async fn state_tells_behind_from_newer() {
         state,
         SchemaState::Newer {
             applied: 900,
-            known: 3
+            known: 4
         }
     );
     let error = store
@@ -104,7 +108,7 @@ async fn state_tells_behind_from_newer() {
             error,
             MigrateError::Newer {
                 applied: 900,
-                known: 3
+                known: 4
             }
         ),
         "{error}"
@@ -125,7 +129,7 @@ async fn many_replicas_migrate_at_once() {
         applied.push(migration.await.expect("no panic").expect("migrate").applied);
     }
     applied.sort_unstable();
-    assert_eq!(applied, [0, 0, 0, 3], "one of them did the work");
+    assert_eq!(applied, [0, 0, 0, 4], "one of them did the work");
 }
 
 /// Tables as a platform may have them: other types, more columns, some of ours missing.
@@ -301,7 +305,7 @@ async fn a_missing_right_is_named() {
         state,
         SchemaState::Behind {
             applied: 1,
-            known: 3
+            known: 4
         },
         "each migration is whole or not there"
     );
@@ -330,7 +334,7 @@ async fn hints_are_installed_by_whoever_may() {
         .migrate()
         .await
         .expect("migrate");
-    assert_eq!(migrated.applied, 3);
+    assert_eq!(migrated.applied, 4);
     let reason = migrated.hints_missing.expect("a reason");
     assert!(
         reason.contains("permission denied for table devices"),

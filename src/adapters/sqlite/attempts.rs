@@ -1,0 +1,324 @@
+//! Begins attempts and records how they ended, each in one transaction.
+
+use std::time::Duration;
+
+use sqlx::Row;
+use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqliteRow};
+
+use super::SqliteStore;
+use super::rows::{
+    self, bigint, device_columns, devices_with_profiles, is_ours, last_attempt_columns, span,
+    storable, stored_time,
+};
+use crate::domain::Timestamp;
+use crate::domain::attempt::{AttemptRecord, Outcome};
+use crate::domain::failure::FailureKind;
+use crate::domain::host_key::Fingerprint;
+use crate::ports::{Begun, Claim, Claimed, StoreError};
+
+/// The device as it is, and whether the caller's wish is not out of date.
+const WANTED: &str = concat!(
+    "SELECT ?3 OR s.last_attempt_id IS NULL OR s.last_attempt_id IS ?2 AS go, \
+            s.menu_digests, s.secret_count, s.last_bytes, ",
+    device_columns!(),
+    ", ",
+    last_attempt_columns!(),
+    " FROM ",
+    devices_with_profiles!(),
+    " LEFT JOIN device_state s ON s.device_id = d.id WHERE d.id = ?1 AND ",
+    is_ours!(),
+);
+
+/// A mark that another attempt left becomes a journal row.
+const ORPHAN: &str = "INSERT INTO attempts \
+         (id, device_id, tenant_id, cause, started_at, finished_at, status, error, replica) \
+     SELECT s.running_attempt_id, s.device_id, s.tenant_id, s.running_cause, s.running_since, \
+            max(?3, s.running_since), 'interrupted', ?4, s.running_replica \
+     FROM device_state s WHERE s.device_id = ?1 AND s.running_attempt_id <> ?2 \
+     ON CONFLICT (id) DO NOTHING";
+
+const MARK: &str = "INSERT INTO device_state \
+         (device_id, tenant_id, running_attempt_id, running_since, running_replica, running_cause) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+     ON CONFLICT (device_id) DO UPDATE SET \
+         tenant_id = excluded.tenant_id, running_attempt_id = excluded.running_attempt_id, \
+         running_since = excluded.running_since, running_replica = excluded.running_replica, \
+         running_cause = excluded.running_cause";
+
+const DIED: &str = "the process that made this attempt died, or lost its lease, before it \
+                    recorded how the attempt ended";
+
+/// An attempt that was taken for interrupted may still report its true outcome; anything else
+/// that is there already stays, and then no row comes back.
+const ATTEMPT: &str = "INSERT INTO attempts AS a \
+         (id, device_id, tenant_id, cause, started_at, finished_at, status, error_kind, error, \
+          sha256_hash, bytes, routeros_version, offered_fingerprint, ledger, replica) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) \
+     ON CONFLICT (id) DO UPDATE SET \
+         started_at = excluded.started_at, finished_at = excluded.finished_at, \
+         status = excluded.status, error_kind = excluded.error_kind, error = excluded.error, \
+         sha256_hash = excluded.sha256_hash, bytes = excluded.bytes, \
+         routeros_version = excluded.routeros_version, \
+         offered_fingerprint = excluded.offered_fingerprint, ledger = excluded.ledger \
+         WHERE a.status = 'interrupted' AND a.device_id = excluded.device_id \
+     RETURNING 1";
+
+const STEP: &str = "INSERT INTO attempt_steps (attempt_id, ordinal, step, milliseconds) \
+     VALUES (?1, ?2, ?3, ?4) ON CONFLICT (attempt_id, ordinal) DO NOTHING";
+
+/// `column = …` for what describes the failure that counts: an attempt that ended otherwise does
+/// not lift a block, so the block outlives it, together with what the device looked like to the
+/// attempt that was blocked.
+macro_rules! unless_an_older_block_stands {
+    ($column:literal) => {
+        concat!(
+            $column,
+            " = CASE WHEN ?21 AND s.blocked_since IS NOT NULL THEN s.",
+            $column,
+            " ELSE excluded.",
+            $column,
+            " END, "
+        )
+    };
+}
+
+/// State only moves forward, by the time at which attempts started; but a state from the future
+/// was stored while the clock was wrong, and holds nothing up.
+const STATE: &str = concat!(
+    "INSERT INTO device_state AS s \
+         (device_id, tenant_id, last_attempt_id, last_attempt_at, last_finished_at, \
+          last_success_at, status, error_kind, error, consecutive_failures, next_due, \
+          blocked_since, offered_fingerprint, last_hash, last_bytes, routeros_version, \
+          menu_digests, secret_count, endpoint_digest, credentials_digest, pin_digest) \
+     VALUES (?1, ?2, ?3, ?4, ?5, CASE WHEN ?6 IS NOT NULL THEN ?4 END, ?7, ?8, ?9, ?10, ?11, \
+             CASE WHEN ?12 THEN ?5 END, ?13, ?6, ?14, ?15, ?16, ?17, ?18, ?19, ?20) \
+     ON CONFLICT (device_id) DO UPDATE SET \
+         tenant_id = excluded.tenant_id, last_attempt_id = excluded.last_attempt_id, \
+         last_attempt_at = excluded.last_attempt_at, last_finished_at = excluded.last_finished_at, \
+         last_success_at = coalesce(excluded.last_success_at, s.last_success_at), \
+         status = excluded.status, consecutive_failures = excluded.consecutive_failures, \
+         next_due = excluded.next_due, ",
+    unless_an_older_block_stands!("error_kind"),
+    unless_an_older_block_stands!("error"),
+    unless_an_older_block_stands!("offered_fingerprint"),
+    unless_an_older_block_stands!("endpoint_digest"),
+    unless_an_older_block_stands!("credentials_digest"),
+    unless_an_older_block_stands!("pin_digest"),
+    "    blocked_since = CASE WHEN excluded.blocked_since IS NOT NULL \
+             THEN coalesce(s.blocked_since, excluded.blocked_since) END, \
+         last_hash = coalesce(excluded.last_hash, s.last_hash), \
+         last_bytes = coalesce(excluded.last_bytes, s.last_bytes), \
+         routeros_version = coalesce(excluded.routeros_version, s.routeros_version), \
+         menu_digests = coalesce(excluded.menu_digests, s.menu_digests), \
+         secret_count = coalesce(excluded.secret_count, s.secret_count), \
+         running_attempt_id = nullif(s.running_attempt_id, excluded.last_attempt_id), \
+         running_since = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_since END, \
+         running_replica = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_replica END, \
+         running_cause = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_cause END \
+     WHERE s.last_attempt_id IS NULL OR s.last_attempt_at > excluded.last_finished_at \
+        OR (s.last_attempt_at, s.last_attempt_id) <= (excluded.last_attempt_at, excluded.last_attempt_id)",
+);
+
+/// Longest stored error text in bytes; a source chain is far shorter.
+const MAX_ERROR: usize = 16 * 1024;
+
+impl SqliteStore {
+    pub(super) async fn begin_attempt(&self, claim: &Claim) -> Result<Claimed, StoreError> {
+        let now = self.clock.now();
+        self.write(
+            || format!("begin an attempt at device {}", claim.device),
+            async |connection| {
+                let wanted = sqlx::query(WANTED)
+                    .bind(claim.device.0.hyphenated())
+                    .bind(claim.known_last.map(|id| id.0.hyphenated()))
+                    .bind(claim.any_last)
+                    .fetch_optional(&mut *connection)
+                    .await?;
+                let Some(row) = wanted else {
+                    return Ok(Claimed::Gone);
+                };
+                if !row.try_get("go")? {
+                    let last = rows::last_attempt(&row, now)?.ok_or_else(|| {
+                        rows::unreadable("device_state.last_attempt_id", "no value")
+                    })?;
+                    return Ok(Claimed::Superseded(Box::new(last)));
+                }
+                let begun = begun(&row, now)?;
+                mark(connection, claim, &begun).await?;
+                Ok(Claimed::Begun(Box::new(begun)))
+            },
+        )
+        .await
+    }
+
+    pub(super) async fn record_attempt(
+        &self,
+        record: &AttemptRecord,
+        replica: &str,
+    ) -> Result<(), StoreError> {
+        let row = Written::of(record, self.clock.now());
+        self.write(
+            || format!("record attempt {} at device {}", record.id, record.device),
+            async |connection| {
+                let new = row
+                    .attempt(record, replica)
+                    .fetch_optional(&mut *connection)
+                    .await?;
+                if new.is_none() {
+                    return Ok(()); // It is recorded already.
+                }
+                for (ordinal, step) in (1_i64..).zip(&record.steps) {
+                    sqlx::query(STEP)
+                        .bind(record.id.0.hyphenated())
+                        .bind(ordinal)
+                        .bind(step.step.as_str())
+                        .bind(milliseconds(step.took))
+                        .execute(&mut *connection)
+                        .await?;
+                }
+                row.state(record).execute(connection).await.map(drop)
+            },
+        )
+        .await
+    }
+}
+
+fn begun(row: &SqliteRow, now: Timestamp) -> sqlx::Result<Begun> {
+    let bytes: Option<i64> = row.try_get("last_bytes")?;
+    Ok(Begun {
+        device: rows::device(row)?,
+        last_shape: rows::shape(row)?,
+        last_bytes: bytes.and_then(|bytes| u64::try_from(bytes).ok()),
+        now,
+    })
+}
+
+async fn mark(connection: &mut SqliteConnection, claim: &Claim, begun: &Begun) -> sqlx::Result<()> {
+    let now = stored_time(begun.now);
+    sqlx::query(ORPHAN)
+        .bind(claim.device.0.hyphenated())
+        .bind(claim.attempt.0.hyphenated())
+        .bind(&now)
+        .bind(DIED)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query(MARK)
+        .bind(claim.device.0.hyphenated())
+        .bind(begun.device.tenant.0.hyphenated())
+        .bind(claim.attempt.0.hyphenated())
+        .bind(&now)
+        .bind(storable(&claim.replica))
+        .bind(claim.cause.as_str())
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
+
+/// What the journal row and the state of a device have in common.
+struct Written {
+    started_at: String,
+    finished_at: String,
+    next_due: String,
+    error_kind: Option<&'static str>,
+    error: Option<String>,
+    hash: Option<String>,
+    bytes: Option<i64>,
+    routeros_version: Option<String>,
+    offered: Option<String>,
+}
+
+impl Written {
+    fn of(record: &AttemptRecord, now: Timestamp) -> Self {
+        let (failure, taken) = (record.outcome.failure(), record.outcome.taken());
+        let error = match &record.outcome {
+            Outcome::Failed(failure) => Some(&failure.message),
+            Outcome::Interrupted { reason } => Some(reason),
+            Outcome::Delivered(_) | Outcome::Queued(_) => None,
+        };
+        Self {
+            started_at: stored_time(now - span(record.elapsed)),
+            finished_at: stored_time(now),
+            next_due: stored_time(now + span(record.next_due_in)),
+            error_kind: failure.map(|failure| failure.kind.as_str()),
+            error: error.map(|text| shortened(&storable(text))),
+            hash: taken.map(|taken| taken.hash.to_string()),
+            bytes: taken.map(|taken| bigint(taken.bytes)),
+            routeros_version: taken.map(|taken| storable(&taken.routeros_version)),
+            offered: record
+                .offered_key
+                .as_ref()
+                .map(Fingerprint::as_str)
+                .map(str::to_owned),
+        }
+    }
+
+    fn attempt<'q>(&self, record: &AttemptRecord, replica: &str) -> Query<'q> {
+        let ledger: serde_json::Map<_, _> = record
+            .ledger
+            .iter()
+            .map(|(rule, count)| (storable(rule), (*count).into()))
+            .collect();
+        sqlx::query(ATTEMPT)
+            .bind(record.id.0.hyphenated())
+            .bind(record.device.0.hyphenated())
+            .bind(record.tenant.0.hyphenated())
+            .bind(record.cause.as_str())
+            .bind(self.started_at.clone())
+            .bind(self.finished_at.clone())
+            .bind(record.outcome.status().as_str())
+            .bind(self.error_kind)
+            .bind(self.error.clone())
+            .bind(self.hash.clone())
+            .bind(self.bytes)
+            .bind(self.routeros_version.clone())
+            .bind(self.offered.clone())
+            .bind(serde_json::Value::Object(ledger).to_string())
+            .bind(storable(replica))
+    }
+
+    fn state<'q>(&self, record: &AttemptRecord) -> Query<'q> {
+        let (failure, taken) = (record.outcome.failure(), record.outcome.taken());
+        let mismatch = failure.is_some_and(|failure| failure.kind == FailureKind::HostKeyMismatch);
+        let blocked_by = record
+            .standing
+            .map(|(kind, _)| kind)
+            .filter(|kind| kind.blocks());
+        let older_block = blocked_by.is_some() && failure.map(|failure| failure.kind) != blocked_by;
+        sqlx::query(STATE)
+            .bind(record.device.0.hyphenated())
+            .bind(record.tenant.0.hyphenated())
+            .bind(record.id.0.hyphenated())
+            .bind(self.started_at.clone())
+            .bind(self.finished_at.clone())
+            .bind(self.hash.clone())
+            .bind(record.outcome.status().as_str())
+            .bind(self.error_kind)
+            .bind(self.error.clone())
+            .bind(i64::from(record.consecutive_failures))
+            .bind(self.next_due.clone())
+            .bind(blocked_by.is_some())
+            .bind(self.offered.clone().filter(|_| mismatch))
+            .bind(self.bytes)
+            .bind(self.routeros_version.clone())
+            .bind(taken.map(|taken| rows::menus_to_json(&taken.shape.menus)))
+            .bind(taken.map(|taken| i64::from(taken.shape.secrets)))
+            .bind(record.revision.endpoint.to_string())
+            .bind(record.revision.credentials.to_string())
+            .bind(record.revision.pin.to_string())
+            .bind(older_block)
+    }
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// `text`, cut at a character boundary when it is unreasonably long.
+fn shortened(text: &str) -> String {
+    if text.len() <= MAX_ERROR {
+        return text.to_owned();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(MAX_ERROR)])
+}

@@ -1,0 +1,275 @@
+//! A device as the command line gives it: checked, and sealed.
+
+use secrecy::zeroize::Zeroizing;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use sqlx::sqlite::SqliteConnection;
+use uuid::Uuid;
+
+use crate::credentials::{Key, Login, LoginError};
+use crate::domain::Timestamp;
+use crate::domain::device::{DeviceId, Endpoint, InvalidEndpoint, TenantId};
+use crate::domain::host_key::Pin;
+use crate::ports::StoreError;
+
+/// Whom a device belongs to when nobody says otherwise.
+pub const DEFAULT_TENANT: TenantId = TenantId(Uuid::nil());
+
+/// Longest name of a device, in characters: that of a DNS name.
+const LONGEST_NAME: usize = 253;
+
+/// A device to add.
+#[derive(Clone, Debug)]
+pub struct NewDevice {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Its name, unique within the tenant.
+    pub name: String,
+    /// IPv4 address, IPv6 address or DNS name.
+    pub address: String,
+    /// The SSH port; `None` means 22.
+    pub port: Option<u16>,
+    /// A group, for lists and for the folders of a git mirror.
+    pub group: Option<String>,
+    /// Words to find it by.
+    pub tags: Vec<String>,
+    /// What to log in with; stored sealed.
+    pub login: Login,
+}
+
+/// What to change of a device; `None` leaves it as it is.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceEdit {
+    /// A new owner.
+    pub tenant: Option<TenantId>,
+    /// A new name.
+    pub name: Option<String>,
+    /// A new address.
+    pub address: Option<String>,
+    /// A new port; `Some(None)` is the default one.
+    pub port: Option<Option<u16>>,
+    /// A new group; `Some(None)` is none.
+    pub group: Option<Option<String>>,
+    /// New tags.
+    pub tags: Option<Vec<String>>,
+    /// New credentials. Storing the same ones again is an edit, too: it lifts an auth block.
+    pub login: Option<Login>,
+}
+
+/// A device as a list shows it; also one that is not backed up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeviceEntry {
+    /// Its id.
+    pub id: DeviceId,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// `None` means `routeros`; anything else is not backed up.
+    pub device_type: Option<String>,
+    /// Its group.
+    pub group: Option<String>,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Whether credentials are stored; without them it is not backed up.
+    pub has_credentials: bool,
+    /// Its trusted host key.
+    pub pin: Pin,
+    /// When the trusted host key was seen first.
+    pub pin_first_seen: Option<Timestamp>,
+    /// When it was seen last.
+    pub pin_last_verified: Option<Timestamp>,
+    /// The RouterOS version of its last good export.
+    pub routeros_version: Option<String>,
+}
+
+/// Which devices to list, by name and then by id.
+#[derive(Clone, Debug)]
+pub struct ListDevices {
+    /// Only those whose id, name or address this is.
+    pub named: Option<String>,
+    /// Only those of this owner.
+    pub tenant: Option<TenantId>,
+    /// Only those of this group.
+    pub group: Option<String>,
+    /// Only those after this one, the last of the page before.
+    pub after: Option<(String, DeviceId)>,
+    /// At most so many; capped at [`ListDevices::MAX`].
+    pub limit: u32,
+}
+
+impl ListDevices {
+    /// The largest page.
+    pub const MAX: u32 = 1000;
+    /// The page of [`ListDevices::default`].
+    pub const DEFAULT: u32 = 100;
+}
+
+impl Default for ListDevices {
+    fn default() -> Self {
+        Self {
+            named: None,
+            tenant: None,
+            group: None,
+            after: None,
+            limit: Self::DEFAULT,
+        }
+    }
+}
+
+const INSERT: &str = "INSERT INTO devices \
+         (id, tenant_id, hostname, ip_address, ssh_port, device_group, tags, encrypted_credentials) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+
+/// A checked device, sealed and ready to insert.
+pub(super) struct Checked {
+    pub(super) id: DeviceId,
+    pub(super) tenant: TenantId,
+    pub(super) name: String,
+    address: String,
+    port: Option<u16>,
+    group: Option<String>,
+    tags: String,
+    sealed: Vec<u8>,
+}
+
+impl Checked {
+    pub(super) fn of(device: &NewDevice, key: &Key) -> Result<Self, EditError> {
+        checked_name(&device.name)?;
+        checked_address(&device.address)?;
+        if let Some(port) = device.port {
+            checked_port(port)?;
+        }
+        Ok(Self {
+            id: DeviceId(Uuid::new_v4()),
+            tenant: device.tenant,
+            name: device.name.clone(),
+            address: device.address.trim().to_owned(),
+            port: device.port,
+            group: device.group.clone(),
+            tags: tags_to_json(&device.tags),
+            sealed: seal(&device.login, key)?,
+        })
+    }
+
+    pub(super) async fn insert(&self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
+        sqlx::query(INSERT)
+            .bind(self.id.0.hyphenated())
+            .bind(self.tenant.0.hyphenated())
+            .bind(&self.name)
+            .bind(&self.address)
+            .bind(self.port.map(i64::from))
+            .bind(self.group.as_deref())
+            .bind(&self.tags)
+            .bind(&self.sealed)
+            .execute(connection)
+            .await
+            .map(drop)
+    }
+}
+
+pub(super) fn checked_name(name: &str) -> Result<(), EditError> {
+    let fits = !name.is_empty()
+        && name.trim() == name
+        && name.chars().count() <= LONGEST_NAME
+        && !name.chars().any(char::is_control);
+    fits.then_some(()).ok_or_else(|| EditError::Name {
+        name: name.to_owned(),
+    })
+}
+
+pub(super) fn checked_address(address: &str) -> Result<(), EditError> {
+    let endpoint = Endpoint {
+        host: address.to_owned(),
+        port: 22,
+    };
+    endpoint.target().map(drop).map_err(EditError::Address)
+}
+
+pub(super) fn checked_port(port: u16) -> Result<(), EditError> {
+    if port == 0 {
+        return Err(EditError::Address(InvalidEndpoint::Port { port: 0 }));
+    }
+    Ok(())
+}
+
+pub(super) fn tags_to_json(tags: &[String]) -> String {
+    serde_json::Value::from(tags).to_string()
+}
+
+/// The sealed JSON of a login, as every reader of `encrypted_credentials` expects it.
+pub(super) fn seal(login: &Login, key: &Key) -> Result<Vec<u8>, EditError> {
+    #[derive(Serialize)]
+    struct Plain<'a> {
+        username: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        password: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        private_key: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        private_key_passphrase: Option<&'a str>,
+    }
+    login.check().map_err(EditError::Login)?;
+    fn exposed(secret: Option<&SecretString>) -> Option<&str> {
+        secret.map(ExposeSecret::expose_secret)
+    }
+    let plain = Plain {
+        username: &login.username,
+        password: exposed(login.password.as_ref()),
+        private_key: exposed(login.key_text()),
+        private_key_passphrase: exposed(login.passphrase()),
+    };
+    // Large enough for any key, so that the text is not left behind by a buffer that grew.
+    let mut json = Zeroizing::new(Vec::with_capacity(64 * 1024));
+    serde_json::to_writer(&mut *json, &plain).map_err(|_| EditError::Login(LoginError::NoUser))?;
+    Ok(key.seal(rand::random(), &json))
+}
+
+/// The inventory could not be edited.
+#[derive(Debug, thiserror::Error)]
+pub enum EditError {
+    /// Another device has the name.
+    #[error("there is a device {name:?} already ({other}); choose another name, or edit that one")]
+    Duplicate {
+        /// The name.
+        name: String,
+        /// Who has it.
+        other: DeviceId,
+    },
+    /// No such device.
+    #[error("there is no device {device}; list the devices to see which there are")]
+    NotFound {
+        /// What was asked for.
+        device: DeviceId,
+    },
+    /// No name for a device.
+    #[error(
+        "{name:?} is no name for a device: 1 to 253 characters, none of them a control character, \
+         no blanks around them"
+    )]
+    Name {
+        /// The text.
+        name: String,
+    },
+    /// No address, or no port.
+    #[error(transparent)]
+    Address(InvalidEndpoint),
+    /// No usable login.
+    #[error(transparent)]
+    Login(LoginError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Devices could not be imported; none has been.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to add device number {}", index + 1)]
+pub struct ImportError {
+    /// Which of them, counted from 0; 0 also when it was no single one's fault.
+    pub index: usize,
+    /// What is wrong.
+    pub source: EditError,
+}

@@ -1,0 +1,165 @@
+//! Reads the journal of attempts and keeps it short.
+
+use std::time::Duration;
+
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::SqliteStore;
+use super::rows::{self, id, needed_time, span, stored_time};
+use crate::domain::attempt::{AttemptId, Cause, Status, Step, StepTime};
+use crate::domain::device::{DeviceId, TenantId};
+use crate::ports::{JournalEntry, JournalPage, StoreError};
+
+macro_rules! entry_columns {
+    () => {
+        "a.id, a.device_id, a.tenant_id, a.cause, a.started_at, a.finished_at, a.status, \
+         a.error_kind, a.error, a.sha256_hash, a.bytes, a.replica, \
+         (SELECT count(*) FROM attempt_steps s WHERE s.attempt_id = a.id) AS step_count"
+    };
+}
+
+/// A page of the journal, for each index one statement.
+macro_rules! page {
+    ($of:literal) => {
+        concat!(
+            "SELECT ",
+            entry_columns!(),
+            " FROM attempts a WHERE ",
+            $of,
+            " AND (?2 IS NULL OR (a.started_at, a.id) < \
+                   (SELECT b.started_at, b.id FROM attempts b WHERE b.id = ?2)) \
+              ORDER BY a.started_at DESC, a.id DESC LIMIT ?3"
+        )
+    };
+}
+
+const ATTEMPTS: &str = page!("?1 IS NULL");
+const ATTEMPTS_OF_DEVICE: &str = page!("a.device_id = ?1");
+
+/// One row per step, or one without a step.
+const ATTEMPT: &str = concat!(
+    "SELECT ",
+    entry_columns!(),
+    ", t.step, t.milliseconds FROM attempts a LEFT JOIN attempt_steps t ON t.attempt_id = a.id \
+      WHERE a.id = ?1 ORDER BY t.ordinal",
+);
+
+const PRUNE: &str = "DELETE FROM attempts WHERE id IN ( \
+         SELECT id FROM attempts WHERE started_at < ?1 ORDER BY started_at LIMIT ?2)";
+
+const FORGET: &str = "DELETE FROM device_state WHERE device_id IN ( \
+         SELECT s.device_id FROM device_state s \
+         WHERE NOT EXISTS (SELECT 1 FROM devices d WHERE d.id = s.device_id) \
+           AND max(coalesce(s.last_finished_at, ''), coalesce(s.running_since, '')) < ?1 \
+         LIMIT ?2)";
+
+impl SqliteStore {
+    pub(super) async fn read_attempt(
+        &self,
+        id: AttemptId,
+    ) -> Result<(JournalEntry, Vec<StepTime>), StoreError> {
+        let found = self
+            .read(
+                || format!("read attempt {id}"),
+                async |connection| {
+                    let rows = sqlx::query(ATTEMPT)
+                        .bind(id.0.hyphenated())
+                        .fetch_all(connection)
+                        .await?;
+                    let Some(first) = rows.first() else {
+                        return Ok(None);
+                    };
+                    let steps = rows.iter().filter_map(|row| step(row).transpose());
+                    Ok(Some((entry(first)?, steps.collect::<sqlx::Result<_>>()?)))
+                },
+            )
+            .await?;
+        found.ok_or_else(|| StoreError::NotFound {
+            what: format!("attempt {id}"),
+        })
+    }
+
+    pub(super) async fn read_attempts(
+        &self,
+        page: JournalPage,
+    ) -> Result<Vec<JournalEntry>, StoreError> {
+        let statement = match page.device {
+            Some(_) => ATTEMPTS_OF_DEVICE,
+            None => ATTEMPTS,
+        };
+        self.read(
+            || "read the journal of attempts".into(),
+            async |connection| {
+                let rows = sqlx::query(statement)
+                    .bind(page.device.map(|id| id.0.hyphenated()))
+                    .bind(page.before.map(|id| id.0.hyphenated()))
+                    .bind(i64::from(page.limit.min(JournalPage::MAX)))
+                    .fetch_all(connection)
+                    .await?;
+                rows.iter().map(entry).collect()
+            },
+        )
+        .await
+    }
+
+    /// Also forgets the state of devices that have been gone for as long.
+    pub(super) async fn prune_journal(&self, age: Duration, batch: u32) -> Result<u64, StoreError> {
+        let oldest = stored_time(self.clock.now() - span(age));
+        self.write(
+            || "prune the journal of attempts".into(),
+            async |connection| {
+                let pruned = sqlx::query(PRUNE)
+                    .bind(&oldest)
+                    .bind(i64::from(batch))
+                    .execute(&mut *connection)
+                    .await?;
+                sqlx::query(FORGET)
+                    .bind(&oldest)
+                    .bind(i64::from(batch))
+                    .execute(&mut *connection)
+                    .await?;
+                Ok(pruned.rows_affected())
+            },
+        )
+        .await
+    }
+}
+
+fn entry(row: &SqliteRow) -> sqlx::Result<JournalEntry> {
+    const NEWER: &str = "a value that this version does not know";
+    let bytes: Option<i64> = row.try_get("bytes")?;
+    let steps: i64 = row.try_get("step_count")?;
+    Ok(JournalEntry {
+        id: AttemptId(id(row, "id")?),
+        device: DeviceId(id(row, "device_id")?),
+        tenant: TenantId(id(row, "tenant_id")?),
+        cause: Cause::from_name(row.try_get("cause")?)
+            .ok_or_else(|| rows::unreadable("attempts.cause", NEWER))?,
+        started_at: needed_time(row, "started_at")?,
+        finished_at: needed_time(row, "finished_at")?,
+        status: Status::from_name(row.try_get("status")?)
+            .ok_or_else(|| rows::unreadable("attempts.status", NEWER))?,
+        error_kind: row.try_get("error_kind")?,
+        error: row.try_get("error")?,
+        sha256_hash: row.try_get("sha256_hash")?,
+        bytes: bytes.and_then(|bytes| u64::try_from(bytes).ok()),
+        replica: row.try_get("replica")?,
+        step_count: u32::try_from(steps).unwrap_or(u32::MAX),
+    })
+}
+
+fn step(row: &SqliteRow) -> sqlx::Result<Option<StepTime>> {
+    let name: Option<&str> = row.try_get("step")?;
+    let Some(name) = name else { return Ok(None) };
+    let milliseconds: i64 = row.try_get("milliseconds")?;
+    Ok(Some(StepTime {
+        step: Step::from_name(name).ok_or_else(|| {
+            rows::unreadable(
+                "attempt_steps.step",
+                "a value that this version does not know",
+            )
+        })?,
+        took: Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0)),
+    }))
+}

@@ -1,0 +1,234 @@
+//! Composition root: configuration to adapters to fleet. The one place that knows all of them; what
+//! the modes share is here, what each brings along is in its own file.
+
+mod cluster;
+mod embedded;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::credentials::{Credentials, Key};
+use crate::domain::failure::chain;
+use crate::domain::schedule::Policy;
+use crate::fleet::backlog::{self, Backlog};
+use crate::fleet::hindrance::Hindrance;
+use crate::fleet::reconciler::Reconciler;
+use crate::fleet::requests::Requests;
+use crate::fleet::slots::Slots;
+use crate::fleet::view::FleetView;
+use crate::fleet::{Context, Limits};
+use crate::http::{self, Pages, Readiness, Server};
+use crate::lifecycle::{Ended, Shutdown, Signal};
+use crate::metrics::Metrics;
+use crate::ports::{Coordinator, SnapshotSink, Store};
+use crate::ssh;
+
+pub use cluster::{migrate, run_cluster};
+pub use embedded::{Embedded, renormalize, run_embedded};
+
+/// How much longer than the command timeout a stop waits: an export that ends at the last moment is
+/// still published and recorded.
+const SHUTDOWN_RESERVE: Duration = Duration::from_secs(10);
+/// How many journal rows one statement deletes, how long to wait after it, and between two rounds.
+const PRUNE_BATCH: u32 = 500;
+const PRUNE_PAUSE: Duration = Duration::from_millis(200);
+const PRUNE_PERIOD: Duration = Duration::from_secs(3600);
+
+/// Why the service cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// Something that the operator must configure differently: exit code 3.
+    #[error(transparent)]
+    Configuration(anyhow::Error),
+    /// Anything else: exit code 1.
+    #[error(transparent)]
+    Failed(anyhow::Error),
+}
+
+/// What a mode brings along.
+struct Ports {
+    store: Arc<dyn Store>,
+    coordinator: Arc<dyn Coordinator>,
+    sink: Arc<dyn SnapshotSink>,
+    key: Key,
+}
+
+/// What every attempt of this process works with.
+fn context(config: &Config, ports: Ports, shutdown: &Shutdown) -> Result<Arc<Context>, AppError> {
+    Ok(Arc::new(Context {
+        store: ports.store,
+        coordinator: ports.coordinator,
+        sink: ports.sink,
+        credentials: Credentials::new(Some(ports.key)),
+        slots: Slots::new(config.max_concurrent),
+        backlog: Backlog::default(),
+        hindrance: Hindrance::default(),
+        requests: Requests::default(),
+        view: FleetView::default(),
+        metrics: Arc::new(Metrics::new().map_err(failed)?),
+        clock: Clock::System,
+        shutdown: shutdown.clone(),
+        limits: Limits {
+            command_timeout: config.command_timeout,
+            ssh: ssh::Options {
+                connect_timeout: config.connect_timeout,
+                max_output: config.max_export_bytes,
+            },
+        },
+        replica: config.replica.clone(),
+    }))
+}
+
+/// Serves HTTP and works, once `prepare` says that the store is ready, until the process is told to
+/// stop; then lets running exports end.
+async fn serve<P>(
+    config: Config,
+    context: Arc<Context>,
+    signals: mpsc::Receiver<Signal>,
+    readiness: Readiness,
+    prepare: P,
+) -> Result<(), AppError>
+where
+    P: Future<Output = Result<(), AppError>> + Send + 'static,
+{
+    let shutdown = context.shutdown.clone();
+    let server = Server::bind(config.http_addr)
+        .await
+        .map_err(configuration)?;
+    info!(http.address = %server.address(), "Listening for /metrics, /livez and /readyz");
+    let pages = pages(&context, readiness);
+    let server_stop = CancellationToken::new();
+    let serving = tokio::spawn(server.serve(http::router(pages), server_stop.clone()));
+
+    let grace = config.command_timeout + SHUTDOWN_RESERVE;
+    let working = shutdown.spawn({
+        // However it ends, by a panic too: a process without its fleet must not seem to live.
+        let stop = shutdown.soft().clone().drop_guard();
+        async move {
+            let _stop = stop;
+            work(&config, &context, prepare).await
+        }
+    });
+    let ended = shutdown.wait(signals, grace).await;
+    let result = match ended {
+        Ended::Graceful | Ended::Forced { left: 0 } => working.await.map_err(failed)?,
+        Ended::Forced { left } => Err(failed(anyhow::anyhow!(
+            "{left} tasks did not end and were cut off"
+        ))),
+    };
+    server_stop.cancel();
+    serving.await.map_err(failed)?;
+    result
+}
+
+/// The schema first, then the fleet, until the soft stop; then the end in order.
+async fn work(
+    config: &Config,
+    context: &Arc<Context>,
+    prepare: impl Future<Output = Result<(), AppError>>,
+) -> Result<(), AppError> {
+    let soft = context.shutdown.soft();
+    tokio::select! {
+        biased;
+        () = soft.cancelled() => return Ok(()),
+        ready = prepare => ready?,
+    }
+
+    let recorder = tokio::spawn({
+        let context = context.clone();
+        async move { backlog::run(&context).await }
+    });
+    let pruner = tokio::spawn({
+        let context = context.clone();
+        let age = Duration::from_secs(config.journal_days * 86_400);
+        async move { prune(&context, age).await }
+    });
+    Reconciler::new(context.clone(), policy(config), config.refresh)
+        .run()
+        .await;
+    pruner.abort();
+    recorder.abort();
+    // Until it has really ended it may still be writing what is flushed here.
+    let _ = recorder.await;
+    backlog::flush(context).await;
+    info!("Every export has ended, and its lock is released");
+    Ok(())
+}
+
+/// When devices come due.
+fn policy(config: &Config) -> Policy {
+    Policy {
+        interval: config.interval,
+        jitter_min: config.jitter_min,
+        jitter_max: config.jitter_max,
+        recheck: config.offline_recheck,
+    }
+}
+
+/// Deletes old journal rows in small batches.
+async fn prune(context: &Context, age: Duration) {
+    loop {
+        let mut total = 0;
+        loop {
+            match context.store.prune(age, PRUNE_BATCH).await {
+                Ok(0) => break,
+                Ok(count) => total += count,
+                Err(error) => {
+                    warn!(
+                        error = chain(&error),
+                        "the journal could not be pruned; tried again later"
+                    );
+                    break;
+                }
+            }
+            tokio::time::sleep(PRUNE_PAUSE).await;
+        }
+        if total > 0 {
+            info!(
+                rows = total,
+                "pruned journal rows older than {} days",
+                age.as_secs() / 86_400
+            );
+        }
+        tokio::time::sleep(PRUNE_PERIOD).await;
+    }
+}
+
+/// What is served over HTTP.
+fn pages(context: &Arc<Context>, readiness: Readiness) -> Pages {
+    let of_scrape = context.clone();
+    let refresh = move |metrics: &Metrics| {
+        metrics.set_devices(&of_scrape.view.counts());
+        metrics.set_oldest_success_age(of_scrape.view.oldest_success_age(of_scrape.clock.now()));
+    };
+    Pages::new(context.metrics.clone(), Arc::new(readiness), refresh)
+}
+
+/// Adds to the dependencies of a mode what every process says of itself.
+fn with_process(readiness: Readiness, shutdown: &Shutdown) -> Readiness {
+    let shutdown = shutdown.clone();
+    readiness.with("process", move || {
+        let stopping = shutdown.soft().is_cancelled();
+        async move {
+            if stopping {
+                Err("stopping".to_owned())
+            } else {
+                Ok(())
+            }
+        }
+    })
+}
+
+fn failed(error: impl Into<anyhow::Error>) -> AppError {
+    AppError::Failed(error.into())
+}
+
+fn configuration(error: impl Into<anyhow::Error>) -> AppError {
+    AppError::Configuration(error.into())
+}

@@ -1,0 +1,101 @@
+//! `host-key`: which key of a router is trusted, and which one it showed.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::devices::say;
+use super::hand::{Hand, Missing};
+use crate::app::AppError;
+use crate::config::Config;
+use crate::domain::host_key::Fingerprint;
+
+/// The subcommands of `host-key`.
+#[derive(Debug, Subcommand)]
+#[command(
+    after_help = "A router whose key is not the trusted one gets no password, and waits for
+you. Compare the fingerprint with what the router itself shows, then accept exactly that one."
+)]
+pub(super) enum HostKey {
+    /// Show the trusted key and the one that the router offered last
+    Show(DeviceArg),
+    /// Trust this key from now on; lifts a block
+    Accept(AcceptArgs),
+    /// Trust whatever key the router shows next; lifts a block
+    Reset(DeviceArg),
+}
+
+/// A device.
+#[derive(Debug, Args)]
+pub(super) struct DeviceArg {
+    /// Its id, name or address
+    device: String,
+}
+
+/// Arguments of `host-key accept`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  mikrotik-backup host-key accept edge-1 SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU")]
+pub(super) struct AcceptArgs {
+    /// Its id, name or address
+    device: String,
+    /// The fingerprint, as `host-key show` and `ssh-keygen -lf` print it
+    #[arg(value_parser = fingerprint)]
+    fingerprint: Fingerprint,
+}
+
+/// Reads a fingerprint of the command line.
+pub(super) fn fingerprint(text: &str) -> Result<Fingerprint, String> {
+    Fingerprint::parse(text).ok_or_else(|| {
+        "a fingerprint is SHA256: and 43 characters of base64, as ssh-keygen -lf prints it"
+            .to_owned()
+    })
+}
+
+/// Runs a subcommand of `host-key`.
+pub(super) async fn host_key(config: &Config, command: HostKey) -> Result<ExitCode, AppError> {
+    let hand = Hand::open(config, Missing::Refuse).await?;
+    let done = match &command {
+        HostKey::Show(args) => show(&hand, &args.device).await,
+        HostKey::Accept(args) => pin(&hand, &args.device, Some(&args.fingerprint)).await,
+        HostKey::Reset(args) => pin(&hand, &args.device, None).await,
+    };
+    hand.close().await;
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+async fn show(hand: &Hand, device: &str) -> Result<(), AppError> {
+    let device = hand.find(device).await?;
+    let offered = hand.offered_key(device.id).await?;
+    let pinned = device.pin.as_column();
+    say(&format!("{} ({})", device.name, device.endpoint));
+    say(&format!("trusted  {}", pinned.unwrap_or("none yet")));
+    say(&format!(
+        "offered  {}",
+        offered.as_deref().unwrap_or("not seen yet")
+    ));
+    match (pinned, &offered) {
+        (Some(pinned), Some(offered)) if pinned != offered => {
+            say(&format!(
+                "they differ: `mikrotik-backup host-key accept {} {offered}` trusts the new one",
+                device.id
+            ));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+async fn pin(hand: &Hand, device: &str, pin: Option<&Fingerprint>) -> Result<(), AppError> {
+    let device = hand.find(device).await?;
+    hand.pin(device.id, pin).await?;
+    let before = device.pin.as_column().unwrap_or("none");
+    match pin {
+        Some(pin) => say(&format!("{}: trusts {pin} (before: {before})", device.name)),
+        None => say(&format!(
+            "{}: trusts the next key that it shows (before: {before})",
+            device.name
+        )),
+    }
+    Ok(())
+}

@@ -1,0 +1,313 @@
+//! What goes over the control socket, as JSON. Secrets redact themselves in `Debug`.
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use uuid::Uuid;
+
+use crate::adapters::sqlite::{DeviceEdit, NewDevice};
+use crate::credentials::Login;
+use crate::domain::attempt::AttemptId;
+use crate::domain::device::{DeviceId, TenantId};
+use crate::domain::request::{Reply, ReplyStatus};
+
+/// A login with its secrets.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LoginBody {
+    username: String,
+    #[serde(default, serialize_with = "expose", deserialize_with = "conceal")]
+    password: Option<SecretString>,
+    #[serde(default, serialize_with = "expose", deserialize_with = "conceal")]
+    private_key: Option<SecretString>,
+    #[serde(default, serialize_with = "expose", deserialize_with = "conceal")]
+    private_key_passphrase: Option<SecretString>,
+}
+
+fn expose<S: Serializer>(secret: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
+    let exposed = secret.as_ref().map(|secret| secret.expose_secret());
+    exposed.serialize(serializer)
+}
+
+fn conceal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretString>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.map(SecretString::from))
+}
+
+impl From<Login> for LoginBody {
+    fn from(login: Login) -> Self {
+        Self {
+            username: login.username,
+            password: login.password,
+            private_key: login.private_key,
+            private_key_passphrase: login.private_key_passphrase,
+        }
+    }
+}
+
+impl From<LoginBody> for Login {
+    fn from(body: LoginBody) -> Self {
+        Self {
+            username: body.username,
+            password: body.password,
+            private_key: body.private_key,
+            private_key_passphrase: body.private_key_passphrase,
+        }
+    }
+}
+
+/// A device to add.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceBody {
+    /// Whose it is.
+    #[serde(default = "nobody")]
+    pub tenant: Uuid,
+    /// Its name.
+    pub name: String,
+    /// IP address or DNS name.
+    pub address: String,
+    /// The SSH port; none means 22.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// Its group.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// Words to find it by.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// What to log in with.
+    pub login: LoginBody,
+}
+
+fn nobody() -> Uuid {
+    crate::adapters::sqlite::DEFAULT_TENANT.0
+}
+
+impl From<DeviceBody> for NewDevice {
+    fn from(body: DeviceBody) -> Self {
+        Self {
+            tenant: TenantId(body.tenant),
+            name: body.name,
+            address: body.address,
+            port: body.port,
+            group: body.group,
+            tags: body.tags,
+            login: body.login.into(),
+        }
+    }
+}
+
+impl From<NewDevice> for DeviceBody {
+    fn from(device: NewDevice) -> Self {
+        Self {
+            tenant: device.tenant.0,
+            name: device.name,
+            address: device.address,
+            port: device.port,
+            group: device.group,
+            tags: device.tags,
+            login: device.login.into(),
+        }
+    }
+}
+
+/// Devices to add: all of them or, when one cannot be added, none.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AddBody {
+    /// The devices.
+    pub devices: Vec<DeviceBody>,
+}
+
+/// Devices that were added.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Added {
+    /// Their ids, in the order of the request.
+    pub ids: Vec<DeviceId>,
+}
+
+/// What to change of a device; what is not there stays as it is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EditBody {
+    /// A new owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<Uuid>,
+    /// A new name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// A new address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// A new port; `null` is the default one.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "there"
+    )]
+    pub port: Option<Option<u16>>,
+    /// A new group; `null` is none.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "there"
+    )]
+    pub group: Option<Option<String>>,
+    /// New tags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<Vec<String>>,
+    /// A new login. The same one again lifts a block of a login that was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<LoginBody>,
+}
+
+/// Tells `null` from a field that is not there.
+fn there<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Option::<T>::deserialize(deserializer).map(Some)
+}
+
+impl From<EditBody> for DeviceEdit {
+    fn from(body: EditBody) -> Self {
+        Self {
+            tenant: body.tenant.map(TenantId),
+            name: body.name,
+            address: body.address,
+            port: body.port,
+            group: body.group,
+            tags: body.tags,
+            login: body.login.map(Login::from),
+        }
+    }
+}
+
+/// A host key to trust.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HostKeyBody {
+    /// `SHA256:` and unpadded base64.
+    pub fingerprint: String,
+}
+
+/// What a backup changed in the archive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Change {
+    /// The device's first version.
+    First,
+    /// A new version.
+    Changed {
+        /// Lines that the version before did not have.
+        added: u32,
+        /// Lines that this one does not have any more.
+        removed: u32,
+    },
+    /// The same configuration again.
+    Unchanged,
+}
+
+/// What came of a backup that was asked for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Backup {
+    /// `success`, `failed` or `locked`.
+    pub status: String,
+    /// The attempt, if one was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<AttemptId>,
+    /// SHA-256 of the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256_hash: Option<String>,
+    /// The kind of failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_kind: Option<String>,
+    /// Why it did not succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// What it changed, if it succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Change>,
+}
+
+impl Backup {
+    /// The answer of the fleet, with what changed.
+    pub fn of(reply: Reply, change: Option<Change>) -> Self {
+        Self {
+            status: reply.status.as_str().to_owned(),
+            attempt: reply.attempt,
+            sha256_hash: reply.hash.map(|hash| hash.to_string()),
+            error_kind: reply.kind.map(|kind| kind.as_str().to_owned()),
+            message: reply.message,
+            change,
+        }
+    }
+
+    /// What came of a request that was not even taken.
+    pub fn refused(reason: String) -> Self {
+        Self {
+            status: ReplyStatus::Failed.as_str().to_owned(),
+            attempt: None,
+            sha256_hash: None,
+            error_kind: None,
+            message: Some(reason),
+            change: None,
+        }
+    }
+
+    /// Whether it succeeded.
+    pub fn succeeded(&self) -> bool {
+        self.status == ReplyStatus::Success.as_str()
+    }
+}
+
+/// What a running service says of itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StatusBody {
+    /// Its version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// How many devices are in each state.
+    pub devices: std::collections::BTreeMap<String, usize>,
+}
+
+/// Why a request was refused.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What is wrong and what to do.
+    pub error: String,
+    /// Which of several devices it is about, counted from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<usize>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edit_tells_null_from_nothing() {
+        let edit = |json| serde_json::from_str::<EditBody>(json).expect("an edit");
+        assert_eq!(edit("{}").port, None);
+        assert_eq!(edit(r#"{"port":null}"#).port, Some(None));
+        assert_eq!(edit(r#"{"port":2222}"#).port, Some(Some(2222)));
+        let back = serde_json::to_string(&edit(r#"{"group":null}"#)).expect("JSON");
+        assert_eq!(back, r#"{"group":null}"#);
+        assert!(serde_json::from_str::<EditBody>(r#"{"adress":"x"}"#).is_err());
+    }
+
+    #[test]
+    fn a_login_survives_the_way_and_is_not_shown() {
+        let login = LoginBody {
+            username: "backup".into(),
+            password: Some("p4ss-of-a-test".into()),
+            private_key: None,
+            private_key_passphrase: None,
+        };
+        assert!(!format!("{login:?}").contains("p4ss-of-a-test"));
+        let json = serde_json::to_string(&login).expect("JSON");
+        let back: Login = serde_json::from_str::<LoginBody>(&json)
+            .expect("a login")
+            .into();
+        let password = back.password.expect("a password");
+        assert_eq!(password.expose_secret(), "p4ss-of-a-test");
+    }
+}

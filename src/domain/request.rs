@@ -1,0 +1,131 @@
+//! What somebody who asked for a backup is told, and when.
+
+use std::fmt;
+
+use super::attempt::{AttemptId, Cause, Deferral, Outcome};
+use super::digest::Digest;
+use super::failure::FailureKind;
+
+/// What came of a request, in one word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReplyStatus {
+    /// The snapshot is durable.
+    Success,
+    /// It is not; the message says why.
+    Failed,
+    /// Another process is working on the device.
+    Locked,
+}
+
+impl ReplyStatus {
+    /// The name in replies.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failed => "failed",
+            Self::Locked => "locked",
+        }
+    }
+}
+
+impl fmt::Display for ReplyStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The answer to a request for a backup.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reply {
+    /// What came of it.
+    pub status: ReplyStatus,
+    /// The attempt, if one was made.
+    pub attempt: Option<AttemptId>,
+    /// SHA-256 of the snapshot, if there is one.
+    pub hash: Option<Digest>,
+    /// The kind of failure, if the device was tried and failed.
+    pub kind: Option<FailureKind>,
+    /// What the asker should know: always there unless it succeeded.
+    pub message: Option<String>,
+}
+
+impl Reply {
+    /// The answer when an attempt was made.
+    pub fn of_attempt(attempt: AttemptId, outcome: &Outcome) -> Self {
+        let taken = outcome.taken();
+        let message = match outcome {
+            Outcome::Delivered(_) => None,
+            Outcome::Queued(_) => Some("kept, and published as soon as that is possible".into()),
+            Outcome::Failed(failure) => Some(failure.message.clone()),
+            Outcome::Interrupted { reason } => Some(format!("interrupted: {reason}")),
+        };
+        Self {
+            status: match taken {
+                Some(_) => ReplyStatus::Success,
+                None => ReplyStatus::Failed,
+            },
+            attempt: Some(attempt),
+            hash: taken.map(|taken| taken.hash),
+            kind: outcome.failure().map(|failure| failure.kind),
+            message,
+        }
+    }
+
+    /// The answer when none was made.
+    pub fn of_deferral(deferral: &Deferral) -> Self {
+        let message = match deferral {
+            Deferral::Offline => "the device is reported as offline",
+            Deferral::Contended => "another process is backing the device up",
+            Deferral::Gone => "the device has left the inventory",
+            Deferral::Superseded(_) => "another process has just backed the device up",
+            Deferral::Unavailable { reason } => reason,
+            Deferral::Stopping => "the service is stopping",
+        };
+        Self {
+            status: match deferral {
+                Deferral::Contended => ReplyStatus::Locked,
+                _ => ReplyStatus::Failed,
+            },
+            attempt: None,
+            hash: None,
+            kind: None,
+            message: Some(message.to_owned()),
+        }
+    }
+}
+
+/// Whether a request that arrived while an attempt was being made for `cause` is answered by its
+/// having been put off. A request skips presence and freshness, so an attempt that did not skip
+/// them and was stopped by one of them answers nothing: one that skips them must follow.
+pub fn answered_by(cause: Cause, deferral: &Deferral) -> bool {
+    let skipped = matches!(deferral, Deferral::Offline | Deferral::Superseded(_));
+    cause == Cause::Manual || !skipped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::failure::Failure;
+
+    #[test]
+    fn whoever_asked_learns_what_came_of_it() {
+        let id = AttemptId::generate();
+        let failed = Outcome::Failed(Failure::new(FailureKind::Timeout, "no answer"));
+        let reply = Reply::of_attempt(id, &failed);
+        assert_eq!(reply.status, ReplyStatus::Failed);
+        assert_eq!(reply.kind, Some(FailureKind::Timeout));
+        assert_eq!(reply.message.as_deref(), Some("no answer"));
+        assert_eq!(reply.attempt, Some(id));
+        let locked = Reply::of_deferral(&Deferral::Contended);
+        assert_eq!(locked.status, ReplyStatus::Locked);
+        assert_eq!(locked.attempt, None);
+    }
+
+    #[test]
+    fn what_a_request_skips_does_not_answer_it() {
+        assert!(!answered_by(Cause::Scheduled, &Deferral::Offline));
+        assert!(answered_by(Cause::Manual, &Deferral::Offline));
+        assert!(answered_by(Cause::Retry, &Deferral::Contended));
+        assert!(answered_by(Cause::Edited, &Deferral::Gone));
+    }
+}
