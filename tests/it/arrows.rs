@@ -21,6 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["domain", "ports", "clock", "config", "credentials"],
     ),
     ("archive", &["domain", "ports"]),
+    ("report", &["domain", "ports"]),
     ("http", &["metrics"]),
     ("import", &["domain"]),
     ("sim", &["domain", "clock"]),
@@ -103,7 +104,14 @@ fn parts_use_only_what_the_arrows_allow() {
 
 #[test]
 fn no_adapter_imports_a_sibling() {
-    let names = ["archive", "postgres", "sqlite", "redis", "jetstream", "in_process"];
+    let names = [
+        "archive",
+        "postgres",
+        "sqlite",
+        "redis",
+        "jetstream",
+        "in_process",
+    ];
     for name in names {
         let mut found = Vec::new();
         files(&source().join("adapters").join(name), &mut found);
