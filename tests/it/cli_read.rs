@@ -25,3 +25,4 @@ mod devices;
 mod fleet;
 mod snapshots;
 mod status;
+mod upkeep;

@@ -1,7 +1,6 @@
 //! A store with devices, attempts and versions in it, and the binary that reads it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -37,6 +36,8 @@ enum Place {
     Shared(Database, PostgresStore),
     /// The store is open for writing, as `run` has it.
     Embedded(SqliteStore, TempDir),
+    /// Nobody has it open.
+    Stopped(TempDir),
 }
 
 /// What a command left behind.
@@ -118,19 +119,24 @@ impl Fleet {
         match &self.place {
             Place::Shared(_, store) => store,
             Place::Embedded(store, _) => store,
+            Place::Stopped(_) => panic!("it was stopped"),
         }
+    }
+
+    /// The same without the process that has the store of embedded mode open.
+    pub async fn stopped(self) -> Self {
+        let place = match self.place {
+            Place::Embedded(store, folder) => {
+                store.close().await;
+                Place::Stopped(folder)
+            }
+            other => other,
+        };
+        Self { place, ..self }
     }
 
     pub fn is_embedded(&self) -> bool {
         matches!(self.place, Place::Embedded(..))
-    }
-
-    /// The folder of embedded mode.
-    pub fn folder(&self) -> Option<PathBuf> {
-        match &self.place {
-            Place::Shared(..) => None,
-            Place::Embedded(_, folder) => Some(folder.path().to_owned()),
-        }
     }
 
     pub async fn add(&self, name: &str) -> DeviceId {
@@ -163,6 +169,7 @@ impl Fleet {
                 };
                 store.add_device(&device).await.expect("add a device")
             }
+            Place::Stopped(_) => panic!("it was stopped"),
         }
     }
 
@@ -225,7 +232,7 @@ impl Fleet {
                 command.env("DATABASE_URL", &database.url);
                 command.env("CREDENTIAL_ENCRYPTION_KEY", key);
             }
-            Place::Embedded(_, folder) => {
+            Place::Embedded(_, folder) | Place::Stopped(folder) => {
                 command.env("DATA_DIR", folder.path());
             }
         }
