@@ -147,7 +147,8 @@ async fn versions(
         Pruning::DryRun => "would be deleted".to_owned(),
     };
     emit_line(&format!(
-        "{versions} of {examined} versions of {devices} devices {verb}"
+        "{versions} of {examined} versions of {} {verb}",
+        count(usize::try_from(devices).unwrap_or(usize::MAX), "device")
     ));
     Ok(())
 }

@@ -17,7 +17,7 @@ use crate::config::{Config, Mode};
 use crate::credentials::Key;
 use crate::domain::archive::{Normalization, Renormalize};
 use crate::domain::device::{Device, DeviceId};
-use crate::ports::{ArchiveError, DeviceStatus, StatusPage, Store, StoreError};
+use crate::ports::{Archive as _, ArchiveError, DeviceStatus, StatusPage, Store, StoreError};
 use crate::report::{Advice, printable};
 use crate::routeros;
 
@@ -30,7 +30,7 @@ pub(super) struct Reading {
 
 /// Whose tables the devices are in.
 pub(super) enum Inventory {
-    Shared(PostgresStore),
+    Shared(Box<PostgresStore>),
     Embedded(SqliteStore),
 }
 
@@ -56,7 +56,7 @@ impl Reading {
                     }
                 }
                 Ok(Self {
-                    inventory: Inventory::Shared(store),
+                    inventory: Inventory::Shared(Box::new(store)),
                     key: cluster.key().ok().cloned(),
                 })
             }
@@ -72,7 +72,7 @@ impl Reading {
 
     pub(super) fn store(&self) -> &dyn Store {
         match &self.inventory {
-            Inventory::Shared(store) => store,
+            Inventory::Shared(store) => store.as_ref(),
             Inventory::Embedded(store) => store,
         }
     }
@@ -111,31 +111,27 @@ impl Reading {
         Ok(names)
     }
 
-    /// The archive, and what makes its texts comparable.
+    /// The archive, after its key has proved to be the right one.
     ///
     /// # Errors
     /// [`AppError::Configuration`] when the key is missing or the wrong one.
     pub(super) async fn archive(&self) -> Result<SealedArchive, AppError> {
-        match &self.inventory {
-            Inventory::Shared(store) => {
-                let key = self.key.clone().ok_or_else(|| {
-                    configuration(anyhow!(
-                        "CREDENTIAL_ENCRYPTION_KEY is not set, and the archive is sealed with it; \
-                         give this command the key of the service"
-                    ))
-                })?;
-                let pool = store.pool().clone();
-                Ok(SealedArchive::postgres(pool, key, renormalize()))
+        let archive = match (&self.inventory, self.key().await?) {
+            (Inventory::Shared(store), Some(key)) => {
+                SealedArchive::postgres(store.pool().clone(), key, renormalize())
             }
-            Inventory::Embedded(store) => {
-                let key = store
-                    .unlock(self.key.clone())
-                    .await
-                    .map_err(configuration)?;
-                let pool = store.readers().clone();
-                Ok(SealedArchive::sqlite(pool, key, renormalize()))
+            (Inventory::Embedded(store), Some(key)) => {
+                SealedArchive::sqlite(store.readers().clone(), key, renormalize())
             }
-        }
+            (_, None) => {
+                return Err(configuration(anyhow!(
+                    "CREDENTIAL_ENCRYPTION_KEY is not set, and the archive is sealed with it; \
+                     give this command the key of the service"
+                )));
+            }
+        };
+        archive.check_key().await.map_err(unreadable_archive)?;
+        Ok(archive)
     }
 
     /// The key of credentials; a shared database may be read without one.

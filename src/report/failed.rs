@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{Named, ago, answered, failure, printable, span};
+use super::{Named, answered, failure, printable, span};
 use crate::domain::Timestamp;
 use crate::domain::failure::FailureKind;
 use crate::ports::DeviceStatus;
@@ -122,11 +122,11 @@ pub fn render_failed(entries: &[Failed], now: Timestamp, color: bool) -> String 
         let device = &entry.device;
         let _ = writeln!(
             text,
-            "{bold}{}{off} ({})  {red}{}{off}  since {}  {}  {}",
+            "{bold}{}{off} ({})  {red}{}{off}  for {}  {}  {}",
             printable(&device.name),
             printable(&device.address),
             entry.kind,
-            ago(entry.since, now),
+            span((now - entry.since).try_into().unwrap_or_default()),
             super::count(entry.failures as usize, "failure"),
             entry.next(now),
         );

@@ -143,9 +143,9 @@ fn failures_say_since_when_and_what_comes_next() {
     .filter_map(|status| Failed::of(status, Advice::Commands))
     .collect();
     let expected = "\
-edge-3 (192.0.2.1:22)  timeout  since 5 h ago  1 failure  next try in 14 min
+edge-3 (192.0.2.1:22)  timeout  for 5 h  1 failure  next try in 14 min
     an invented failure
-edge-4 (192.0.2.1:22)  host_key_mismatch  since 4 h ago  1 failure  blocked until an operator acts
+edge-4 (192.0.2.1:22)  host_key_mismatch  for 4 h  1 failure  blocked until an operator acts
     an invented failure
     what to do: find out why the host key changed; if the change is genuine: `mikrotik-backup \
 host-key accept edge-4`

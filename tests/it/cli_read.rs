@@ -25,4 +25,5 @@ mod devices;
 mod fleet;
 mod snapshots;
 mod status;
+mod terminal;
 mod upkeep;

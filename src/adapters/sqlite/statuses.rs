@@ -26,7 +26,7 @@ const STATUSES: &str = concat!(
      FROM ",
     devices_with_profiles!(),
     " LEFT JOIN device_state s ON s.device_id = d.id \
-      WHERE (?1 IS NULL OR d.id > ?1) AND (NOT ?2 OR s.error_kind IS NOT NULL) AND ",
+      WHERE d.id > coalesce(?1, '') AND (NOT ?2 OR s.error_kind IS NOT NULL) AND ",
     is_ours!(),
     " ORDER BY d.id LIMIT ?3"
 );

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
-use futures_util::StreamExt as _;
+use futures_util::stream::{self, Stream};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
 use super::{renormalize, subject};
@@ -19,7 +20,7 @@ use crate::domain::archive::Version;
 use crate::domain::device::DeviceId;
 use crate::domain::failure::chain;
 use crate::domain::snapshot::ConfigText;
-use crate::ports::{Archive as _, VersionPage};
+use crate::ports::{Archive as _, ArchiveError, VersionPage};
 use crate::report::moment;
 use crate::routeros::{self, History, Matcher};
 
@@ -72,12 +73,15 @@ pub(super) async fn search(reading: &Reading, args: &SearchArgs) -> Result<ExitC
         .map_err(AppError::Failed)?;
     let archive = reading.archive().await?;
     let mut names = reading.names().await?;
+    let mut only = None;
     if let Some(device) = &args.device {
         let subject = subject(reading, device).await?;
+        only = Some(subject.id);
         names = BTreeMap::from([(subject.id, subject.name)]);
     }
     let search = Search {
         archive,
+        only,
         matcher,
         names,
         secrets: args.secrets,
@@ -88,8 +92,13 @@ pub(super) async fn search(reading: &Reading, args: &SearchArgs) -> Result<ExitC
     }
 }
 
+/// A version with its text, either of which may be beyond reach.
+type Newest = Result<(Version, Result<ConfigText, ArchiveError>), ArchiveError>;
+
 struct Search {
     archive: SealedArchive,
+    /// The one device that was asked for.
+    only: Option<DeviceId>,
     matcher: Matcher,
     names: BTreeMap<DeviceId, String>,
     secrets: bool,
@@ -108,7 +117,10 @@ impl Search {
     async fn now(&self, json: bool) -> Result<ExitCode, AppError> {
         let mut found = Vec::new();
         let mut unopened = false;
-        let mut newest = std::pin::pin!(archive::newest(&self.archive));
+        let mut newest = match self.only {
+            Some(device) => self.newest_of(device).boxed(),
+            None => archive::newest(&self.archive).boxed(),
+        };
         while let Some(item) = newest.next().await {
             let (version, text) = item.map_err(unreadable_archive)?;
             // One that has left the inventory has no current configuration.
@@ -150,6 +162,19 @@ impl Search {
             emit_json(&found)?;
         }
         Ok(code(unopened))
+    }
+
+    /// Like [`archive::newest`], of one device.
+    fn newest_of(&self, device: DeviceId) -> impl Stream<Item = Newest> + '_ {
+        let page = stream::once(self.archive.versions(device, VersionPage::first(1)));
+        page.flat_map(|page| match page {
+            Ok(versions) => stream::iter(versions.into_iter().map(Ok).collect::<Vec<_>>()),
+            Err(error) => stream::iter(vec![Err(error)]),
+        })
+        .and_then(async |version| {
+            let opened = self.archive.open(version.id).await;
+            Ok((version, opened.map(|opened| opened.text)))
+        })
     }
 
     /// Every version of each device.

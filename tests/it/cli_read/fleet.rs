@@ -33,7 +33,7 @@ pub struct Fleet {
 }
 
 enum Place {
-    Shared(Database, PostgresStore),
+    Shared(Database, Box<PostgresStore>),
     /// The store is open for writing, as `run` has it.
     Embedded(SqliteStore, TempDir),
     /// Nobody has it open.
@@ -99,7 +99,7 @@ impl Fleet {
         let key = Key::from_bytes(KEY);
         Some(Self {
             archive: SealedArchive::postgres(database.pool.clone(), key, renormalize()),
-            place: Place::Shared(database, store),
+            place: Place::Shared(database, Box::new(store)),
         })
     }
 
@@ -117,7 +117,7 @@ impl Fleet {
 
     pub fn store(&self) -> &dyn Store {
         match &self.place {
-            Place::Shared(_, store) => store,
+            Place::Shared(_, store) => store.as_ref(),
             Place::Embedded(store, _) => store,
             Place::Stopped(_) => panic!("it was stopped"),
         }

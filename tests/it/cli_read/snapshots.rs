@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 
-use super::fleet::{Fleet, PASSWORD};
+use super::fleet::{Fleet, PASSWORD, finished};
 
 on_both!(
     versions_are_listed_newest_first,
@@ -13,6 +13,7 @@ on_both!(
     a_diff_names_its_menus_and_hides_secrets,
     an_export_is_for_its_owner_only,
     a_search_finds_lines_now_and_ever,
+    another_key_is_said_plainly,
 );
 
 const START: OffsetDateTime = datetime!(2026-03-02 04:05:06 UTC);
@@ -284,6 +285,9 @@ async fn a_search_finds_lines_now_and_ever(fleet: &Fleet) {
             "edge-1: appeared 2026-03-02T07:05:06Z: /ip dns | set servers=192.0.2.3",
         ]
     );
+    let one = ["snapshots", "search", "--device", "edge-2", "servers="];
+    let one = fleet.run(&one).await.done();
+    assert_eq!(one, "edge-2:2: /ip dns | set servers=192.0.2.1\n");
     for more in [&[][..], &["--history"]] {
         let secret = [&["snapshots", "search", PASSWORD, "--json"], more].concat();
         assert_eq!(fleet.run(&secret).await.json(), serde_json::json!([]));
@@ -295,4 +299,25 @@ async fn a_search_finds_lines_now_and_ever(fleet: &Fleet) {
     let bad = fleet.run(&["snapshots", "search", "("]).await;
     assert_eq!(bad.code, 1);
     assert!(bad.err.contains("search pattern"), "{}", bad.err);
+}
+
+async fn another_key_is_said_plainly(fleet: &Fleet) {
+    changed(fleet, "edge-1").await;
+    for arguments in [
+        &["snapshots", "list", "edge-1"][..],
+        &["snapshots", "search", "dns"],
+    ] {
+        let mut command = fleet.command(arguments);
+        // Base64 of 32 bytes.
+        let other = "MDEyMzQ1Njc4OWFiY2RlZkZFRENCQTk4NzY1NDMyMTA=";
+        command.env("CREDENTIAL_ENCRYPTION_KEY", other);
+        let ended = finished(command).await;
+        assert_eq!((ended.code, ended.out.as_str()), (3, ""), "{}", ended.err);
+        assert!(
+            ended.err.contains("CREDENTIAL_ENCRYPTION_KEY"),
+            "{}",
+            ended.err
+        );
+        assert!(!ended.err.contains(other), "{}", ended.err);
+    }
 }

@@ -87,7 +87,7 @@ async fn the_screen_and_the_list_tell_of_every_device(fleet: &Fleet) {
         blocks[0].ends_with("blocked until an operator acts"),
         "{list}"
     );
-    assert!(blocks[1].starts_with("edge-away (192.0.2.1:22)  unreachable  since 3 h ago"));
+    assert!(blocks[1].starts_with("edge-away (192.0.2.1:22)  unreachable  for 3 h"));
     assert!(
         blocks[1].contains("1 failure  next try in 29 min"),
         "{list}"

@@ -1,9 +1,10 @@
 //! `prune`, `config check`, `completions` and `man`.
 
+use mikrotik_backup::clock::Clock;
 use mikrotik_backup::domain::attempt::Outcome;
 use mikrotik_backup::domain::failure::{Failure, FailureKind};
 use mikrotik_backup::ports::JournalPage;
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 use super::fleet::{Ended, Fleet, PASSWORD, bare, finished};
 
@@ -27,7 +28,7 @@ async fn versions(fleet: &Fleet) -> usize {
 
 async fn pruning_keeps_what_it_is_told_to(mut fleet: Fleet) {
     let id = fleet.add("edge-1").await;
-    let now = OffsetDateTime::now_utc();
+    let now = Clock::System.now();
     for days in [200, 150, 100, 1] {
         let text = format!("/system note\nset note=\"{days}\"\n");
         fleet.archived(id, now - Duration::days(days), &text).await;
@@ -40,7 +41,7 @@ async fn pruning_keeps_what_it_is_told_to(mut fleet: Fleet) {
     let told = fleet.run(&dry).await.done();
     assert!(told.contains("edge-1: 1 version would go\n"), "{told}");
     assert!(
-        told.contains("1 of 4 versions of 1 devices would be deleted\n"),
+        told.contains("1 of 4 versions of 1 device would be deleted\n"),
         "{told}"
     );
     assert!(
@@ -68,7 +69,7 @@ async fn pruning_keeps_what_it_is_told_to(mut fleet: Fleet) {
     }
     let told = fleet.run(&prune).await.done();
     assert!(
-        told.contains("2 of 4 versions of 1 devices deleted, and 2 texts"),
+        told.contains("2 of 4 versions of 1 device deleted, and 2 texts"),
         "{told}"
     );
     assert!(

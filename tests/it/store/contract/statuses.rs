@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use mikrotik_backup::clock::Clock;
 use mikrotik_backup::domain::attempt::{AttemptId, Outcome};
 use mikrotik_backup::domain::device::DeviceId;
 use mikrotik_backup::domain::failure::FailureKind;
@@ -38,7 +39,7 @@ async fn all(store: &dyn Store, failing: bool, limit: u32) -> BTreeMap<DeviceId,
 }
 
 fn hours_ago(at: Option<OffsetDateTime>) -> i64 {
-    let age = OffsetDateTime::now_utc() - at.expect("a time");
+    let age = Clock::System.now() - at.expect("a time");
     (age + time::Duration::minutes(1)).whole_hours()
 }
 
@@ -96,7 +97,7 @@ pub(super) async fn the_state_of_each_device_is_read_in_pages(
     );
     assert_eq!((status.error.as_ref(), status.failing_since), (None, None));
     assert_eq!(status.running_since, None);
-    let due = status.next_due.expect("due") - OffsetDateTime::now_utc();
+    let due = status.next_due.expect("due") - Clock::System.now();
     assert!(due.whole_minutes().abs_diff(60) <= 1, "due in {due}");
 
     let status = &everything[&failing];
