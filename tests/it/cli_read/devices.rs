@@ -69,6 +69,11 @@ async fn devices_are_listed_by_name_with_their_state(fleet: &Fleet) {
     let one = fleet.run(&["devices", "show", id, "--json"]).await.json();
     assert_eq!(one["name"], "edge-b");
     assert_eq!(fleet.run(&["devices", "show", "edge-x"]).await.code, 1);
+    let several = fleet.run(&["devices", "show", "192.0.2.1"]).await;
+    assert_eq!((several.code, several.out.as_str()), (1, ""));
+    let said = "3 devices match \"192.0.2.1\"";
+    assert!(several.err.contains(said), "{}", several.err);
+    assert!(several.err.contains(id), "{}", several.err);
     for text in [text, shown, json.to_string()] {
         assert!(!text.contains(PASSWORD), "{text}");
     }

@@ -7,6 +7,7 @@ use mikrotik_backup::domain::digest::Digest;
 use mikrotik_backup::domain::failure::{Failure, FailureKind};
 
 use super::fleet::{Fleet, PASSWORD, bare, finished};
+use crate::services::postgres::empty_database;
 
 on_both!(
     an_empty_fleet_is_no_error,
@@ -147,6 +148,30 @@ async fn without_a_store_nothing_is_made() {
         assert!(ended.err.contains("there is no store in"), "{}", ended.err);
         assert!(!data.exists());
     }
+}
+
+#[tokio::test]
+async fn a_database_without_our_schema_is_left_alone() {
+    let Some(database) = empty_database().await else {
+        return;
+    };
+    for arguments in [&["status"][..], &["snapshots", "list", "edge-1"]] {
+        let mut command = bare();
+        command.args(arguments).env("DATABASE_URL", &database.url);
+        let ended = finished(command).await;
+        assert_eq!((ended.code, ended.out.as_str()), (3, ""), "{}", ended.err);
+        assert!(
+            ended.err.contains("run `mikrotik-backup migrate`"),
+            "{}",
+            ended.err
+        );
+    }
+    let schemas: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM pg_namespace WHERE nspname = 'mikrotik_backup'")
+            .fetch_one(&database.pool)
+            .await
+            .expect("look");
+    assert_eq!(schemas, 0, "nothing was made");
 }
 
 #[tokio::test]
