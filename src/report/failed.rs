@@ -25,7 +25,7 @@ pub struct Failed {
     pub device: Named,
     /// The kind of failure.
     pub kind: String,
-    /// Its text.
+    /// Its text, without what to do about it.
     pub error: String,
     /// Whether it waits for an operator.
     pub blocked: bool,
@@ -65,7 +65,7 @@ impl Failed {
         Some(Self {
             device: Named::of(&status.device),
             kind: kind.to_string(),
-            error: status.error.clone().unwrap_or_default(),
+            error: cause(status, kind),
             blocked,
             edited_since: edited,
             failures: last.consecutive_failures,
@@ -91,6 +91,14 @@ impl Failed {
             _ => "next try is due".into(),
         }
     }
+}
+
+/// The stored text, which ends in what to do where an operator must: that has a place of its own.
+fn cause(status: &DeviceStatus, kind: FailureKind) -> String {
+    let text = status.error.as_deref().unwrap_or_default();
+    let remedy = kind.remedy(status.device.id);
+    let cause = remedy.and_then(|remedy| Some(text.strip_suffix(&remedy)?.trim_end_matches("; ")));
+    cause.unwrap_or(text).to_owned()
 }
 
 fn remedy(status: &DeviceStatus, kind: FailureKind, advice: Advice) -> Option<String> {

@@ -159,6 +159,24 @@ host-key accept edge-4`
 }
 
 #[test]
+fn what_to_do_is_said_once() {
+    let mut status = tried(4, Some(5), Some(FailureKind::HostKeyMismatch));
+    let remedy = FailureKind::HostKeyMismatch.remedy(status.device.id);
+    let remedy = remedy.expect("it blocks");
+    status.error = Some(format!("pinned host key is another; {remedy}"));
+    let entry = Failed::of(&status, Advice::Sql).expect("it failed");
+    assert_eq!(entry.error, "pinned host key is another");
+    assert_eq!(entry.remedy, Some(remedy.clone()));
+    let entry = Failed::of(&status, Advice::Commands).expect("it failed");
+    assert!(!render_failed(&[entry], NOW, false).contains("UPDATE devices"));
+    // Another kind may say the same words.
+    let mut status = tried(4, Some(5), Some(FailureKind::Timeout));
+    status.error = Some(remedy.clone());
+    let entry = Failed::of(&status, Advice::Sql).expect("it failed");
+    assert_eq!(entry.error, remedy);
+}
+
+#[test]
 fn names_cannot_steer_the_terminal() {
     let mut status = tried(1, Some(1), Some(FailureKind::Unknown));
     status.device.name = "\x1b[2J".into();
