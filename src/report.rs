@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::domain::Timestamp;
 use crate::domain::device::{Device, DeviceId, TenantId};
 use crate::domain::failure::FailureKind;
-use crate::ports::DeviceStatus;
+use crate::ports::{DeviceStatus, Presence};
 
 pub use failed::{Advice, Failed, render_failed};
 pub use words::{ago, count, moment, printable, printable_line, span, table};
@@ -28,11 +28,11 @@ pub enum Condition {
     /// Backed up, and not long ago.
     Ok,
     /// Nothing failed, but the last success is more than two intervals ago: the service is not
-    /// running, or something reports the device as offline.
+    /// running, or cannot keep up.
     Stale,
     /// Nothing was ever taken from it, and nothing failed.
     Never,
-    /// The last attempt could not reach it.
+    /// The last attempt could not reach it; or it is not tried, as it is reported offline.
     Offline,
     /// The last attempt failed in another way; it is tried again.
     Failing,
@@ -82,6 +82,20 @@ impl Condition {
         }
     }
 
+    /// Whether [`Condition::reported`] may say something else: a device that is tried needs no
+    /// report.
+    pub const fn depends_on_presence(self) -> bool {
+        matches!(self, Self::Stale | Self::Never)
+    }
+
+    /// The same, knowing what was reported of the device's presence.
+    pub fn reported(self, presence: Presence) -> Self {
+        match presence {
+            Presence::Offline if self.depends_on_presence() => Self::Offline,
+            _ => self,
+        }
+    }
+
     fn color(self) -> &'static str {
         match self {
             Self::Ok => "\x1b[32m",
@@ -98,7 +112,7 @@ impl Condition {
                 format!("no success for more than {limit}, and no failure either")
             }
             Self::Never => "not tried yet".into(),
-            Self::Offline => "not reached; tried again".into(),
+            Self::Offline => "not reached, or reported offline".into(),
             Self::Failing => "tried again".into(),
             Self::Blocked => "waiting for an operator".into(),
         }
@@ -210,11 +224,11 @@ impl Summary {
         }
     }
 
-    /// Counts one more.
-    pub fn add(&mut self, status: &DeviceStatus) {
+    /// Counts one more, of which `presence` was reported.
+    pub fn add(&mut self, status: &DeviceStatus, presence: Presence) {
         self.devices += 1;
         self.running += u64::from(status.running_since.is_some());
-        let condition = Condition::of(status, self.interval, self.at);
+        let condition = Condition::of(status, self.interval, self.at).reported(presence);
         *self.conditions.entry(condition).or_default() += 1;
         if let Some(at) = last_success(status)
             && self.oldest_success.as_ref().is_none_or(|it| at < it.at)

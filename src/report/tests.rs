@@ -86,6 +86,22 @@ fn every_device_is_in_one_condition() {
 }
 
 #[test]
+fn a_report_counts_for_devices_that_are_not_tried() {
+    let mut summary = Summary::new(INTERVAL, NOW);
+    summary.add(&untried(1), Presence::Offline);
+    summary.add(&tried(2, Some(13), None), Presence::Offline);
+    summary.add(&tried(3, Some(13), None), Presence::Online);
+    summary.add(&tried(4, Some(1), None), Presence::Offline);
+    let failed = tried(5, Some(1), Some(FailureKind::AuthFailed));
+    summary.add(&failed, Presence::Offline);
+    let count = |condition| summary.conditions[&condition];
+    assert_eq!(count(Condition::Offline), 2);
+    assert_eq!(count(Condition::Stale), 1);
+    assert_eq!(count(Condition::Ok), 1);
+    assert_eq!(count(Condition::Blocked), 1);
+}
+
+#[test]
 fn an_edit_that_answers_a_block_lifts_it_on_the_screen_too() {
     let mut status = tried(1, Some(1), Some(FailureKind::AuthFailed));
     status.device.pin = Pin::Unreadable("another pin".into());
@@ -101,18 +117,27 @@ fn an_edit_that_answers_a_block_lifts_it_on_the_screen_too() {
 #[test]
 fn the_screen_counts_names_the_oldest_and_the_reasons() {
     let mut summary = Summary::new(INTERVAL, NOW);
-    summary.add(&untried(1));
-    summary.add(&tried(2, Some(1), None));
-    summary.add(&tried(3, Some(30), None));
-    summary.add(&tried(4, Some(72), Some(FailureKind::AuthFailed)));
-    summary.add(&tried(5, Some(2), Some(FailureKind::Unreachable)));
-    summary.add(&tried(6, Some(2), Some(FailureKind::Unreachable)));
+    summary.add(&untried(1), Presence::Unknown);
+    summary.add(&tried(2, Some(1), None), Presence::Unknown);
+    summary.add(&tried(3, Some(30), None), Presence::Unknown);
+    summary.add(
+        &tried(4, Some(72), Some(FailureKind::AuthFailed)),
+        Presence::Unknown,
+    );
+    summary.add(
+        &tried(5, Some(2), Some(FailureKind::Unreachable)),
+        Presence::Unknown,
+    );
+    summary.add(
+        &tried(6, Some(2), Some(FailureKind::Unreachable)),
+        Presence::Unknown,
+    );
     let expected = "\
 6 devices, backed up every 6 h
 
   ok       1
   stale    1  no success for more than 12 h, and no failure either
-  offline  2  not reached; tried again
+  offline  2  not reached, or reported offline
   failing  0
   blocked  1  waiting for an operator
   never    1  not tried yet
@@ -184,6 +209,6 @@ fn names_cannot_steer_the_terminal() {
     let entry = Failed::of(&status, Advice::Sql).expect("it failed");
     assert!(!render_failed(&[entry], NOW, false).contains('\x1b'));
     let mut summary = Summary::new(INTERVAL, NOW);
-    summary.add(&status);
+    summary.add(&status, Presence::Unknown);
     assert!(!summary.render(false).contains('\x1b'));
 }

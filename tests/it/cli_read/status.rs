@@ -3,11 +3,14 @@
 use std::process::Stdio;
 
 use mikrotik_backup::domain::attempt::{Outcome, Taken};
+use mikrotik_backup::domain::device::DeviceId;
 use mikrotik_backup::domain::digest::Digest;
 use mikrotik_backup::domain::failure::{Failure, FailureKind};
+use secrecy::ExposeSecret as _;
 
 use super::fleet::{Fleet, PASSWORD, bare, finished};
 use crate::services::postgres::empty_database;
+use crate::services::redis::Redis;
 
 on_both!(
     an_empty_fleet_is_no_error,
@@ -58,7 +61,7 @@ async fn the_screen_and_the_list_tell_of_every_device(fleet: &Fleet) {
         "5 devices, backed up every 6 h",
         "  ok       1",
         "  stale    1  no success for more than 12 h, and no failure either",
-        "  offline  1  not reached; tried again",
+        "  offline  1  not reached, or reported offline",
         "  failing  0",
         "  blocked  1  waiting for an operator",
         "  never    1  not tried yet",
@@ -134,6 +137,47 @@ async fn a_reader_that_goes_away_is_no_panic(fleet: &Fleet) {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!((output.status.code(), said.as_ref()), (Some(0), ""));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_reported_offline_is_not_stale() {
+    let Some(fleet) = Fleet::shared().await else {
+        return;
+    };
+    let Some(mut redis) = Redis::start_private(&[]).await else {
+        return;
+    };
+    let away = fleet.add("edge-away").await;
+    let idle = fleet.add("edge-idle").await;
+    fleet.tried(away, 13, taken()).await;
+    let set = async |id: DeviceId, status: &str| {
+        let mut client = redis.client().await;
+        let mut set = redis::cmd("SET");
+        set.arg(format!("device:{id}:status")).arg(status);
+        set.query_async::<()>(&mut client).await.expect("SET");
+    };
+    set(away, "offline").await;
+    set(idle, "online").await;
+    let url = redis.url().expose_secret().to_owned();
+    let status = async || {
+        let mut command = fleet.command(&["status", "--json"]);
+        command.env("REDIS_URL", &url);
+        finished(command).await
+    };
+    let conditions = status().await.json()["conditions"].clone();
+    assert_eq!(
+        (&conditions["offline"], &conditions["stale"]),
+        (&1.into(), &0.into())
+    );
+    assert_eq!(conditions["never"], 1);
+
+    redis.stop();
+    let ended = status().await;
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let said = "devices that are offline count as stale";
+    assert!(ended.err.contains(said), "{}", ended.err);
+    let json: serde_json::Value = serde_json::from_str(&ended.out).expect("JSON");
+    assert_eq!(json["conditions"]["stale"], 1);
 }
 
 #[tokio::test]
