@@ -1,4 +1,4 @@
-//! `devices add`, `edit`, `remove` and `import`: the inventory of embedded mode.
+//! `devices`: `add`, `edit`, `remove` and `import` of embedded mode; what only reads is beside.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::hand::{Hand, Missing, Refused};
 use super::login::{SecretArgs, read_key};
-use super::{complain, printable};
+use super::{complain, devices_read, printable};
 use crate::adapters::sqlite::{DEFAULT_TENANT, NewDevice};
 use crate::app::AppError;
 use crate::config::Config;
@@ -30,6 +30,9 @@ pub(super) enum Devices {
     Remove(RemoveArgs),
     /// Add the routers of a CSV file, or of an Oxidized installation: all of them, or none
     Import(ImportArgs),
+    /// What only reads.
+    #[command(flatten)]
+    Read(devices_read::Devices),
 }
 
 /// Arguments of `devices add`.
@@ -137,6 +140,7 @@ pub(super) async fn devices(config: &Config, command: Devices) -> Result<ExitCod
         Devices::Edit(args) => edit(config, args).await,
         Devices::Remove(args) => remove(config, &args).await,
         Devices::Import(args) => import(config, &args).await,
+        Devices::Read(command) => devices_read::devices(config, &command).await,
     }
 }
 
