@@ -25,8 +25,8 @@ use mikrotik_backup::fleet::{Context, Limits};
 use mikrotik_backup::lifecycle::Shutdown;
 use mikrotik_backup::metrics::Metrics;
 use mikrotik_backup::ports::{
-    Bucket, Claim, Claimed, JournalEntry, JournalPage, Listed, SinkError, SnapshotSink, Store,
-    StoreError,
+    Bucket, Claim, Claimed, JournalEntry, JournalPage, Listed, SinkError, SnapshotSink, StatusPage,
+    Statuses, Store, StoreError,
 };
 use mikrotik_backup::ssh;
 use uuid::Uuid;
@@ -92,6 +92,10 @@ impl Store for MadeUp {
     }
 
     async fn attempts(&self, _: JournalPage) -> Result<Vec<JournalEntry>, StoreError> {
+        nothing()
+    }
+
+    async fn statuses(&self, _: StatusPage) -> Result<Statuses, StoreError> {
         nothing()
     }
 

@@ -19,6 +19,7 @@ pub mod import;
 pub mod lifecycle;
 pub mod metrics;
 pub mod ports;
+pub mod report;
 pub mod routeros;
 pub mod sim;
 pub mod ssh;

@@ -119,6 +119,52 @@ impl JournalPage {
     pub const MAX: u32 = 1000;
 }
 
+/// What is known of a device without asking anybody who works on it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeviceStatus {
+    /// The device as it is now.
+    pub device: Device,
+    /// Its last attempt, if there was one.
+    pub last: Option<LastAttempt>,
+    /// The text of the failure that counts now.
+    pub error: Option<String>,
+    /// When the first failure since the last success began, as far as the journal goes back.
+    pub failing_since: Option<Timestamp>,
+    /// Since when it waits for an operator.
+    pub blocked_since: Option<Timestamp>,
+    /// When it was to be tried next, as seen at the end of the last attempt.
+    pub next_due: Option<Timestamp>,
+    /// The host key that it offered instead of the pinned one.
+    pub offered_key: Option<String>,
+    /// When the attempt began that has not ended yet.
+    pub running_since: Option<Timestamp>,
+}
+
+/// Which devices [`Store::statuses`] reads, by ascending id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StatusPage {
+    /// Only devices after this one.
+    pub after: Option<DeviceId>,
+    /// Only devices with a failure that counts now.
+    pub failing: bool,
+    /// At most so many; the store caps it at [`StatusPage::MAX`].
+    pub limit: u32,
+}
+
+impl StatusPage {
+    /// The largest page.
+    pub const MAX: u32 = 1000;
+}
+
+/// A page of [`Store::statuses`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Statuses {
+    /// The devices; one whose row cannot be read is left out, with a warning.
+    pub devices: Vec<DeviceStatus>,
+    /// What the next page begins after; `None` on the last one.
+    pub next: Option<DeviceId>,
+}
+
 /// Devices, their state and the journal of attempts.
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -150,6 +196,9 @@ pub trait Store: Send + Sync {
 
     /// A page of the journal, newest first.
     async fn attempts(&self, page: JournalPage) -> Result<Vec<JournalEntry>, StoreError>;
+
+    /// A page of the devices that are ours to back up, each with what is known of it.
+    async fn statuses(&self, page: StatusPage) -> Result<Statuses, StoreError>;
 
     /// Deletes at most `batch` journal rows older than `age`, and tells how many.
     async fn prune(&self, age: Duration, batch: u32) -> Result<u64, StoreError>;

@@ -275,7 +275,7 @@ async fn look_up(
     }
 }
 
-fn ambiguous(target: &str, devices: &[Device]) -> AppError {
+pub(super) fn ambiguous(target: &str, devices: &[Device]) -> AppError {
     let list: Vec<String> = devices
         .iter()
         .map(|device| format!("{} ({})", device.id, device.endpoint))

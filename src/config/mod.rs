@@ -91,6 +91,8 @@ pub struct Config {
     pub api_token: Option<SecretString>,
     /// `LOG_LEVEL`, `LOG_FORMAT`.
     pub log: Log,
+    /// `NO_COLOR`: what goes to a terminal is not coloured (<https://no-color.org>).
+    pub no_color: bool,
     /// The name of this replica: `HOSTNAME`, else the machine's name. Processes that share a
     /// machine and a database should each be given a `HOSTNAME` of their own.
     pub replica: String,
@@ -220,6 +222,7 @@ fn read(need: Need, surroundings: &Environment, reader: &mut Reader<'_>) -> Conf
         http_addr: reader.socket(&table::HTTP_ADDR, SocketAddr::from((any, 9091))),
         api_token: read_token(reader, &table::API_TOKEN, strict),
         log: read_log(need, surroundings, reader),
+        no_color: no_color(surroundings),
         replica: read_replica(surroundings, reader),
         warnings: Vec::new(),
     }
@@ -337,14 +340,16 @@ fn read_log(need: Need, surroundings: &Environment, reader: &mut Reader<'_>) -> 
     let format = reader.or_default(&table::LOG_FORMAT, default, |raw| {
         one_of(raw, [("json", LogFormat::Json), ("text", LogFormat::Text)])
     });
-    let plain = surroundings
-        .get("NO_COLOR")
-        .is_some_and(|value| !value.is_empty());
     Log {
         level,
         format,
-        color: terminal && !plain,
+        color: terminal && !no_color(surroundings),
     }
+}
+
+fn no_color(surroundings: &Environment) -> bool {
+    let value = surroundings.get("NO_COLOR");
+    value.is_some_and(|value| !value.is_empty())
 }
 
 fn one_of<T: Copy, const N: usize>(raw: &str, words: [(&str, T); N]) -> Option<T> {

@@ -29,7 +29,7 @@ use crate::lifecycle::Shutdown;
 use crate::metrics::Metrics;
 use crate::ports::{
     Begun, Bucket, Claim, Claimed, Coordinator, CoordinatorError, JournalEntry, JournalPage, Lease,
-    Listed, Presence, SinkError, SnapshotSink, Store, StoreError,
+    Listed, Presence, SinkError, SnapshotSink, StatusPage, Statuses, Store, StoreError,
 };
 use crate::ssh;
 
@@ -319,6 +319,13 @@ impl Store for MemoryStore {
 
     async fn attempts(&self, _page: JournalPage) -> Result<Vec<JournalEntry>, StoreError> {
         Ok(Vec::new())
+    }
+
+    async fn statuses(&self, _page: StatusPage) -> Result<Statuses, StoreError> {
+        Ok(Statuses {
+            devices: Vec::new(),
+            next: None,
+        })
     }
 
     async fn prune(&self, _age: Duration, _batch: u32) -> Result<u64, StoreError> {

@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "control",
         &["adapters", "credentials", "domain", "fleet", "ports"],
     ),
+    ("report", &["domain", "ports"]),
     ("http", &["metrics"]),
     ("import", &["domain"]),
     ("sim", &["domain", "clock"]),

@@ -2,6 +2,7 @@
 
 mod archive;
 mod arrows;
+mod cli_read;
 mod cluster;
 mod coordinator;
 mod deploy;

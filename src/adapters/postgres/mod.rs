@@ -9,6 +9,7 @@ mod listen;
 mod migrate;
 mod rights;
 mod rows;
+mod statuses;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +25,10 @@ use crate::clock::Clock;
 use crate::domain::attempt::{AttemptId, AttemptRecord, StepTime};
 use crate::domain::device::DeviceId;
 use crate::domain::host_key::{Fingerprint, Pin};
-use crate::ports::{Bucket, Claim, Claimed, JournalEntry, JournalPage, Listed, Store, StoreError};
+use crate::ports::{
+    Bucket, Claim, Claimed, JournalEntry, JournalPage, Listed, StatusPage, Statuses, Store,
+    StoreError,
+};
 
 pub use connect::InvalidUrl;
 pub use migrate::{MigrateError, Migrated, SchemaState};
@@ -84,6 +88,11 @@ impl PostgresStore {
             options,
             clock,
         })
+    }
+
+    /// The connections, for what else is kept in this database.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
     }
 
     /// Closes every connection, waiting briefly for statements that are running.
@@ -162,6 +171,10 @@ impl Store for PostgresStore {
 
     async fn attempts(&self, page: JournalPage) -> Result<Vec<JournalEntry>, StoreError> {
         self.read_attempts(page).await
+    }
+
+    async fn statuses(&self, page: StatusPage) -> Result<Statuses, StoreError> {
+        self.read_statuses(page).await
     }
 
     async fn prune(&self, age: Duration, batch: u32) -> Result<u64, StoreError> {

@@ -12,6 +12,7 @@ mod look;
 mod open;
 mod open_error;
 mod rows;
+mod statuses;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -29,7 +30,10 @@ use crate::credentials::Key;
 use crate::domain::attempt::{AttemptId, AttemptRecord, StepTime};
 use crate::domain::device::DeviceId;
 use crate::domain::host_key::{Fingerprint, Pin};
-use crate::ports::{Bucket, Claim, Claimed, JournalEntry, JournalPage, Listed, Store, StoreError};
+use crate::ports::{
+    Bucket, Claim, Claimed, JournalEntry, JournalPage, Listed, StatusPage, Statuses, Store,
+    StoreError,
+};
 
 pub use device::{
     DEFAULT_TENANT, DeviceEdit, DeviceEntry, EditError, ImportError, ListDevices, NewDevice,
@@ -204,6 +208,10 @@ impl Store for SqliteStore {
 
     async fn attempts(&self, page: JournalPage) -> Result<Vec<JournalEntry>, StoreError> {
         self.read_attempts(page).await
+    }
+
+    async fn statuses(&self, page: StatusPage) -> Result<Statuses, StoreError> {
+        self.read_statuses(page).await
     }
 
     async fn prune(&self, age: Duration, batch: u32) -> Result<u64, StoreError> {

@@ -3,6 +3,7 @@
 mod attempts;
 mod inventory;
 mod journal;
+mod statuses;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -57,6 +58,7 @@ pub async fn suite(store: &dyn Store, operator: &dyn Operator) {
     attempts::state_only_moves_forward(store, operator).await;
     attempts::text_that_a_database_hates_is_stored(store, operator).await;
     inventory::the_first_pin_wins(store, operator).await;
+    statuses::the_state_of_each_device_is_read_in_pages(store, operator).await;
     journal::the_journal_is_paged_newest_first(store, operator).await;
     journal::the_journal_is_pruned_in_batches(store, operator).await;
 }

@@ -1,0 +1,249 @@
+//! What commands that only read stand on: the store of a cluster or of a `DATA_DIR`, beside a
+//! running service, and how their results are printed.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use serde::Serialize;
+
+use crate::adapters::archive::SealedArchive;
+use crate::adapters::postgres::{PostgresStore, SchemaState};
+use crate::adapters::sqlite::SqliteStore;
+use crate::app::AppError;
+use crate::clock::Clock;
+use crate::config::{Config, Mode};
+use crate::credentials::Key;
+use crate::domain::archive::{Normalization, Renormalize};
+use crate::domain::device::{Device, DeviceId};
+use crate::ports::{ArchiveError, DeviceStatus, StatusPage, Store, StoreError};
+use crate::report::{Advice, printable};
+use crate::routeros;
+
+/// A store that is there and is only read.
+pub(super) struct Reading {
+    pub(super) inventory: Inventory,
+    /// The key of the configuration, if it has one.
+    key: Option<Key>,
+}
+
+/// Whose tables the devices are in.
+pub(super) enum Inventory {
+    Shared(PostgresStore),
+    Embedded(SqliteStore),
+}
+
+impl Reading {
+    /// Opens what the configuration names, and makes nothing.
+    ///
+    /// # Errors
+    /// [`AppError::Configuration`], with the reason, when it is not there, cannot be reached, or
+    /// has another schema.
+    pub(super) async fn open(config: &Config) -> Result<Self, AppError> {
+        match &config.mode {
+            Mode::Cluster(cluster) => {
+                let store =
+                    PostgresStore::connect(&cluster.database_url, Clock::System, &config.replica)
+                        .map_err(configuration)?;
+                match store.schema_state().await.map_err(configuration)? {
+                    SchemaState::Current => {}
+                    state => {
+                        return Err(configuration(anyhow!(
+                            "the database schema is not up to date ({state}); run `mikrotik-backup \
+                             migrate` as the schema's owner"
+                        )));
+                    }
+                }
+                Ok(Self {
+                    inventory: Inventory::Shared(store),
+                    key: cluster.key().ok().cloned(),
+                })
+            }
+            Mode::Embedded { data_dir, key } => {
+                let store = SqliteStore::open_reading(data_dir, Clock::System).await;
+                Ok(Self {
+                    inventory: Inventory::Embedded(store.map_err(configuration)?),
+                    key: key.clone(),
+                })
+            }
+        }
+    }
+
+    pub(super) fn store(&self) -> &dyn Store {
+        match &self.inventory {
+            Inventory::Shared(store) => store,
+            Inventory::Embedded(store) => store,
+        }
+    }
+
+    pub(super) fn advice(&self) -> Advice {
+        match self.inventory {
+            Inventory::Shared(_) => Advice::Sql,
+            Inventory::Embedded(_) => Advice::Commands,
+        }
+    }
+
+    /// The one device whose id, name or address is `text`.
+    pub(super) async fn device(&self, text: &str) -> Result<Device, AppError> {
+        let found = match &self.inventory {
+            Inventory::Shared(store) => store.find(text).await,
+            Inventory::Embedded(store) => store.find(text).await,
+        };
+        let found = found.map_err(unreadable)?;
+        match found.as_slice() {
+            [] => Err(AppError::Failed(anyhow!(
+                "no device has the id, name or address {text:?} (one without credentials, or of \
+                 another device_type, is not ours)"
+            ))),
+            [device] => Ok(device.clone()),
+            several => Err(super::check::ambiguous(text, several)),
+        }
+    }
+
+    /// The names of all devices that are ours to back up.
+    pub(super) async fn names(&self) -> Result<BTreeMap<DeviceId, String>, AppError> {
+        let mut names = BTreeMap::new();
+        let all = |status: &DeviceStatus| {
+            names.insert(status.device.id, status.device.name.clone());
+        };
+        walk(self.store(), false, all).await?;
+        Ok(names)
+    }
+
+    /// The archive, and what makes its texts comparable.
+    ///
+    /// # Errors
+    /// [`AppError::Configuration`] when the key is missing or the wrong one.
+    pub(super) async fn archive(&self) -> Result<SealedArchive, AppError> {
+        match &self.inventory {
+            Inventory::Shared(store) => {
+                let key = self.key.clone().ok_or_else(|| {
+                    configuration(anyhow!(
+                        "CREDENTIAL_ENCRYPTION_KEY is not set, and the archive is sealed with it; \
+                         give this command the key of the service"
+                    ))
+                })?;
+                let pool = store.pool().clone();
+                Ok(SealedArchive::postgres(pool, key, renormalize()))
+            }
+            Inventory::Embedded(store) => {
+                let key = store
+                    .unlock(self.key.clone())
+                    .await
+                    .map_err(configuration)?;
+                let pool = store.readers().clone();
+                Ok(SealedArchive::sqlite(pool, key, renormalize()))
+            }
+        }
+    }
+
+    /// The key of credentials; a shared database may be read without one.
+    ///
+    /// # Errors
+    /// [`AppError::Configuration`] when that of embedded mode is missing or the wrong one.
+    pub(super) async fn key(&self) -> Result<Option<Key>, AppError> {
+        match &self.inventory {
+            Inventory::Shared(_) => Ok(self.key.clone()),
+            Inventory::Embedded(store) => {
+                let key = store.unlock(self.key.clone()).await;
+                Ok(Some(key.map_err(configuration)?))
+            }
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        match &self.inventory {
+            Inventory::Shared(store) => store.close().await,
+            Inventory::Embedded(store) => store.close().await,
+        }
+    }
+}
+
+/// Shows every device to `each`, page by page.
+pub(super) async fn walk(
+    store: &dyn Store,
+    failing: bool,
+    mut each: impl FnMut(&DeviceStatus),
+) -> Result<(), AppError> {
+    let mut page = StatusPage {
+        after: None,
+        failing,
+        limit: StatusPage::MAX,
+    };
+    loop {
+        let read = store.statuses(page).await.map_err(unreadable)?;
+        read.devices.iter().for_each(&mut each);
+        match read.next {
+            Some(_) => page.after = read.next,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// This program's normalisation.
+pub(super) fn renormalize() -> Renormalize {
+    Renormalize {
+        to: Normalization {
+            version: routeros::NORMALIZATION_VERSION,
+            rules: routeros::rules_fingerprint(),
+        },
+        apply: routeros::normalize_text,
+    }
+}
+
+pub(super) fn configuration(error: impl Into<anyhow::Error>) -> AppError {
+    AppError::Configuration(error.into())
+}
+
+/// A database that is away is the operator's to correct; one that refuses is a failure.
+pub(super) fn unreadable(error: StoreError) -> AppError {
+    match error {
+        StoreError::Unavailable { .. } => AppError::Configuration(error.into()),
+        StoreError::Failed { .. } | StoreError::NotFound { .. } => AppError::Failed(error.into()),
+    }
+}
+
+/// The same for the archive; a wrong key is the operator's, too.
+pub(super) fn unreadable_archive(error: ArchiveError) -> AppError {
+    match error {
+        ArchiveError::Unavailable { .. } | ArchiveError::OtherKey { .. } => {
+            AppError::Configuration(error.into())
+        }
+        _ => AppError::Failed(error.into()),
+    }
+}
+
+/// Whether what goes to standard output may be coloured.
+pub(super) fn colored(config: &Config) -> bool {
+    std::io::stdout().is_terminal() && !config.no_color
+}
+
+/// Prints `text` as it is: whoever made it has escaped what came from outside. A reader that went
+/// away (`| head`) ends the output, not the program.
+pub(super) fn emit(text: &str) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    ExitCode::SUCCESS
+}
+
+/// Prints `value` as JSON, over several lines, without a character that a terminal would obey.
+pub(super) fn emit_json(value: &impl Serialize) -> Result<ExitCode, AppError> {
+    let mut text =
+        serde_json::to_string_pretty(value).map_err(|error| AppError::Failed(error.into()))?;
+    // JSON escapes the C0 controls; DEL and the C1 ones are left as they are.
+    if text.contains(|c: char| c.is_control() && c != '\n') {
+        let escaped = |c: char| match c.is_control() && c != '\n' {
+            true => format!("\\u{:04x}", u32::from(c)),
+            false => c.to_string(),
+        };
+        text = text.chars().map(escaped).collect();
+    }
+    text.push('\n');
+    Ok(emit(&text))
+}
+
+/// A line for people: control characters escaped.
+pub(super) fn emit_line(line: &str) {
+    emit(&format!("{}\n", printable(line)));
+}

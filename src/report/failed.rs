@@ -1,0 +1,145 @@
+//! What failed or is blocked: one entry per device, the newest failure first.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::{Named, ago, answered, failure, printable, span};
+use crate::domain::Timestamp;
+use crate::domain::failure::FailureKind;
+use crate::ports::DeviceStatus;
+
+/// Whose hands an operator uses to unblock a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Advice {
+    /// The shared database: SQL.
+    Sql,
+    /// The store of embedded mode: this program's own commands.
+    Commands,
+}
+
+/// A device whose last failure counts now.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Failed {
+    /// Which device.
+    pub device: Named,
+    /// The kind of failure.
+    pub kind: String,
+    /// Its text.
+    pub error: String,
+    /// Whether it waits for an operator.
+    pub blocked: bool,
+    /// Whether an edit made since may have cured it: it is tried soon.
+    pub edited_since: bool,
+    /// How often it failed in a row.
+    pub failures: u32,
+    /// When the first of these failures began, or since when it is blocked.
+    #[serde(with = "time::serde::rfc3339")]
+    pub since: Timestamp,
+    /// When the last attempt ended.
+    #[serde(with = "time::serde::rfc3339")]
+    pub last_attempt_at: Timestamp,
+    /// When it last succeeded.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub last_success_at: Option<Timestamp>,
+    /// When it is tried again; none while it is blocked.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub next_try_at: Option<Timestamp>,
+    /// The host key that it offered instead of the pinned one.
+    pub offered_key: Option<String>,
+    /// What unblocks it.
+    pub remedy: Option<String>,
+}
+
+impl Failed {
+    /// The entry of `status`; `None` when no failure counts.
+    pub fn of(status: &DeviceStatus, advice: Advice) -> Option<Self> {
+        let kind = failure(status)?;
+        let last = status.last.as_ref()?;
+        let edited = answered(status);
+        let blocked = kind.blocks() && !edited;
+        let began = match blocked {
+            true => status.blocked_since,
+            false => status.failing_since,
+        };
+        Some(Self {
+            device: Named::of(&status.device),
+            kind: kind.to_string(),
+            error: status.error.clone().unwrap_or_default(),
+            blocked,
+            edited_since: edited,
+            failures: last.consecutive_failures,
+            since: began.unwrap_or(last.started_at),
+            last_attempt_at: last.finished_at,
+            last_success_at: last.last_success_at,
+            next_try_at: status.next_due.filter(|_| !blocked && !edited),
+            offered_key: status.offered_key.clone(),
+            remedy: blocked.then(|| remedy(status, kind, advice)).flatten(),
+        })
+    }
+
+    fn next(&self, now: Timestamp) -> String {
+        match self.next_try_at {
+            _ if self.blocked => "blocked until an operator acts".into(),
+            _ if self.edited_since => "edited since; tried again soon".into(),
+            Some(at) if at > now => {
+                format!(
+                    "next try in {}",
+                    span((at - now).try_into().unwrap_or_default())
+                )
+            }
+            _ => "next try is due".into(),
+        }
+    }
+}
+
+fn remedy(status: &DeviceStatus, kind: FailureKind, advice: Advice) -> Option<String> {
+    let name = &status.device.name;
+    match (advice, kind) {
+        (Advice::Commands, FailureKind::AuthFailed) => Some(format!(
+            "store the right login with `mikrotik-backup devices edit {name}`, or correct user, \
+             password and policy on the router and then `mikrotik-backup retry {name}`"
+        )),
+        (Advice::Commands, FailureKind::HostKeyMismatch) => Some(format!(
+            "find out why the host key changed; if the change is genuine: `mikrotik-backup \
+             host-key accept {name}`"
+        )),
+        _ => kind.remedy(status.device.id),
+    }
+}
+
+/// `entries` for a screen, in their order; a sentence when there are none.
+pub fn render_failed(entries: &[Failed], now: Timestamp, color: bool) -> String {
+    if entries.is_empty() {
+        return "nothing has failed\n".into();
+    }
+    let (bold, red, off) = match color {
+        true => ("\x1b[1m", "\x1b[31m", "\x1b[0m"),
+        false => ("", "", ""),
+    };
+    let mut text = String::new();
+    for entry in entries {
+        let device = &entry.device;
+        let _ = writeln!(
+            text,
+            "{bold}{}{off} ({})  {red}{}{off}  since {}  {}  {}",
+            printable(&device.name),
+            printable(&device.address),
+            entry.kind,
+            ago(entry.since, now),
+            super::count(entry.failures as usize, "failure"),
+            entry.next(now),
+        );
+        let mut detail = |label: &str, line: &str| {
+            let _ = writeln!(text, "    {label}{}", printable(line));
+        };
+        detail("", &entry.error);
+        if let Some(key) = &entry.offered_key {
+            detail("offered: ", key);
+        }
+        if let Some(remedy) = &entry.remedy {
+            detail("what to do: ", remedy);
+        }
+    }
+    text
+}

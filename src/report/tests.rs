@@ -1,0 +1,171 @@
+//! Tests of what a device is in, the screen, and the list of what failed.
+
+use std::time::Duration;
+
+use time::macros::datetime;
+use uuid::Uuid;
+
+use super::*;
+use crate::domain::attempt::{AttemptId, LastAttempt, Status};
+use crate::domain::device::{CredentialSource, Endpoint};
+use crate::domain::host_key::Pin;
+
+const NOW: Timestamp = datetime!(2026-07-01 12:00 UTC);
+const INTERVAL: Duration = Duration::from_secs(6 * 3600);
+
+fn untried(number: u128) -> DeviceStatus {
+    DeviceStatus {
+        device: Device {
+            id: DeviceId(Uuid::from_u128(number)),
+            tenant: TenantId(Uuid::nil()),
+            name: format!("edge-{number}"),
+            endpoint: Endpoint {
+                host: "192.0.2.1".into(),
+                port: 22,
+            },
+            credentials: CredentialSource::DeviceSealed(vec![1, 2, 3]),
+            pin: Pin::Unpinned,
+            routeros_version: None,
+        },
+        last: None,
+        error: None,
+        failing_since: None,
+        blocked_since: None,
+        next_due: None,
+        offered_key: None,
+        running_since: None,
+    }
+}
+
+fn tried(
+    number: u128,
+    success_hours_ago: Option<i64>,
+    failed: Option<FailureKind>,
+) -> DeviceStatus {
+    let mut status = untried(number);
+    let ended = NOW - time::Duration::HOUR;
+    status.last = Some(LastAttempt {
+        id: AttemptId(Uuid::from_u128(number)),
+        started_at: ended - time::Duration::MINUTE,
+        finished_at: ended,
+        status: match failed {
+            Some(_) => Status::Failed,
+            None => Status::Success,
+        },
+        failure: failed,
+        consecutive_failures: u32::from(failed.is_some()),
+        revision: status.device.revision(),
+        last_success_at: success_hours_ago.map(|hours| NOW - time::Duration::hours(hours)),
+    });
+    if failed.is_some() {
+        status.error = Some("an invented failure".into());
+        status.failing_since = Some(ended - time::Duration::hours(4));
+        status.next_due = Some(NOW + time::Duration::minutes(14));
+    }
+    if failed.is_some_and(FailureKind::blocks) {
+        status.blocked_since = Some(ended - time::Duration::hours(3));
+    }
+    status
+}
+
+fn condition(status: &DeviceStatus) -> Condition {
+    Condition::of(status, INTERVAL, NOW)
+}
+
+#[test]
+fn every_device_is_in_one_condition() {
+    use FailureKind::{AuthFailed, ConnectionRefused, TruncatedOutput};
+    assert_eq!(condition(&untried(1)), Condition::Never);
+    assert_eq!(condition(&tried(1, None, None)), Condition::Never);
+    assert_eq!(condition(&tried(1, Some(12), None)), Condition::Ok);
+    assert_eq!(condition(&tried(1, Some(13), None)), Condition::Stale);
+    let failed = |kind| condition(&tried(1, Some(99), Some(kind)));
+    assert_eq!(failed(TruncatedOutput), Condition::Failing);
+    assert_eq!(failed(ConnectionRefused), Condition::Offline);
+    assert_eq!(failed(AuthFailed), Condition::Blocked);
+}
+
+#[test]
+fn an_edit_that_answers_a_block_lifts_it_on_the_screen_too() {
+    let mut status = tried(1, Some(1), Some(FailureKind::AuthFailed));
+    status.device.pin = Pin::Unreadable("another pin".into());
+    assert_eq!(condition(&status), Condition::Blocked, "no answer to this");
+    status.device.credentials = CredentialSource::DeviceSealed(vec![4]);
+    assert_eq!(condition(&status), Condition::Failing);
+    let entry = Failed::of(&status, Advice::Sql).expect("it failed");
+    assert!(entry.edited_since && !entry.blocked);
+    assert_eq!(entry.remedy, None);
+    assert!(render_failed(&[entry], NOW, false).contains("edited since; tried again soon"));
+}
+
+#[test]
+fn the_screen_counts_names_the_oldest_and_the_reasons() {
+    let mut summary = Summary::new(INTERVAL, NOW);
+    summary.add(&untried(1));
+    summary.add(&tried(2, Some(1), None));
+    summary.add(&tried(3, Some(30), None));
+    summary.add(&tried(4, Some(72), Some(FailureKind::AuthFailed)));
+    summary.add(&tried(5, Some(2), Some(FailureKind::Unreachable)));
+    summary.add(&tried(6, Some(2), Some(FailureKind::Unreachable)));
+    let expected = "\
+6 devices, backed up every 6 h
+
+  ok       1
+  stale    1  no success for more than 12 h, and no failure either
+  offline  2  not reached; tried again
+  failing  0
+  blocked  1  waiting for an operator
+  never    1  not tried yet
+
+Oldest success: edge-4, 3 d ago (2026-06-28T12:00:00Z)
+Reasons:
+  2  unreachable
+  1  auth_failed
+";
+    assert_eq!(summary.render(false), expected);
+    assert!(summary.render(true).contains("\x1b[31mblocked  1\x1b[0m"));
+    let json = serde_json::to_value(&summary).expect("JSON");
+    assert_eq!(json["conditions"]["failing"], 0, "every condition is there");
+    assert_eq!(json["interval_seconds"], 21_600);
+    assert_eq!(json["reasons"][0]["kind"], "unreachable");
+    assert_eq!(json["oldest_success"]["at"], "2026-06-28T12:00:00Z");
+}
+
+#[test]
+fn failures_say_since_when_and_what_comes_next() {
+    let entries: Vec<_> = [
+        untried(1),
+        tried(2, Some(5), None),
+        tried(3, Some(5), Some(FailureKind::Timeout)),
+        tried(4, Some(5), Some(FailureKind::HostKeyMismatch)),
+    ]
+    .iter()
+    .filter_map(|status| Failed::of(status, Advice::Commands))
+    .collect();
+    let expected = "\
+edge-3 (192.0.2.1:22)  timeout  since 5 h ago  1 failure  next try in 14 min
+    an invented failure
+edge-4 (192.0.2.1:22)  host_key_mismatch  since 4 h ago  1 failure  blocked until an operator acts
+    an invented failure
+    what to do: find out why the host key changed; if the change is genuine: `mikrotik-backup \
+host-key accept edge-4`
+";
+    assert_eq!(render_failed(&entries, NOW, false), expected);
+    assert_eq!(render_failed(&[], NOW, false), "nothing has failed\n");
+    let json = serde_json::to_value(&entries).expect("JSON");
+    assert_eq!(json[0]["next_try_at"], "2026-07-01T12:14:00Z");
+    assert_eq!(json[1]["next_try_at"], serde_json::Value::Null);
+    assert_eq!(json[1]["blocked"], true);
+}
+
+#[test]
+fn names_cannot_steer_the_terminal() {
+    let mut status = tried(1, Some(1), Some(FailureKind::Unknown));
+    status.device.name = "\x1b[2J".into();
+    status.error = Some("said \x1b]0;x\x07".into());
+    let entry = Failed::of(&status, Advice::Sql).expect("it failed");
+    assert!(!render_failed(&[entry], NOW, false).contains('\x1b'));
+    let mut summary = Summary::new(INTERVAL, NOW);
+    summary.add(&status);
+    assert!(!summary.render(false).contains('\x1b'));
+}

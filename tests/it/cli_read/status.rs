@@ -1,0 +1,166 @@
+//! `status` and `failed`.
+
+use std::process::Stdio;
+
+use mikrotik_backup::domain::attempt::{Outcome, Taken};
+use mikrotik_backup::domain::digest::Digest;
+use mikrotik_backup::domain::failure::{Failure, FailureKind};
+
+use super::fleet::{Fleet, PASSWORD, bare, finished};
+
+on_both!(
+    an_empty_fleet_is_no_error,
+    the_screen_and_the_list_tell_of_every_device,
+    a_reader_that_goes_away_is_no_panic,
+);
+
+fn taken() -> Outcome {
+    Outcome::Delivered(Taken {
+        hash: Digest::of("a"),
+        bytes: 1,
+        routeros_version: "7.18.2".into(),
+        shape: Default::default(),
+    })
+}
+
+fn failed(kind: FailureKind) -> Outcome {
+    Outcome::Failed(Failure::new(kind, "an invented \u{1b}[2Jfailure"))
+}
+
+async fn an_empty_fleet_is_no_error(fleet: &Fleet) {
+    let screen = fleet.run(&["status"]).await.done();
+    assert!(
+        screen.starts_with("0 devices, backed up every 6 h\n"),
+        "{screen}"
+    );
+    assert_eq!(fleet.run(&["failed"]).await.done(), "nothing has failed\n");
+    assert_eq!(
+        fleet.run(&["failed", "--json"]).await.json(),
+        serde_json::json!([])
+    );
+}
+
+async fn the_screen_and_the_list_tell_of_every_device(fleet: &Fleet) {
+    for (name, hours, outcome) in [
+        ("edge-ok", 1, taken()),
+        ("edge-stale", 13, taken()),
+        ("edge-away", 3, failed(FailureKind::Unreachable)),
+        ("edge-key", 2, failed(FailureKind::HostKeyMismatch)),
+    ] {
+        let id = fleet.add(name).await;
+        fleet.tried(id, hours, outcome).await;
+    }
+    fleet.add("edge-new").await;
+
+    let screen = fleet.run(&["status"]).await.done();
+    for line in [
+        "5 devices, backed up every 6 h",
+        "  ok       1",
+        "  stale    1  no success for more than 12 h, and no failure either",
+        "  offline  1  not reached; tried again",
+        "  failing  0",
+        "  blocked  1  waiting for an operator",
+        "  never    1  not tried yet",
+        "  1  host_key_mismatch",
+    ] {
+        assert!(
+            screen.lines().any(|shown| shown == line),
+            "{line:?} in {screen}"
+        );
+    }
+    assert!(
+        screen.contains("Oldest success: edge-stale, 13 h ago"),
+        "{screen}"
+    );
+    let json = fleet.run(&["status", "--json"]).await.json();
+    assert_eq!(json["devices"], 5);
+    assert_eq!(json["conditions"]["blocked"], 1);
+    assert_eq!(json["oldest_success"]["device"]["name"], "edge-stale");
+
+    let list = fleet.run(&["list-failed"]).await.done();
+    let blocks: Vec<_> = list.lines().filter(|line| !line.starts_with(' ')).collect();
+    assert!(
+        blocks[0].starts_with("edge-key (192.0.2.1:22)  host_key_mismatch"),
+        "{list}"
+    );
+    assert!(
+        blocks[0].ends_with("blocked until an operator acts"),
+        "{list}"
+    );
+    assert!(blocks[1].starts_with("edge-away (192.0.2.1:22)  unreachable  since 3 h ago"));
+    assert!(
+        blocks[1].contains("1 failure  next try in 29 min"),
+        "{list}"
+    );
+    assert!(list.contains("an invented \\u{1b}[2Jfailure"), "{list}");
+    let remedy = match fleet.is_embedded() {
+        true => "mikrotik-backup host-key accept edge-key",
+        false => "UPDATE devices SET ssh_host_key_fingerprint = NULL",
+    };
+    assert!(list.contains(remedy), "{list}");
+
+    let json = fleet.run(&["failed", "--json"]).await.json();
+    let names: Vec<_> = json
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|it| &it["device"]["name"])
+        .collect();
+    assert_eq!(names, ["edge-key", "edge-away"], "the newest first");
+    assert_eq!(json[0]["blocked"], true);
+    assert_eq!(json[1]["kind"], "unreachable");
+    let one = fleet.run(&["failed", "--limit", "1"]).await.done();
+    assert!(
+        one.ends_with("and 1 more, which --limit leaves out\n"),
+        "{one}"
+    );
+    for limit in ["0", "1001"] {
+        assert_eq!(fleet.run(&["failed", "--limit", limit]).await.code, 2);
+    }
+    for text in [screen, list, json.to_string()] {
+        assert!(!text.contains(PASSWORD) && !text.contains('\u{1b}'));
+    }
+}
+
+async fn a_reader_that_goes_away_is_no_panic(fleet: &Fleet) {
+    for arguments in [&["status"][..], &["failed", "--json"]] {
+        let mut command = fleet.command(arguments);
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        command.stdout(writer).stderr(Stdio::piped());
+        let child = command.spawn().expect("start");
+        let output = child.wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), said.as_ref()), (Some(0), ""));
+    }
+}
+
+#[tokio::test]
+async fn without_a_store_nothing_is_made() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    for arguments in [&["status"][..], &["failed", "--json"]] {
+        let mut command = bare();
+        command.args(arguments).env("DATA_DIR", &data);
+        let ended = finished(command).await;
+        assert_eq!((ended.code, ended.out.as_str()), (3, ""), "{}", ended.err);
+        assert!(ended.err.contains("there is no store in"), "{}", ended.err);
+        assert!(!data.exists());
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_reached_is_a_reason() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = free.local_addr().expect("bound");
+    drop(free);
+    let mut command = bare();
+    command.arg("failed").env(
+        "DATABASE_URL",
+        format!("postgres://somebody:{PASSWORD}@{address}/fleet"),
+    );
+    let ended = finished(command).await;
+    assert_eq!((ended.code, ended.out.as_str()), (3, ""));
+    assert!(ended.err.contains("the database is away"), "{}", ended.err);
+    assert!(!ended.err.contains(PASSWORD), "{}", ended.err);
+}
