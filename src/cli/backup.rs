@@ -211,7 +211,11 @@ async fn run(
     let mut rows = Vec::with_capacity(total);
     while let Some(row) = backups.next().await {
         if !json {
-            say(&format!("[{}/{total}] {}", rows.len() + 1, line(&row)));
+            let number = match total {
+                1 => String::new(),
+                _ => format!("[{}/{total}] ", rows.len() + 1),
+            };
+            say(&format!("{number}{}", line(&row)));
         }
         rows.push(row);
     }
