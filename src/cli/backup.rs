@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::control::wire::{Backup, Change};
 use crate::domain::attempt::Status;
 use crate::domain::device::DeviceId;
+use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Fingerprint;
 use crate::ports::Listed;
 
@@ -199,6 +200,7 @@ async fn run(
             Ok(backup) => backup,
             Err(refused) => Backup::refused(refused.text),
         };
+        let backup = with_commands(backup, listed.device.id, &listed.device.name);
         Row {
             device_id: listed.device.id,
             name: listed.device.name.clone(),
@@ -209,7 +211,11 @@ async fn run(
     let mut rows = Vec::with_capacity(total);
     while let Some(row) = backups.next().await {
         if !json {
-            say(&format!("[{}/{total}] {}", rows.len() + 1, line(&row)));
+            let number = match total {
+                1 => String::new(),
+                _ => format!("[{}/{total}] ", rows.len() + 1),
+            };
+            say(&format!("{number}{}", line(&row)));
         }
         rows.push(row);
     }
@@ -228,6 +234,33 @@ async fn run(
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// The remedy of a blocking failure in commands: what is recorded says it in SQL, for a database
+/// that others share.
+fn with_commands(mut backup: Backup, device: DeviceId, name: &str) -> Backup {
+    let kind = FailureKind::ALL
+        .iter()
+        .find(|kind| backup.error_kind.as_deref() == Some(kind.as_str()));
+    let remedy = kind.and_then(|kind| Some((kind, kind.remedy(device)?)));
+    let (Some((kind, remedy)), Some(message)) = (remedy, &backup.message) else {
+        return backup;
+    };
+    let fault = message.strip_suffix(&format!("; {remedy}"));
+    let fault = fault.unwrap_or(message);
+    let commands = match kind {
+        FailureKind::AuthFailed => format!(
+            "correct the login on the router and run `mikrotik-backup retry {name}`, or store \
+             another one with `mikrotik-backup devices edit {name} --user …`"
+        ),
+        FailureKind::HostKeyMismatch => format!(
+            "find out why the host key changed; if the change is genuine, `mikrotik-backup \
+             host-key show {name}` tells how to accept it"
+        ),
+        _ => remedy,
+    };
+    backup.message = Some(format!("{fault}; {commands}"));
+    backup
 }
 
 fn line(row: &Row) -> String {
@@ -288,6 +321,23 @@ fn changed(backup: &Backup) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_remedy_is_told_in_commands() {
+        let device = DeviceId(Uuid::from_u128(7));
+        let kind = FailureKind::AuthFailed;
+        let remedy = kind.remedy(device).expect("a remedy");
+        let mut backup = Backup::refused(format!("it said no; {remedy}"));
+        backup.error_kind = Some(kind.as_str().to_owned());
+        let told = with_commands(backup, device, "edge-1")
+            .message
+            .expect("a text");
+        assert!(told.starts_with("it said no; correct the login"), "{told}");
+        assert!(
+            told.contains("retry edge-1") && !told.contains("UPDATE"),
+            "{told}"
+        );
+    }
 
     #[test]
     fn what_came_of_a_backup_fits_on_a_line() {

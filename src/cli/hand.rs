@@ -52,15 +52,13 @@ impl Hand {
     /// Finds out whether a service runs on the folder of embedded mode, and takes the folder if
     /// not.
     pub(super) async fn open(config: &Config, missing: Missing) -> Result<Self, AppError> {
-        let Mode::Embedded { data_dir, key } = &config.mode else {
-            return Err(AppError::Configuration(anyhow::anyhow!(
-                "DATABASE_URL is set, and this command works on the store in DATA_DIR; in a \
-                 cluster, edit the tables of the database in SQL and the service follows, or unset \
-                 DATABASE_URL"
-            )));
+        let data_dir = data_dir(config)?;
+        let key = match &config.mode {
+            Mode::Embedded { key, .. } => key.clone(),
+            Mode::Cluster(_) => None,
         };
         if missing == Missing::Refuse && !data_dir.join(DATABASE_FILE).exists() {
-            let directory = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.clone());
+            let directory = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
             return Err(configuration(OpenError::Missing { directory }));
         }
         let give_up = Instant::now() + STARTING;
@@ -99,29 +97,7 @@ impl Hand {
 
     /// The one device that `text` means: its id, name or address.
     pub(super) async fn find(&self, text: &str) -> Result<DeviceEntry, AppError> {
-        let wanted = ListDevices {
-            named: Some(text.to_owned()),
-            limit: 10,
-            ..ListDevices::default()
-        };
-        let mut found = self.store().list(&wanted).await.map_err(unreadable)?;
-        match found.len() {
-            0 => Err(AppError::Failed(anyhow::anyhow!(
-                "no device has the id, name or address {text:?}; `mikrotik-backup devices list` \
-                 lists them"
-            ))),
-            1 => Ok(found.remove(0)),
-            count => {
-                let list: Vec<String> = found
-                    .iter()
-                    .map(|device| format!("{} ({}, {})", device.id, device.name, device.endpoint))
-                    .collect();
-                Err(AppError::Failed(anyhow::anyhow!(
-                    "{count} devices match {text:?}: {}; name one by its id",
-                    list.join(", ")
-                )))
-            }
-        }
+        find(self.store(), text).await
     }
 
     /// Every device that is backed up, by name.
@@ -130,12 +106,6 @@ impl Hand {
         let mut listed = self.store().devices(&buckets).await.map_err(unreadable)?;
         listed.sort_by(|a, b| (&a.device.name, a.device.id).cmp(&(&b.device.name, b.device.id)));
         Ok(listed)
-    }
-
-    /// The host key that a device offered last.
-    pub(super) async fn offered_key(&self, device: DeviceId) -> Result<Option<String>, AppError> {
-        let offered = self.store().offered_host_key(device).await;
-        offered.map_err(unreadable)
     }
 
     /// Adds devices: all or none.
@@ -194,6 +164,52 @@ impl Hand {
         match self.way {
             Way::Running(_, store) => store.close().await,
             Way::Own(own) => own.close().await,
+        }
+    }
+}
+
+/// The store of embedded mode, for reading only: beside whoever works on it.
+pub(super) async fn reading(config: &Config) -> Result<SqliteStore, AppError> {
+    let data_dir = data_dir(config)?;
+    SqliteStore::open_reading(data_dir, Clock::System)
+        .await
+        .map_err(configuration)
+}
+
+/// The folder of embedded mode.
+fn data_dir(config: &Config) -> Result<&Path, AppError> {
+    match &config.mode {
+        Mode::Embedded { data_dir, .. } => Ok(data_dir),
+        Mode::Cluster(_) => Err(AppError::Configuration(anyhow::anyhow!(
+            "DATABASE_URL is set, and this command works on the store in DATA_DIR; in a cluster, \
+             edit the tables of the database in SQL and the service follows, or unset DATABASE_URL"
+        ))),
+    }
+}
+
+/// The one device of `store` that `text` means: its id, name or address.
+pub(super) async fn find(store: &SqliteStore, text: &str) -> Result<DeviceEntry, AppError> {
+    let wanted = ListDevices {
+        named: Some(text.to_owned()),
+        limit: 10,
+        ..ListDevices::default()
+    };
+    let mut found = store.list(&wanted).await.map_err(unreadable)?;
+    match found.len() {
+        0 => Err(AppError::Failed(anyhow::anyhow!(
+            "no device has the id, name or address {text:?}; `mikrotik-backup devices list` \
+             lists them"
+        ))),
+        1 => Ok(found.remove(0)),
+        count => {
+            let list: Vec<String> = found
+                .iter()
+                .map(|device| format!("{} ({}, {})", device.id, device.name, device.endpoint))
+                .collect();
+            Err(AppError::Failed(anyhow::anyhow!(
+                "{count} devices match {text:?}: {}; name one by its id",
+                list.join(", ")
+            )))
         }
     }
 }
@@ -268,7 +284,7 @@ impl From<Refused> for AppError {
     }
 }
 
-fn unreadable(error: StoreError) -> AppError {
+pub(super) fn unreadable(error: StoreError) -> AppError {
     AppError::Configuration(error.into())
 }
 

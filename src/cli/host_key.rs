@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::devices::say;
-use super::hand::{Hand, Missing};
+use super::hand::{Hand, Missing, find, reading, unreadable};
+use crate::adapters::sqlite::SqliteStore;
 use crate::app::AppError;
 use crate::config::Config;
 use crate::domain::host_key::Fingerprint;
@@ -54,19 +55,26 @@ pub(super) fn fingerprint(text: &str) -> Result<Fingerprint, String> {
 
 /// Runs a subcommand of `host-key`.
 pub(super) async fn host_key(config: &Config, command: HostKey) -> Result<ExitCode, AppError> {
-    let hand = Hand::open(config, Missing::Refuse).await?;
-    let done = match &command {
-        HostKey::Show(args) => show(&hand, &args.device).await,
-        HostKey::Accept(args) => pin(&hand, &args.device, Some(&args.fingerprint)).await,
-        HostKey::Reset(args) => pin(&hand, &args.device, None).await,
+    let (device, fingerprint) = match &command {
+        HostKey::Show(args) => {
+            let store = reading(config).await?;
+            let shown = show(&store, &args.device).await;
+            store.close().await;
+            return shown.map(|()| ExitCode::SUCCESS);
+        }
+        HostKey::Accept(args) => (&args.device, Some(&args.fingerprint)),
+        HostKey::Reset(args) => (&args.device, None),
     };
+    let hand = Hand::open(config, Missing::Refuse).await?;
+    let done = pin(&hand, device, fingerprint).await;
     hand.close().await;
     done.map(|()| ExitCode::SUCCESS)
 }
 
-async fn show(hand: &Hand, device: &str) -> Result<(), AppError> {
-    let device = hand.find(device).await?;
-    let offered = hand.offered_key(device.id).await?;
+async fn show(store: &SqliteStore, device: &str) -> Result<(), AppError> {
+    let device = find(store, device).await?;
+    let offered = store.offered_host_key(device.id).await;
+    let offered = offered.map_err(unreadable)?;
     let pinned = device.pin.as_column();
     say(&format!("{} ({})", device.name, device.endpoint));
     say(&format!("trusted  {}", pinned.unwrap_or("none yet")));

@@ -46,12 +46,12 @@ impl SecretArgs {
         if let Some(file) = &self.key_file {
             login.private_key = Some(read_key(file)?);
             if let Some(file) = &self.key_passphrase_file {
-                login.private_key_passphrase = Some(first_line_of(file)?);
+                login.private_key_passphrase = Some(first_line_of(file, "passphrase")?);
             }
             return Ok(login);
         }
         login.password = Some(if let Some(file) = &self.password_file {
-            first_line_of(file)?
+            first_line_of(file, "password")?
         } else if self.password_stdin {
             let mut line = String::new();
             let read = std::io::stdin().read_line(&mut line);
@@ -89,10 +89,10 @@ pub(super) fn read_key(file: &Path) -> anyhow::Result<SecretString> {
     Ok(key)
 }
 
-fn first_line_of(file: &Path) -> anyhow::Result<SecretString> {
+fn first_line_of(file: &Path, what: &str) -> anyhow::Result<SecretString> {
     let text = read(file).with_context(|| {
         let file = file.display();
-        format!("failed to read {file}; it must be a text file that this user may read")
+        format!("failed to read the {what} file {file}; it must be a text file this user may read")
     })?;
     Ok(first_line(text.expose_secret().to_owned()))
 }

@@ -163,6 +163,8 @@ async fn a_changed_host_key_waits_until_it_is_accepted() {
     let logins = router.logins().len();
     let refused = folder.cli(&["backup", "edge-1"], "").await.exits(1);
     says(&refused, "host_key_mismatch");
+    says(&refused, "mikrotik-backup host-key show edge-1");
+    assert!(!refused.stdout.contains("UPDATE"), "{refused:?}");
     assert_eq!(router.logins().len(), logins, "no password was sent");
 
     let show = folder

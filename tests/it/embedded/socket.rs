@@ -157,6 +157,12 @@ async fn a_folder_that_somebody_else_works_on_is_left_alone() {
     let refused = folder.cli(&["backup", "--all"], "").await.exits(3);
     let who = format!("is in use by process {}", std::process::id());
     assert!(refused.stderr.contains(&who), "{refused:?}");
+    // What only reads needs nobody's leave.
+    let unknown = folder
+        .cli(&["host-key", "show", "edge-1"], "")
+        .await
+        .exits(1);
+    assert!(unknown.stderr.contains("no device has"), "{unknown:?}");
     held.close().await;
     drop(held);
     folder.cli(&["backup", "--all"], "").await.exits(0);
