@@ -16,10 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("lifecycle", &[]),
     ("config", &["credentials"]),
     ("telemetry", &["config"]),
-    (
-        "adapters",
-        &["domain", "ports", "clock", "credentials"],
-    ),
+    ("adapters", &["domain", "ports", "clock", "credentials"]),
     ("archive", &["domain", "ports"]),
     (
         "control",
