@@ -30,6 +30,11 @@ const SET_PIN: &str = "UPDATE devices SET ssh_host_key_fingerprint = ?2, \
          ssh_host_key_last_verified = NULL \
      WHERE id = ?1 AND ssh_host_key_fingerprint IS NOT ?2";
 
+const NOTE_PIN: &str = "INSERT INTO operator_actions (at, device_id, action, before, after) \
+     SELECT ?3, id, iif(?2 IS NULL, 'host_key_reset', 'host_key_accepted'), \
+         ssh_host_key_fingerprint, ?2 \
+     FROM devices WHERE id = ?1 AND ssh_host_key_fingerprint IS NOT ?2";
+
 const OFFERED: &str = "SELECT offered_fingerprint FROM attempts \
      WHERE device_id = ?1 AND offered_fingerprint IS NOT NULL ORDER BY id DESC LIMIT 1";
 
@@ -187,7 +192,8 @@ impl SqliteStore {
     }
 
     /// Trusts `pin` from now on, or with `None` the next key that is seen; either lifts a host-key
-    /// block. Trusting what is trusted already changes nothing.
+    /// block. What was trusted before is kept in `operator_actions`. Trusting what is trusted already
+    /// changes nothing.
     ///
     /// # Errors
     /// [`EditError::NotFound`] when there is no such device.
@@ -201,12 +207,14 @@ impl SqliteStore {
             .write(
                 || format!("pin the host key of device {device}"),
                 async |connection| {
-                    sqlx::query(SET_PIN)
-                        .bind(device.0.hyphenated())
-                        .bind(pin.map(Fingerprint::as_str))
-                        .bind(now)
-                        .execute(&mut *connection)
-                        .await?;
+                    for statement in [NOTE_PIN, SET_PIN] {
+                        sqlx::query(statement)
+                            .bind(device.0.hyphenated())
+                            .bind(pin.map(Fingerprint::as_str))
+                            .bind(now.clone())
+                            .execute(&mut *connection)
+                            .await?;
+                    }
                     sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM devices WHERE id = ?1)")
                         .bind(device.0.hyphenated())
                         .fetch_one(connection)

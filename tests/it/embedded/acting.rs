@@ -188,6 +188,20 @@ async fn a_changed_host_key_waits_until_it_is_accepted() {
         .cli(&["host-key", "accept", "edge-1", "SHA256:short"], "")
         .await
         .exits(2);
+
+    // Both are on record, with what was trusted before.
+    let store = folder.reading().await;
+    let noted: Vec<(String, Option<String>, Option<String>)> =
+        sqlx::query_as("SELECT action, before, after FROM operator_actions ORDER BY id")
+            .fetch_all(store.readers())
+            .await
+            .expect("read the actions");
+    let (old, new) = (old.as_str().to_owned(), new.as_str().to_owned());
+    let accepted = ("host_key_accepted".into(), Some(old), Some(new.clone()));
+    assert_eq!(
+        noted,
+        [accepted, ("host_key_reset".into(), Some(new), None)]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
