@@ -20,7 +20,7 @@ use crate::credentials::Login;
 use crate::domain::device::DeviceId;
 use crate::domain::schedule::{Condition, Policy};
 use crate::fleet::reconciler::Reconciler;
-use crate::ports::{Archive as _, VersionPage};
+use crate::ports::{Archive as _, Presence, VersionPage};
 use crate::sim::{Fault, Fleet, FleetOptions, Router};
 
 /// What RouterOS versions are in the field.
