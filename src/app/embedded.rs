@@ -29,6 +29,8 @@ pub struct Embedded {
     pub store: Arc<SqliteStore>,
     /// Versions of configurations, in the same database.
     pub archive: Arc<SealedArchive>,
+    /// Leases, and presence where somebody reports it.
+    pub presence: Arc<InProcess>,
     /// What attempts work with.
     pub context: Arc<Context>,
 }
@@ -57,9 +59,10 @@ impl Embedded {
         let archive = SealedArchive::sqlite(writer, key.clone(), renormalize());
         archive.check_key().await.map_err(configuration)?;
         let (store, archive) = (Arc::new(store), Arc::new(archive));
+        let presence = Arc::new(InProcess::new());
         let ports = Ports {
             store: store.clone(),
-            coordinator: Arc::new(InProcess::new()),
+            coordinator: presence.clone(),
             sink: archive.clone(),
             key,
         };
@@ -67,6 +70,7 @@ impl Embedded {
         Ok(Self {
             store,
             archive,
+            presence,
             context,
         })
     }
