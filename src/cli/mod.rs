@@ -5,6 +5,7 @@ mod backup;
 mod chart;
 mod check;
 mod config_check;
+mod demo;
 mod devices;
 mod devices_read;
 mod events;
@@ -71,6 +72,8 @@ enum Command {
     /// exports finish; a second one ends them at once.
     #[command(after_help = VARIABLES)]
     Run,
+    /// See it work: simulated routers, an embedded service, changes and faults, in under a minute
+    Demo(demo::DemoArgs),
     /// Bring the database schema up to date, as its owner, and exit
     ///
     /// Needs DATABASE_URL with a role that may create schema mikrotik_backup and, where the tables
@@ -143,6 +146,7 @@ pub fn main() -> ExitCode {
 async fn dispatch(command: Command) -> ExitCode {
     match command {
         Command::Run => with_config(Need::Run, run).await,
+        Command::Demo(args) => finish(demo::demo(&args).await),
         Command::Migrate => with_config(Need::Migrate, migrate).await,
         Command::Devices(devices::Devices::Read(command)) => {
             with_config(Need::Read, async |config| {
@@ -218,6 +222,31 @@ async fn dispatch(command: Command) -> ExitCode {
         }
         Command::Healthcheck => with_config(Need::Nothing, healthcheck).await,
     }
+}
+
+/// Runs a command that reads, as if it had been typed, on a configuration that is there already.
+async fn read(config: &Config, words: &[&str]) -> Result<ExitCode, AppError> {
+    let typed = std::iter::once("mikrotik-backup").chain(words.iter().copied());
+    let cli = Cli::try_parse_from(typed).map_err(|error| AppError::Failed(error.into()))?;
+    match cli.command {
+        Some(Command::Status(args)) => status::status(config, &args).await,
+        Some(Command::Failed(args)) => status::failed(config, &args).await,
+        Some(Command::Snapshots(command)) => snapshots::snapshots(config, &command).await,
+        other => Err(AppError::Failed(anyhow::anyhow!(
+            "{other:?} does not only read"
+        ))),
+    }
+}
+
+/// The exit code of a command that is not the service, its error told to whoever typed it.
+fn finish(result: Result<ExitCode, AppError>) -> ExitCode {
+    let (code, error) = match result {
+        Ok(code) => return code,
+        Err(AppError::Configuration(error)) => (exit::CONFIGURATION, error),
+        Err(AppError::Failed(error)) => (exit::FAILED, error),
+    };
+    complain(&chain(error.as_ref()));
+    ExitCode::from(code)
 }
 
 /// Loads the configuration that `need` asks for, all problems listed at once, then starts the log.
