@@ -18,7 +18,7 @@ use mikrotik_backup::adapters::archive::SealedArchive;
 use mikrotik_backup::adapters::postgres::PostgresStore;
 use mikrotik_backup::clock::Clock;
 use mikrotik_backup::credentials::Key;
-use mikrotik_backup::domain::archive::{Lines, Normalization, Position, Renormalize, Version};
+use mikrotik_backup::domain::archive::{Lines, Position, Version};
 use mikrotik_backup::domain::attempt::AttemptId;
 use mikrotik_backup::domain::device::{DeviceId, TenantId};
 use mikrotik_backup::domain::snapshot::{ConfigText, Shape, Snapshot};
@@ -241,13 +241,7 @@ async fn main() -> anyhow::Result<()> {
     let wanted = std::env::var("VERSIONS").ok();
     let wanted: u64 = wanted.map_or(Ok(1_000_000), |text| text.parse())?;
     let key = Key::from_bytes(rand::random());
-    let renormalize = Renormalize {
-        to: Normalization {
-            version: routeros::NORMALIZATION_VERSION,
-            rules: routeros::rules_fingerprint(),
-        },
-        apply: routeros::normalize_text,
-    };
+    let renormalize = routeros::renormalize();
     let folder;
     let (archive, database) = if let Some(url) = std::env::args().nth(1) {
         let store = PostgresStore::connect(&url.clone().into(), Clock::System, "scale")?;

@@ -4,12 +4,12 @@
 
 CREATE TABLE mikrotik_backup.archive_devices (
     device_id uuid PRIMARY KEY,
-    revision  bigint NOT NULL CHECK (revision >= 1)
+    generation  bigint NOT NULL CHECK (generation >= 1)
 ) WITH (fillfactor = 80);
 
 COMMENT ON TABLE mikrotik_backup.archive_devices IS
     'One row per device that has versions: replicas that store for one device take turns by it.';
-COMMENT ON COLUMN mikrotik_backup.archive_devices.revision IS 'grows with every change of the device''s versions';
+COMMENT ON COLUMN mikrotik_backup.archive_devices.generation IS 'grows with every change of the device''s versions';
 
 CREATE TABLE mikrotik_backup.archive_contents (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

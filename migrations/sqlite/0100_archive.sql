@@ -4,7 +4,7 @@
 
 CREATE TABLE archive_devices (
     device_id TEXT NOT NULL PRIMARY KEY,
-    revision  INTEGER NOT NULL CHECK (revision >= 1)
+    generation  INTEGER NOT NULL CHECK (generation >= 1)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE archive_contents (

@@ -27,7 +27,9 @@ use super::comments::{self, Class, ErrorLine};
 use super::dialogue::Export;
 use super::header;
 use super::reader::{self, Line, LineKind};
+use super::rules::rules_fingerprint;
 use super::shape::{Context, Item, ShapeBuilder};
+use crate::domain::archive::{Normalization, Renormalize};
 use crate::domain::digest::Digest;
 use crate::domain::snapshot::{ConfigText, Shape};
 
@@ -88,6 +90,17 @@ pub fn normalize_text(text: &str) -> String {
     let mut run = Run::new(text);
     run.all();
     run.out
+}
+
+/// This normalisation, to be applied to texts that earlier ones made.
+pub fn renormalize() -> Renormalize {
+    Renormalize {
+        to: Normalization {
+            version: NORMALIZATION_VERSION,
+            rules: rules_fingerprint(),
+        },
+        apply: normalize_text,
+    }
 }
 
 /// What comments stand before.

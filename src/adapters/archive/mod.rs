@@ -3,7 +3,7 @@
 //!
 //! What a snapshot changes is decided by `domain::archive` on what was read before, outside any
 //! transaction: opening, comparing and sealing a large text takes long. The change is made only if
-//! the device's revision is still the one that was read; otherwise everything is looked at again.
+//! the device's generation is still the one that was read; otherwise everything is looked at again.
 
 mod error;
 mod postgres;
@@ -92,7 +92,7 @@ impl SealedArchive {
                 holder,
             });
         }
-        let revision = seen.revision;
+        let generation = seen.generation;
         let work = self.work(arrival, seen, snapshot.text.clone()).await?;
         // Off the runtime's threads: texts can be large.
         let prepared = tokio::task::spawn_blocking(move || work.prepare()).await;
@@ -107,7 +107,7 @@ impl SealedArchive {
         if !edits.is_empty() {
             let change = Change {
                 device: snapshot.device,
-                revision,
+                generation,
                 edits,
                 sealed: prepared.sealed.as_ref(),
             };
@@ -139,7 +139,7 @@ impl SealedArchive {
         if !again && !seen.around.known {
             for version in [&seen.around.before, &seen.around.after] {
                 let Some(version) = version else { continue };
-                // Deleted since: the revision has moved, and the change will not be made.
+                // Deleted since: the generation has moved, and the change will not be made.
                 let Some((_, sealed)) = self.fetch(version.id).await? else {
                     continue;
                 };

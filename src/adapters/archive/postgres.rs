@@ -1,5 +1,7 @@
 //! The archive's tables in PostgreSQL.
 
+mod statements;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,7 +13,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::seal::Sealed;
-use super::tables::{self, Change, Seen, Tables, bind_version, read_version, version_columns};
+use super::tables::{self, Change, Seen, Tables, bind_version, read_version};
 use crate::domain::Timestamp;
 use crate::domain::archive::{
     Around, Content, Edit, Lines, Moment, Normalization, Position, Sighting, Version, VersionId,
@@ -21,129 +23,11 @@ use crate::domain::device::{DeviceId, TenantId};
 use crate::domain::digest::Digest;
 use crate::ports::Collected;
 
+use statements::*;
+
 /// How long one operation may take before its connection is given up: more than the server's own
 /// limit per statement, so that a live server gets to say so itself.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
-
-const REVISION: &str = "SELECT revision FROM mikrotik_backup.archive_devices WHERE device_id = $1";
-
-const HOLDER: &str = "SELECT device_id FROM mikrotik_backup.archive_versions WHERE id = $1";
-
-macro_rules! select {
-    ($rest:literal) => {
-        concat!(
-            "SELECT ",
-            version_columns!(),
-            " FROM mikrotik_backup.archive_versions ",
-            $rest
-        )
-    };
-}
-
-const PAGE: &str = select!(
-    "WHERE device_id = $1 AND (collected_at, attempt_id) < ($2, $3) \
-     ORDER BY collected_at DESC, attempt_id DESC LIMIT $4"
-);
-
-const BEFORE: &str = select!(
-    "WHERE device_id = $1 AND (collected_at, attempt_id) <= ($2, $3) \
-     ORDER BY collected_at DESC, attempt_id DESC LIMIT 1"
-);
-
-const AFTER: &str = select!(
-    "WHERE device_id = $1 AND (collected_at, attempt_id) > ($2, $3) \
-     ORDER BY collected_at, attempt_id LIMIT 1"
-);
-
-const SEALED: &str = concat!(
-    "SELECT ",
-    version_columns!(),
-    ", key_id, sealed FROM (SELECT * FROM mikrotik_backup.archive_versions WHERE id = $1) AS v \
-     JOIN (SELECT id AS content, key_id, sealed FROM mikrotik_backup.archive_contents) AS c \
-     ON c.content = v.content_id"
-);
-
-macro_rules! newest {
-    ($condition:literal) => {
-        concat!(
-            "SELECT ",
-            version_columns!(),
-            " FROM (SELECT device_id AS of FROM mikrotik_backup.archive_devices ",
-            $condition,
-            ") AS d CROSS JOIN LATERAL (SELECT * FROM mikrotik_backup.archive_versions \
-             WHERE device_id = d.of ORDER BY collected_at DESC, attempt_id DESC LIMIT 1) AS v \
-             ORDER BY device_id"
-        )
-    };
-}
-
-const NEWEST: &str = newest!("ORDER BY device_id LIMIT $1");
-const NEWEST_AFTER: &str = newest!("WHERE device_id > $2 ORDER BY device_id LIMIT $1");
-
-const MOMENTS: &str = "SELECT id, collected_at FROM mikrotik_backup.archive_versions \
-     WHERE device_id = $1 ORDER BY collected_at, attempt_id";
-
-const BEGIN_DEVICE: &str = "INSERT INTO mikrotik_backup.archive_devices (device_id, revision) \
-     VALUES ($1, 1) ON CONFLICT (device_id) DO NOTHING";
-
-/// Also locks the row until the change is committed.
-const NEXT_REVISION: &str = "UPDATE mikrotik_backup.archive_devices SET revision = revision + 1 \
-     WHERE device_id = $1 AND revision = $2";
-
-const TOUCH: &str = "UPDATE mikrotik_backup.archive_devices SET revision = revision + 1 \
-     WHERE device_id = $1";
-
-/// Where the text is there already, the update locks it against garbage collection.
-const KEEP_CONTENT: &str = "INSERT INTO mikrotik_backup.archive_contents AS c (sha256_hash, key_id, sealed) \
-     VALUES ($1, $2, $3) ON CONFLICT (sha256_hash, key_id) DO UPDATE SET stored_at = c.stored_at \
-     RETURNING id";
-
-const CONTENT_OF: &str = "SELECT content_id FROM mikrotik_backup.archive_versions WHERE id = $1";
-
-const INSERT: &str = concat!(
-    "INSERT INTO mikrotik_backup.archive_versions (",
-    version_columns!(),
-    ", content_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
-     $17, $18, $19, $20, $21)"
-);
-
-const FIRST_SEEN: &str = "UPDATE mikrotik_backup.archive_versions \
-     SET collected_at = $2, attempt_id = $3 WHERE id = $1";
-
-const LAST_SEEN: &str = "UPDATE mikrotik_backup.archive_versions SET last_seen_at = $2, \
-     last_seen_attempt_id = $3, last_sha256_hash = $4, last_normalization_version = $5, \
-     last_normalization_rules = $6, last_routeros_version = $7 WHERE id = $1";
-
-const RECOUNT: &str = "UPDATE mikrotik_backup.archive_versions \
-     SET lines_added = $2, lines_removed = $3 WHERE id = $1";
-
-const DELETE: &str = "DELETE FROM mikrotik_backup.archive_versions \
-     WHERE device_id = $1 AND id = ANY($2) AND id <> ( \
-         SELECT id FROM mikrotik_backup.archive_versions WHERE device_id = $1 \
-         ORDER BY collected_at DESC, attempt_id DESC LIMIT 1) \
-     RETURNING content_id";
-
-/// The update locks a candidate that is there already, so that garbage collection does not strike
-/// it off before this deletion is committed.
-const SUSPECT: &str = "INSERT INTO mikrotik_backup.archive_unreferenced (content_id) SELECT DISTINCT unnest($1) \
-     ON CONFLICT (content_id) DO UPDATE SET content_id = excluded.content_id";
-
-const TAKE_SUSPECTS: &str = "DELETE FROM mikrotik_backup.archive_unreferenced WHERE content_id IN ( \
-         SELECT content_id FROM mikrotik_backup.archive_unreferenced \
-         ORDER BY content_id LIMIT $1 FOR UPDATE SKIP LOCKED) RETURNING content_id";
-
-/// A statement of its own, so that the next one sees what was committed while this one waited.
-const LOCK_CONTENTS: &str = "SELECT 1 FROM mikrotik_backup.archive_contents \
-     WHERE id = ANY($1) ORDER BY id FOR UPDATE";
-
-const DELETE_CONTENTS: &str = "DELETE FROM mikrotik_backup.archive_contents AS c \
-     WHERE id = ANY($1) AND NOT EXISTS ( \
-         SELECT FROM mikrotik_backup.archive_versions AS v WHERE v.content_id = c.id)";
-
-const LAST_KEY: &str = "SELECT v.id, v.device_id, c.key_id \
-     FROM mikrotik_backup.archive_contents AS c \
-     JOIN mikrotik_backup.archive_versions AS v ON v.content_id = c.id \
-     ORDER BY c.id DESC LIMIT 1";
 
 /// The archive's tables, over a pool.
 pub(super) struct PostgresTables {
@@ -220,8 +104,8 @@ impl Tables for PostgresTables {
 
     async fn around(&self, device: DeviceId, position: Position) -> sqlx::Result<Seen> {
         self.run(async |connection| {
-            // First the revision: whatever changes after it is noticed by the change.
-            let revision = sqlx::query_scalar(REVISION)
+            // First the generation: whatever changes after it is noticed by the change.
+            let generation = sqlx::query_scalar(GENERATION)
                 .bind(device.0)
                 .fetch_optional(&mut *connection)
                 .await?;
@@ -230,7 +114,7 @@ impl Tables for PostgresTables {
                 .fetch_optional(&mut *connection)
                 .await?;
             Ok(Seen {
-                revision,
+                generation,
                 holder: holder.map(DeviceId),
                 around: Around {
                     known: holder.is_some(),
@@ -245,11 +129,11 @@ impl Tables for PostgresTables {
     async fn change(&self, change: Change<'_>) -> sqlx::Result<bool> {
         self.run(async |connection| {
             let mut transaction = connection.begin().await?;
-            let moved = match change.revision {
+            let moved = match change.generation {
                 None => sqlx::query(BEGIN_DEVICE).bind(change.device.0),
-                Some(revision) => sqlx::query(NEXT_REVISION)
+                Some(generation) => sqlx::query(NEXT_GENERATION)
                     .bind(change.device.0)
-                    .bind(revision),
+                    .bind(generation),
             };
             if moved.execute(&mut *transaction).await?.rows_affected() == 0 {
                 return Ok(false);

@@ -30,7 +30,7 @@ const TIME: &[BorrowedFormatItem<'_>] =
 /// give up because another one wrote meanwhile.
 const BEGIN: &str = "BEGIN IMMEDIATE";
 
-const REVISION: &str = "SELECT revision FROM archive_devices WHERE device_id = ?1";
+const GENERATION: &str = "SELECT generation FROM archive_devices WHERE device_id = ?1";
 
 const HOLDER: &str = "SELECT device_id FROM archive_versions WHERE id = ?1";
 
@@ -89,13 +89,13 @@ const NEWEST_AFTER: &str = newest!("WHERE d.device_id > ?2");
 const MOMENTS: &str = "SELECT id, collected_at FROM archive_versions \
      WHERE device_id = ?1 ORDER BY collected_at, attempt_id";
 
-const BEGIN_DEVICE: &str = "INSERT INTO archive_devices (device_id, revision) VALUES (?1, 1) \
+const BEGIN_DEVICE: &str = "INSERT INTO archive_devices (device_id, generation) VALUES (?1, 1) \
      ON CONFLICT (device_id) DO NOTHING";
 
-const NEXT_REVISION: &str = "UPDATE archive_devices SET revision = revision + 1 \
-     WHERE device_id = ?1 AND revision = ?2";
+const NEXT_GENERATION: &str = "UPDATE archive_devices SET generation = generation + 1 \
+     WHERE device_id = ?1 AND generation = ?2";
 
-const TOUCH: &str = "UPDATE archive_devices SET revision = revision + 1 WHERE device_id = ?1";
+const TOUCH: &str = "UPDATE archive_devices SET generation = generation + 1 WHERE device_id = ?1";
 
 const KEEP_CONTENT: &str = "INSERT INTO archive_contents (sha256_hash, key_id, sealed) \
      VALUES (?1, ?2, ?3) ON CONFLICT (sha256_hash, key_id) DO UPDATE SET stored_at = stored_at \
@@ -182,8 +182,8 @@ impl Tables for SqliteTables {
     }
 
     async fn around(&self, device: DeviceId, position: Position) -> sqlx::Result<Seen> {
-        // First the revision: whatever changes after it is noticed by the change.
-        let revision = sqlx::query_scalar(REVISION)
+        // First the generation: whatever changes after it is noticed by the change.
+        let generation = sqlx::query_scalar(GENERATION)
             .bind(id(device.0))
             .fetch_optional(&self.pool)
             .await?;
@@ -192,7 +192,7 @@ impl Tables for SqliteTables {
             .fetch_optional(&self.pool)
             .await?;
         Ok(Seen {
-            revision,
+            generation,
             holder: holder.map(|id| DeviceId(id.into_uuid())),
             around: Around {
                 known: holder.is_some(),
@@ -204,11 +204,11 @@ impl Tables for SqliteTables {
 
     async fn change(&self, change: Change<'_>) -> sqlx::Result<bool> {
         let mut transaction = self.begin().await?;
-        let moved = match change.revision {
+        let moved = match change.generation {
             None => sqlx::query(BEGIN_DEVICE).bind(id(change.device.0)),
-            Some(revision) => sqlx::query(NEXT_REVISION)
+            Some(generation) => sqlx::query(NEXT_GENERATION)
                 .bind(id(change.device.0))
-                .bind(revision),
+                .bind(generation),
         };
         if moved.execute(&mut *transaction).await?.rows_affected() == 0 {
             return Ok(false);

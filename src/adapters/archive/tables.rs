@@ -9,10 +9,10 @@ use crate::domain::archive::{Around, Edit, Moment, Position, Version, VersionId}
 use crate::domain::device::DeviceId;
 use crate::ports::Collected;
 
-/// The surroundings of an arrival, as they were at one revision of the device's timeline.
+/// The surroundings of an arrival, as they were at one generation of the device's timeline.
 pub(super) struct Seen {
-    /// The revision; `None` before the first version.
-    pub(super) revision: Option<i64>,
+    /// The generation; `None` before the first version.
+    pub(super) generation: Option<i64>,
     /// The device that has the arriving attempt as a version.
     pub(super) holder: Option<DeviceId>,
     /// The neighbours.
@@ -22,8 +22,8 @@ pub(super) struct Seen {
 /// A change of one device's timeline.
 pub(super) struct Change<'a> {
     pub(super) device: DeviceId,
-    /// The revision that the edits were made for.
-    pub(super) revision: Option<i64>,
+    /// The generation that the edits were made for.
+    pub(super) generation: Option<i64>,
     pub(super) edits: &'a [Edit],
     /// The text of the version that has [`crate::domain::archive::Content::Arrived`].
     pub(super) sealed: Option<&'a Sealed>,
@@ -35,10 +35,10 @@ pub(super) trait Tables: Send + Sync {
     /// Where the database is, for messages.
     fn place(&self) -> &str;
 
-    /// The timeline around `position`, at one revision.
+    /// The timeline around `position`, at one generation.
     async fn around(&self, device: DeviceId, position: Position) -> sqlx::Result<Seen>;
 
-    /// Makes a change and the next revision; `false`, and nothing is changed, when the revision
+    /// Makes a change and the next generation; `false`, and nothing is changed, when the generation
     /// is another one by now.
     async fn change(&self, change: Change<'_>) -> sqlx::Result<bool>;
 

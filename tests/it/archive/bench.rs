@@ -71,12 +71,14 @@ impl Bench {
 
     /// An archive under a key of `byte`s, in a program with normalisation `version`.
     pub fn archive_with(&self, byte: u8, version: u32) -> SealedArchive {
+        self.archive_of(byte, renormalize(version))
+    }
+
+    pub fn archive_of(&self, byte: u8, renormalize: Renormalize) -> SealedArchive {
         let key = Key::from_bytes([byte; 32]);
         match self {
-            Self::Postgres(pool) => {
-                SealedArchive::postgres(pool.clone(), key, renormalize(version))
-            }
-            Self::Sqlite(pool, _) => SealedArchive::sqlite(pool.clone(), key, renormalize(version)),
+            Self::Postgres(pool) => SealedArchive::postgres(pool.clone(), key, renormalize),
+            Self::Sqlite(pool, _) => SealedArchive::sqlite(pool.clone(), key, renormalize),
         }
     }
 

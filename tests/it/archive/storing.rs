@@ -1,9 +1,11 @@
 //! What is stored of snapshots that arrive once, twice, late, at once and by other normalisations.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use mikrotik_backup::domain::archive::{Arrived, Lines};
+use mikrotik_backup::domain::archive::{Arrived, Lines, Normalization};
 use mikrotik_backup::ports::{Archive, ArchiveError, SnapshotSink};
+use mikrotik_backup::routeros;
 use time::Duration;
 
 use super::bench::{Bench, config, device, history, made_by, snapshot, told};
@@ -14,8 +16,10 @@ on_both!(
     late_snapshots_take_their_place,
     any_order_gives_a_sound_history,
     many_at_once_store_each_version_once,
+    what_is_dropped_midway_is_whole_or_not_there,
     equal_texts_are_stored_once,
     a_raised_normalisation_is_no_change,
+    the_real_normalisation_recognises_a_raw_text,
     a_change_across_normalisations_counts_only_itself,
     attempts_of_another_device_are_refused,
     large_texts_come_back_whole,
@@ -179,6 +183,39 @@ async fn many_at_once_store_each_version_once(bench: &Bench) {
     assert_eq!(told(&bench.archive(), device).await, expected);
 }
 
+async fn what_is_dropped_midway_is_whole_or_not_there(bench: &Bench) {
+    let archive = bench.archive();
+    let device = device();
+    let (mut dropped, mut last) = (0, 0);
+    // Patience grows until a store has come to its end several times, so each step of it was the
+    // last one for some.
+    for n in 0..200_u32 {
+        let number = u8::try_from(n).expect("below 256");
+        let patience = std::time::Duration::from_micros(u64::from(n) * 50);
+        let snapshot = snapshot(device, n.into(), &config(number));
+        match tokio::time::timeout(patience, archive.store(&snapshot)).await {
+            Ok(stored) => {
+                stored.expect("store");
+                last = n;
+            }
+            Err(_) => dropped += 1,
+        }
+    }
+    assert!(dropped > 0, "some were dropped");
+    let told = told(&archive, device).await;
+    for (hour, _, text) in &told {
+        let number = u8::try_from(*hour).expect("below 256");
+        assert_eq!(*text, config(number), "whole");
+    }
+    let kept: Vec<i64> = told.iter().map(|(hour, _, _)| *hour).collect();
+    assert!(
+        last == 0 || kept.contains(&last.into()),
+        "what was acknowledged is there"
+    );
+    let after = snapshot(device, 1000, "/ip dns\n");
+    archive.store(&after).await.expect("the archive goes on");
+}
+
 async fn equal_texts_are_stored_once(bench: &Bench) {
     let archive = bench.archive();
     for _ in 0..3 {
@@ -216,6 +253,31 @@ async fn a_raised_normalisation_is_no_change(bench: &Bench) {
     // What only the old one sees as a change is one only among its own.
     let stored = old.store(&made_by(2, noisy(5, "b"))).await.expect("store");
     assert_eq!(stored.arrived, Arrived::Change);
+}
+
+/// Version 1 stands for one that changed nothing: what it stored is what the router printed.
+async fn the_real_normalisation_recognises_a_raw_text(bench: &Bench) {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/routeros");
+    let mut recognised = 0;
+    for folder in std::fs::read_dir(fixtures).expect("fixtures") {
+        let folder = folder.expect("a folder").path();
+        let Ok(raw) = std::fs::read_to_string(folder.join("export.rsc")) else {
+            continue;
+        };
+        let archive = bench.archive_of(7, routeros::renormalize());
+        let device = device();
+        let mut old = snapshot(device, 0, &raw);
+        old.normalization_version = 1;
+        old.normalization_rules = String::new();
+        archive.store(&old).await.expect("store");
+        let mut new = snapshot(device, 6, &routeros::normalize_text(&raw));
+        let Normalization { version, rules } = routeros::renormalize().to;
+        (new.normalization_version, new.normalization_rules) = (version, rules);
+        let stored = archive.store(&new).await.expect("store");
+        assert_eq!(stored.arrived, Arrived::SeenAgain, "{}", folder.display());
+        recognised += 1;
+    }
+    assert!(recognised >= 10, "{recognised} fixtures");
 }
 
 async fn a_change_across_normalisations_counts_only_itself(bench: &Bench) {
