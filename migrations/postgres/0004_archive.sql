@@ -71,8 +71,12 @@ COMMENT ON COLUMN mikrotik_backup.archive_versions.sha256_hash IS 'of the kept t
 COMMENT ON COLUMN mikrotik_backup.archive_versions.last_sha256_hash IS 'of the last export normalised: another one only where the normalisation is another';
 COMMENT ON COLUMN mikrotik_backup.archive_versions.normalization_version IS 'the normalisation that made the kept text';
 COMMENT ON COLUMN mikrotik_backup.archive_versions.normalization_rules IS 'fingerprint of its rules';
+COMMENT ON COLUMN mikrotik_backup.archive_versions.last_normalization_version IS 'the normalisation of last_sha256_hash';
+COMMENT ON COLUMN mikrotik_backup.archive_versions.last_normalization_rules IS 'fingerprint of its rules';
 COMMENT ON COLUMN mikrotik_backup.archive_versions.bytes IS 'size of the kept text';
 COMMENT ON COLUMN mikrotik_backup.archive_versions.lines_added IS 'against the version before it, when it was stored; NULL for the first';
+COMMENT ON COLUMN mikrotik_backup.archive_versions.lines_removed IS 'likewise; both are NULL also where the version before could not be opened';
+COMMENT ON COLUMN mikrotik_backup.archive_versions.content_id IS 'archive_contents.id of the kept text';
 COMMENT ON COLUMN mikrotik_backup.archive_versions.incomplete_menus IS 'menus that the router could not export in time';
 COMMENT ON COLUMN mikrotik_backup.archive_versions.ledger IS 'how often each normalisation rule dropped something';
 

@@ -2,12 +2,15 @@
 
 use futures_util::StreamExt;
 use mikrotik_backup::adapters::archive::SealedArchive;
+use mikrotik_backup::adapters::postgres::grants;
 use mikrotik_backup::archive;
 use mikrotik_backup::credentials::Key;
 use mikrotik_backup::domain::archive::Arrived;
 use mikrotik_backup::domain::failure::chain;
 use mikrotik_backup::ports::{Archive, ArchiveError, SinkError, SnapshotSink};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use crate::services::postgres::{fresh_database, open};
 
 use super::bench::{Bench, config, device, history, renormalize, snapshot, told};
 
@@ -182,4 +185,34 @@ async fn a_server_that_refuses_is_named() {
     let error = archive.check_key().await.expect_err("nobody listens");
     assert!(matches!(error, ArchiveError::Unavailable { .. }), "{error}");
     assert!(chain(&error).contains("127.0.0.1:1"), "{}", chain(&error));
+}
+
+#[tokio::test]
+async fn the_granted_rights_suffice() {
+    let Some(database) = fresh_database().await else {
+        return;
+    };
+    database
+        .sql(&format!(
+            "CREATE ROLE narrow_archive LOGIN; {}",
+            grants("narrow_archive")
+        ))
+        .await;
+    let store = open(&database.url_as("narrow_archive"), "archive");
+    let key = Key::from_bytes([7; 32]);
+    let archive = SealedArchive::postgres(store.pool(), key, renormalize(2));
+    let device = device();
+    for (hour, number) in [(0, 1), (2, 1), (1, 2)] {
+        let snapshot = snapshot(device, hour, &config(number));
+        archive.store(&snapshot).await.expect("store");
+    }
+    let oldest = history(&archive, device).await[0].id;
+    assert_eq!(archive.delete(device, &[oldest]).await.expect("delete"), 1);
+    archive.collect_garbage(10).await.expect("collect");
+    let left = history(&archive, device).await;
+    assert_eq!(left.len(), 2);
+    for version in left {
+        archive.open(version.id).await.expect("the text stays");
+    }
+    archive.ready().await.expect("ready");
 }
