@@ -85,7 +85,9 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Counts the lines of a line diff from `before` to `after`.
+    /// Counts the lines of a line diff from `before` to `after`. Texts of 200,000 lines that have
+    /// next to nothing in common take a fraction of a second; only so many lines of a few dozen
+    /// kinds, which no configuration has, take long.
     pub fn between(before: &str, after: &str) -> Self {
         let input = InternedInput::new(before, after);
         let diff = Diff::compute(Algorithm::Histogram, &input);
