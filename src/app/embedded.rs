@@ -16,7 +16,6 @@ use crate::control::desk::Desk;
 use crate::control::server::Control;
 use crate::control::wire::Backup;
 use crate::credentials::Key;
-use crate::domain::archive::{Normalization, Renormalize};
 use crate::domain::attempt::Cause;
 use crate::domain::failure::chain;
 use crate::domain::schedule::{Event, Schedule};
@@ -58,7 +57,7 @@ impl Embedded {
                 store.file().display()
             )));
         };
-        let archive = SealedArchive::sqlite(writer, key.clone(), renormalize());
+        let archive = SealedArchive::sqlite(writer, key.clone(), routeros::renormalize());
         archive.check_key().await.map_err(configuration)?;
         let (store, archive) = (Arc::new(store), Arc::new(archive));
         let ports = Ports {
@@ -116,17 +115,6 @@ impl Embedded {
             archive: self.archive.clone(),
             context: self.context.clone(),
         }
-    }
-}
-
-/// This program's normalisation, for texts that an older one stored.
-pub fn renormalize() -> Renormalize {
-    Renormalize {
-        to: Normalization {
-            version: routeros::NORMALIZATION_VERSION,
-            rules: routeros::rules_fingerprint(),
-        },
-        apply: routeros::normalize_text,
     }
 }
 

@@ -30,7 +30,7 @@ use crate::ports::{Coordinator, SnapshotSink, Store};
 use crate::ssh;
 
 pub use cluster::{migrate, run_cluster};
-pub use embedded::{Embedded, renormalize, run_embedded};
+pub use embedded::{Embedded, run_embedded};
 
 /// How much longer than the command timeout a stop waits: an export that ends at the last moment is
 /// still published and recorded.

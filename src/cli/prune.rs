@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::reading::{
-    Inventory, Reading, configuration, emit_line, renormalize, unreadable, unreadable_archive,
+    Inventory, Reading, configuration, emit_line, unreadable, unreadable_archive,
 };
 use crate::adapters::archive::SealedArchive;
 use crate::adapters::sqlite::{OpenError, SqliteStore};
@@ -18,6 +18,7 @@ use crate::config::{Config, Mode};
 use crate::domain::archive::{Period, Retention, Tier};
 use crate::ports::{Archive, Store};
 use crate::report::count;
+use crate::routeros;
 
 /// How many journal rows one statement deletes.
 const JOURNAL_BATCH: u32 = 500;
@@ -90,7 +91,8 @@ pub(super) async fn prune(config: &Config, args: &PruneArgs) -> Result<ExitCode,
             if let (Some(retention), Some(pool), Some(key)) =
                 (args.retention(), store.writer(), store.key())
             {
-                let archive = SealedArchive::sqlite(pool.clone(), key.clone(), renormalize());
+                let archive =
+                    SealedArchive::sqlite(pool.clone(), key.clone(), routeros::renormalize());
                 versions(&archive, &retention, Pruning::Delete, &names).await?;
             }
             journal(&store, config).await?;

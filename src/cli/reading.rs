@@ -15,7 +15,6 @@ use crate::app::AppError;
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
 use crate::credentials::Key;
-use crate::domain::archive::{Normalization, Renormalize};
 use crate::domain::device::{Device, DeviceId};
 use crate::ports::{Archive as _, ArchiveError, DeviceStatus, StatusPage, Store, StoreError};
 use crate::report::{Advice, printable};
@@ -118,10 +117,10 @@ impl Reading {
     pub(super) async fn archive(&self) -> Result<SealedArchive, AppError> {
         let archive = match (&self.inventory, self.key().await?) {
             (Inventory::Shared(store), Some(key)) => {
-                SealedArchive::postgres(store.pool().clone(), key, renormalize())
+                SealedArchive::postgres(store.pool().clone(), key, routeros::renormalize())
             }
             (Inventory::Embedded(store), Some(key)) => {
-                SealedArchive::sqlite(store.readers().clone(), key, renormalize())
+                SealedArchive::sqlite(store.readers().clone(), key, routeros::renormalize())
             }
             (_, None) => {
                 return Err(configuration(anyhow!(
@@ -174,17 +173,6 @@ pub(super) async fn walk(
             Some(_) => page.after = read.next,
             None => return Ok(()),
         }
-    }
-}
-
-/// This program's normalisation.
-pub(super) fn renormalize() -> Renormalize {
-    Renormalize {
-        to: Normalization {
-            version: routeros::NORMALIZATION_VERSION,
-            rules: routeros::rules_fingerprint(),
-        },
-        apply: routeros::normalize_text,
     }
 }
 

@@ -25,9 +25,7 @@ pub use bytes::{decode, encode};
 pub use dialogue::{Answer, Dialogue, Export, ExportCommand, Verdict};
 pub use diff::{Change, Diff, Hunk, HunkLine, MenuChange, Side, Style, diff, render};
 pub use header::Header;
-pub use normalize::{
-    NORMALIZATION_VERSION, Normalized, normalize, normalize_text, renormalize,
-};
+pub use normalize::{NORMALIZATION_VERSION, Normalized, normalize, normalize_text, renormalize};
 pub use redact::{MASK, Redacted, redact};
 pub use rules::{Kind, Rule, rules, rules_fingerprint};
 pub use search::{History, Hit, Matcher, PatternError, Span, history};

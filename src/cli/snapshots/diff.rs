@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::which::{self, Which};
-use super::{Subject, renormalize, subject};
+use super::{Subject, subject};
 use crate::app::AppError;
 use crate::cli::reading::{Reading, colored, emit, unreadable_archive};
 use crate::config::Config;
@@ -48,7 +48,7 @@ pub(super) async fn diff(
     let [old, new] = &sides[..] else {
         return Ok(ExitCode::SUCCESS);
     };
-    let (before, after) = renormalize().comparable(
+    let (before, after) = routeros::renormalize().comparable(
         (&old.version.first.normalization, &old.text),
         (&new.version.first.normalization, &new.text),
     );

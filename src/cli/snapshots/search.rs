@@ -9,7 +9,7 @@ use futures_util::stream::{self, Stream};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
-use super::{renormalize, subject};
+use super::subject;
 use crate::adapters::archive::SealedArchive;
 use crate::app::AppError;
 use crate::archive;
@@ -181,7 +181,7 @@ impl Search {
     async fn ever(&self, json: bool) -> Result<ExitCode, AppError> {
         let mut found = Vec::new();
         let mut unopened = false;
-        let renormalize = renormalize();
+        let renormalize = routeros::renormalize();
         for (id, name) in &self.names {
             let mut history = History::new(&self.matcher);
             for version in self.versions(*id).await? {

@@ -200,7 +200,7 @@ async fn the_granted_rights_suffice() {
         .await;
     let store = open(&database.url_as("narrow_archive"), "archive");
     let key = Key::from_bytes([7; 32]);
-    let archive = SealedArchive::postgres(store.pool(), key, renormalize(2));
+    let archive = SealedArchive::postgres(store.pool().clone(), key, renormalize(2));
     let device = device();
     for (hour, number) in [(0, 1), (2, 1), (1, 2)] {
         let snapshot = snapshot(device, hour, &config(number));
