@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use russh::ChannelWriteHalf;
 use russh::server::Msg;
 
-use super::configuration::{Export, mix};
 use super::console::Reply;
+use super::export::{Export, mix};
 use super::fault::Fault;
 use super::router::Shared;
 use super::wire::WireControl;

@@ -27,7 +27,7 @@ pub struct SimulateArgs {
     /// How many routers. Each takes an address of its own and a file descriptor.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub routers: usize,
-    /// Size of each export in KiB, up to 102400; 0 for the smallest, about 4 KiB.
+    /// Size of each export in KiB, up to 102400; 0 for the smallest, about 3 KiB.
     #[arg(long, value_name = "KB", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=102_400))]
     pub size: u64,
     /// Milliseconds that each router thinks before the first byte of an answer.

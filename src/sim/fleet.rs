@@ -8,7 +8,7 @@ use std::time::Duration;
 use russh::keys::PublicKey;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::configuration::mix;
+use super::export::mix;
 use super::host_key::HostKeyKind;
 use super::profile::SshProfile;
 use super::router::{Router, RouterOptions};

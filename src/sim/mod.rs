@@ -10,6 +10,7 @@ pub mod cli;
 mod configuration;
 mod console;
 mod door;
+mod export;
 mod fault;
 mod fleet;
 mod host_key;
@@ -20,7 +21,8 @@ mod stats;
 mod text;
 mod wire;
 
-pub use configuration::{Configuration, Export, Rendering, SECRET_MARK};
+pub use configuration::{Configuration, Rendering, SECRET_MARK};
+pub use export::Export;
 pub use fault::{Fault, UnknownFault};
 pub use fleet::{Fleet, FleetOptions};
 pub use host_key::HostKeyKind;
