@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::reading::configuration;
 use crate::adapters::sqlite::{
     DATABASE_FILE, DeviceEntry, ListDevices, LockError, OpenError, SqliteStore,
 };
@@ -285,9 +286,5 @@ impl From<Refused> for AppError {
 }
 
 pub(super) fn unreadable(error: StoreError) -> AppError {
-    AppError::Configuration(error.into())
-}
-
-fn configuration(error: impl Into<anyhow::Error>) -> AppError {
     AppError::Configuration(error.into())
 }

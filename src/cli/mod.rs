@@ -240,13 +240,20 @@ async fn read(config: &Config, words: &[&str]) -> Result<ExitCode, AppError> {
 
 /// The exit code of a command that is not the service, its error told to whoever typed it.
 fn finish(result: Result<ExitCode, AppError>) -> ExitCode {
-    let (code, error) = match result {
-        Ok(code) => return code,
-        Err(AppError::Configuration(error)) => (exit::CONFIGURATION, error),
-        Err(AppError::Failed(error)) => (exit::FAILED, error),
+    result.unwrap_or_else(|error| {
+        let (code, text) = told(&error);
+        complain(&text);
+        code
+    })
+}
+
+/// The exit code of an error, and its text.
+fn told(error: &AppError) -> (ExitCode, String) {
+    let (code, error) = match error {
+        AppError::Configuration(error) => (exit::CONFIGURATION, error),
+        AppError::Failed(error) => (exit::FAILED, error),
     };
-    complain(&chain(error.as_ref()));
-    ExitCode::from(code)
+    (ExitCode::from(code), chain(error.as_ref()))
 }
 
 /// Loads the configuration that `need` asks for, all problems listed at once, then starts the log.
@@ -271,19 +278,20 @@ where
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let (code, error) = match work(config).await {
-        Ok(code) => return code,
-        Err(AppError::Configuration(error)) => (exit::CONFIGURATION, error),
-        Err(AppError::Failed(error)) => (exit::FAILED, error),
-    };
-    let text = chain(error.as_ref());
-    match need {
+    let result = work(config).await;
+    match (need, result) {
+        (_, Ok(code)) => code,
         // Read by a log collector.
-        Need::Run | Need::Migrate | Need::Archive => error!("{text}"),
+        (Need::Run | Need::Migrate | Need::Archive, Err(error)) => {
+            let (code, text) = told(&error);
+            error!("{text}");
+            code
+        }
         // Read by whoever typed the command.
-        Need::Check | Need::Read | Need::Act | Need::Nats | Need::Nothing => complain(&text),
+        (Need::Check | Need::Read | Need::Act | Need::Nats | Need::Nothing, result) => {
+            finish(result)
+        }
     }
-    ExitCode::from(code)
 }
 
 /// A line for whoever typed the command; a standard error that is gone is no reason to panic.
