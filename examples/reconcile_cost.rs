@@ -112,6 +112,7 @@ async fn measure(store: PostgresStore, database: &mut PgConnection) -> anyhow::R
             command_timeout: Duration::from_secs(60),
             ssh: ssh::Options::default(),
         },
+        normalizer: Default::default(),
         replica: "measurement".to_owned(),
     };
     let mut reconciler = Reconciler::new(Arc::new(context), POLICY, Duration::from_secs(60));

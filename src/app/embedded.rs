@@ -24,7 +24,6 @@ use crate::fleet::{Context, backlog, draw};
 use crate::http::Readiness;
 use crate::lifecycle::{self, Shutdown};
 use crate::ports::{Archive as _, Listed};
-use crate::routeros;
 
 /// What one process keeps in its `DATA_DIR`.
 pub struct Embedded {
@@ -57,7 +56,7 @@ impl Embedded {
                 store.file().display()
             )));
         };
-        let archive = SealedArchive::sqlite(writer, key.clone(), routeros::renormalize());
+        let archive = SealedArchive::sqlite(writer, key.clone(), config.normalizer.renormalize());
         archive.check_key().await.map_err(configuration)?;
         let (store, archive) = (Arc::new(store), Arc::new(archive));
         let ports = Ports {

@@ -18,7 +18,6 @@ use crate::config::{Config, Mode};
 use crate::domain::archive::{Period, Retention, Tier};
 use crate::ports::{Archive, Store};
 use crate::report::count;
-use crate::routeros;
 
 /// How many journal rows one statement deletes.
 const JOURNAL_BATCH: u32 = 500;
@@ -91,8 +90,11 @@ pub(super) async fn prune(config: &Config, args: &PruneArgs) -> Result<ExitCode,
             if let (Some(retention), Some(pool), Some(key)) =
                 (args.retention(), store.writer(), store.key())
             {
-                let archive =
-                    SealedArchive::sqlite(pool.clone(), key.clone(), routeros::renormalize());
+                let archive = SealedArchive::sqlite(
+                    pool.clone(),
+                    key.clone(),
+                    config.normalizer.renormalize(),
+                );
                 versions(&archive, &retention, Pruning::Delete, &names).await?;
             }
             journal(&store, config).await?;

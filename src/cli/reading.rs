@@ -18,13 +18,15 @@ use crate::credentials::Key;
 use crate::domain::device::{Device, DeviceId};
 use crate::ports::{Archive as _, ArchiveError, DeviceStatus, StatusPage, Store, StoreError};
 use crate::report::{Advice, printable};
-use crate::routeros;
+use crate::routeros::Normalizer;
 
 /// A store that is there and is only read.
 pub(super) struct Reading {
     pub(super) inventory: Inventory,
     /// The key of the configuration, if it has one.
     key: Option<Key>,
+    /// The normalisation of the configuration.
+    pub(super) normalizer: Normalizer,
 }
 
 /// Whose tables the devices are in.
@@ -57,6 +59,7 @@ impl Reading {
                 Ok(Self {
                     inventory: Inventory::Shared(Box::new(store)),
                     key: cluster.key().ok().cloned(),
+                    normalizer: config.normalizer.clone(),
                 })
             }
             Mode::Embedded { data_dir, key } => {
@@ -64,6 +67,7 @@ impl Reading {
                 Ok(Self {
                     inventory: Inventory::Embedded(store.map_err(configuration)?),
                     key: key.clone(),
+                    normalizer: config.normalizer.clone(),
                 })
             }
         }
@@ -117,10 +121,10 @@ impl Reading {
     pub(super) async fn archive(&self) -> Result<SealedArchive, AppError> {
         let archive = match (&self.inventory, self.key().await?) {
             (Inventory::Shared(store), Some(key)) => {
-                SealedArchive::postgres(store.pool().clone(), key, routeros::renormalize())
+                SealedArchive::postgres(store.pool().clone(), key, self.normalizer.renormalize())
             }
             (Inventory::Embedded(store), Some(key)) => {
-                SealedArchive::sqlite(store.readers().clone(), key, routeros::renormalize())
+                SealedArchive::sqlite(store.readers().clone(), key, self.normalizer.renormalize())
             }
             (_, None) => {
                 return Err(configuration(anyhow!(

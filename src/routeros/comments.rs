@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use regex::RegexSet;
 
 use super::rules::{Kind, Rule, rules};
-use super::shape::plain_menu;
+use super::shape::{is_at_or_below, plain_menu};
 
 /// What the rules say about a comment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,11 +57,7 @@ pub(super) fn is_known(menu: &str, line: &str) -> bool {
 }
 
 fn stands_in(rule: &Rule, menu: &str) -> bool {
-    rule.menus.is_empty()
-        || rule.menus.iter().any(|wanted| {
-            menu.strip_prefix(wanted)
-                .is_some_and(|below| below.is_empty() || below.starts_with(' '))
-        })
+    rule.menus.is_empty() || rule.menus.iter().any(|wanted| is_at_or_below(menu, wanted))
 }
 
 /// The end of the one comment that RouterOS was seen to wrap at the width of a terminal.
@@ -138,10 +134,7 @@ impl<'a> ErrorLine<'a> {
 /// of 592 exports of one fleet, 6.44.1 to 7.10, permanently or coming and going (facts sheet, §4).
 fn is_harmless(menu: &str) -> bool {
     let menu = plain_menu(menu);
-    let below = |parent: &str| {
-        menu.strip_prefix(parent)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
-    };
+    let below = |parent: &str| is_at_or_below(&menu, parent);
     menu.ends_with(" calea")
         || below("/tool user-manager")
         || below("/user-manager")

@@ -50,7 +50,8 @@ pub(super) fn examine(text: &str) -> Findings {
                         &mut findings.incomplete_menus
                     };
                     if menus.len() < MAX_LISTED && !menus.iter().any(|known| known == menu) {
-                        menus.push(menu.to_owned());
+                        // PostgreSQL can store any character but this one.
+                        menus.push(menu.replace('\0', "\u{fffd}"));
                     }
                     None
                 }

@@ -7,6 +7,8 @@
 //! - The dated header line goes: it is new at every export. With it goes the version, so an
 //!   upgrade that changes nothing else is no change; the version is metadata of the snapshot.
 //! - State comments go (see `rules`), where one can stand: before an `add` or `set` in a menu.
+//! - Comments that the operator ignores go (`CONFIG_BACKUP_IGNORE_COMMENTS`), wherever they stand but
+//!   in the header block; never what tells that the export is not whole.
 //! - `#error exporting` lines of menus that are not there go: on some versions they come and go
 //!   between exports of one configuration. Lines that say that data is missing stay.
 //! - In the terse form, an item with a state comment is printed as a menu line, the comment and
@@ -26,10 +28,10 @@ use std::ops::Range;
 use super::comments::{self, Class, ErrorLine};
 use super::dialogue::Export;
 use super::header;
+use super::normalizer::Normalizer;
 use super::reader::{self, Line, LineKind};
-use super::rules::rules_fingerprint;
 use super::shape::{Context, Item, ShapeBuilder};
-use crate::domain::archive::{Normalization, Renormalize};
+use crate::domain::archive::Renormalize;
 use crate::domain::digest::Digest;
 use crate::domain::snapshot::{ConfigText, Shape};
 
@@ -65,9 +67,24 @@ pub struct Normalized {
     pub shape: Shape,
 }
 
-/// Normalises a whole export.
+/// Normalises a whole export by the table's rules alone.
 pub fn normalize(export: &Export) -> Normalized {
-    let mut run = Run::new(&export.text);
+    Normalizer::default().normalize(export)
+}
+
+/// Normalises any text by the table's rules alone.
+pub fn normalize_text(text: &str) -> String {
+    Normalizer::default().text(text)
+}
+
+/// The normalisation of the table's rules alone, to be applied to texts that earlier ones made.
+pub fn renormalize() -> Renormalize {
+    Normalizer::default().renormalize()
+}
+
+/// Normalises a whole export.
+pub(super) fn whole(normalizer: &Normalizer, text: &str) -> Normalized {
+    let mut run = Run::new(normalizer, text);
     run.shape = Some(ShapeBuilder::default());
     run.all();
     let text = ConfigText::new(run.out);
@@ -86,21 +103,10 @@ pub fn normalize(export: &Export) -> Normalized {
 }
 
 /// Normalises any text, whole or not, raw or normalised by an earlier version.
-pub fn normalize_text(text: &str) -> String {
-    let mut run = Run::new(text);
+pub(super) fn any(normalizer: &Normalizer, text: &str) -> String {
+    let mut run = Run::new(normalizer, text);
     run.all();
     run.out
-}
-
-/// This normalisation, to be applied to texts that earlier ones made.
-pub fn renormalize() -> Renormalize {
-    Renormalize {
-        to: Normalization {
-            version: NORMALIZATION_VERSION,
-            rules: rules_fingerprint(),
-        },
-        apply: normalize_text,
-    }
 }
 
 /// What comments stand before.
@@ -117,6 +123,7 @@ enum Before {
 
 /// One pass over a text.
 struct Run<'a> {
+    normalizer: &'a Normalizer,
     text: &'a str,
     out: String,
     context: Context,
@@ -129,15 +136,16 @@ struct Run<'a> {
     blank: bool,
     /// Whether the whole text is in the terse form, once it was asked.
     terse: Option<bool>,
-    ledger: BTreeMap<&'static str, u64>,
+    ledger: BTreeMap<&'a str, u64>,
     unknown: Vec<String>,
     unknown_lines: u64,
     shape: Option<ShapeBuilder>,
 }
 
 impl<'a> Run<'a> {
-    fn new(text: &'a str) -> Self {
+    fn new(normalizer: &'a Normalizer, text: &'a str) -> Self {
         Self {
+            normalizer,
             text,
             out: String::with_capacity(text.len()),
             context: Context::default(),
@@ -275,13 +283,19 @@ impl<'a> Run<'a> {
     }
 
     /// The rule that takes `comment` out, if one does. Takes note of unknown ones.
-    fn rule(&mut self, comment: &str, spilled: bool, before: Before) -> Option<&'static str> {
+    fn rule(&mut self, comment: &str, spilled: bool, before: Before) -> Option<&'a str> {
         match ErrorLine::parse(comment) {
             Some(ErrorLine::Failed { harmless: true, .. }) if before != Before::Stray => {
                 return Some(ERROR_EXPORTING);
             }
             Some(_) => return None,
             None => {}
+        }
+        if before != Before::Stray
+            && !(self.context.menu().is_none() && header::is_header_field(comment))
+            && let Some(name) = self.normalizer.ignores(comment)
+        {
+            return Some(name);
         }
         let Some(menu) = self.context.menu() else {
             if !header::is_header_field(comment) {
@@ -312,7 +326,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn count(&mut self, rule: &'static str) {
+    fn count(&mut self, rule: &'a str) {
         *self.ledger.entry(rule).or_default() += 1;
     }
 

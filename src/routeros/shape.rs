@@ -279,6 +279,12 @@ pub(super) fn plain_menu(menu: &str) -> Cow<'_, str> {
     }
 }
 
+/// Whether `menu` is `parent` or below it; both with blanks between their words.
+pub(super) fn is_at_or_below(menu: &str, parent: &str) -> bool {
+    menu.strip_prefix(parent)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

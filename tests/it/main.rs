@@ -7,6 +7,7 @@ mod cluster;
 mod coordinator;
 mod deploy;
 mod embedded;
+mod fuzz_corpora;
 mod http;
 mod import;
 mod routeros;

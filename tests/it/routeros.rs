@@ -151,12 +151,12 @@ fn headers_are_typed_metadata() {
     let by_name: BTreeMap<_, _> = fixtures().into_iter().map(|f| (f.name, f.export)).collect();
     let hex = judge(&by_name["hex_6.49.10"]).unwrap().header;
     assert_eq!(hex.routeros_version, "6.49.10");
-    assert_eq!(hex.software_id.as_deref(), Some("ABCD-EF12"));
-    assert_eq!(hex.model.as_deref(), Some("RB750Gr3"));
-    assert_eq!(hex.serial_number.as_deref(), Some("A1B2C3D4E5F6"));
+    assert_eq!(hex.machine.software_id.as_deref(), Some("ABCD-EF12"));
+    assert_eq!(hex.machine.model.as_deref(), Some("RB750Gr3"));
+    assert_eq!(hex.machine.serial_number.as_deref(), Some("A1B2C3D4E5F6"));
     let chr = judge(&by_name["chr_7.22.1_system-id"]).unwrap();
-    assert_eq!(chr.header.system_id.as_deref(), Some("a/Bc0+dEfGh"));
-    assert_eq!(chr.header.software_id, None);
+    assert_eq!(chr.header.machine.system_id.as_deref(), Some("a/Bc0+dEfGh"));
+    assert_eq!(chr.header.machine.software_id, None);
     assert_eq!(
         chr.unavailable_menus,
         [
