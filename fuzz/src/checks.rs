@@ -32,7 +32,7 @@ pub fn normalizer(input: &[u8]) {
     assert!(once.ends_with('\n'));
     assert_eq!(commands(&once), commands(&text));
     let masked = Redacted::new(&once);
-    assert_eq!(masked.text().lines().count(), once.lines().count());
+    assert_eq!(commands(masked.text()).len(), commands(&once).len());
     assert!(diff(&once, &once, 3).is_empty());
 }
 

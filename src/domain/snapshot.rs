@@ -14,12 +14,12 @@ use super::digest::Digest;
 /// Configuration text. It holds every password of a router: `Debug` shows length and digest only,
 /// and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ConfigText(Arc<str>);
+pub struct ConfigText(Arc<String>);
 
 impl ConfigText {
     /// Wraps `text`.
-    pub fn new(text: impl Into<Arc<str>>) -> Self {
-        Self(text.into())
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Arc::new(text.into()))
     }
 
     /// The text itself, to publish or store it.

@@ -18,6 +18,7 @@ mod reader;
 mod redact;
 mod rules;
 mod search;
+mod secrets;
 mod shape;
 mod suspicion;
 #[cfg(test)]

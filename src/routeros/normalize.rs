@@ -29,7 +29,8 @@ use super::comments::{self, Class, ErrorLine};
 use super::dialogue::Export;
 use super::header;
 use super::normalizer::Normalizer;
-use super::reader::{self, Line, LineKind};
+use super::reader::{self, Line, LineKind, Scratch};
+use super::secrets::{name_across, next_secret_name};
 use super::shape::{Context, Item, ShapeBuilder};
 use crate::domain::archive::Renormalize;
 use crate::domain::digest::Digest;
@@ -140,6 +141,10 @@ struct Run<'a> {
     unknown: Vec<String>,
     unknown_lines: u64,
     shape: Option<ShapeBuilder>,
+    /// See [`next_secret_name`]; where the text was searched up to.
+    secret_name: usize,
+    /// Where wrapped lines are put together.
+    scratch: Scratch,
 }
 
 impl<'a> Run<'a> {
@@ -158,6 +163,8 @@ impl<'a> Run<'a> {
             unknown: Vec::new(),
             unknown_lines: 0,
             shape: None,
+            secret_name: 0,
+            scratch: Scratch::default(),
         }
     }
 
@@ -197,37 +204,51 @@ impl<'a> Run<'a> {
     }
 
     fn config(&mut self, line: Line<'a>) {
-        let logical = line.logical();
-        let item = Item::parse(&logical);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        // Of a wrapped item in the current menu nothing has to be known but that it is one.
+        let whole = self.shape.is_some() || self.comments.is_some() || line.raw.starts_with('/');
+        let (logical, wraps) = match whole {
+            true => scratch.logical(&line),
+            false => (line.raw, &[][..]),
+        };
+        let item = Item::parse(logical);
         if let Item::Menu(_) = item {
             self.settle(None);
-            self.context.enter(&logical);
+            self.context.enter(logical);
             self.menu = Some(line);
         } else {
             self.settle(Some((&line, &item)));
         }
         if let Some(shape) = &mut self.shape {
+            // Looked for in the whole text, not line by line: most lines are far from any.
+            if self.secret_name < line.start {
+                self.secret_name = next_secret_name(self.text, line.start);
+            }
+            let may_hold_secrets = self.secret_name < line.end || name_across(logical, wraps);
             match item {
                 Item::Menu(_) => {}
-                Item::Absolute { menu, command } => shape.add(menu, command),
+                Item::Absolute { menu, command } => shape.add(menu, command, may_hold_secrets),
                 Item::Relative(command) => {
-                    shape.add(self.context.menu().unwrap_or_default(), command);
+                    let menu = self.context.menu().unwrap_or_default();
+                    shape.add(menu, command, may_hold_secrets);
                 }
             }
         }
+        self.scratch = scratch;
     }
 
     /// Writes what is held, then `next`.
     fn settle(&mut self, next: Option<(&Line<'a>, &Item<'_>)>) {
         self.last_comment = None;
-        let before = match next {
-            Some((_, item)) if item.is_relative_item() => Before::Item,
-            Some((line, _)) if line.raw.starts_with(' ') => Before::Stray,
-            _ => Before::Other,
-        };
-        let comments = self.comments.take();
-        let (kept, dropped) = match comments {
-            Some(range) => self.sift(&self.text[range], before),
+        let (kept, dropped) = match self.comments.take() {
+            Some(range) => {
+                let before = match next {
+                    Some((_, item)) if item.is_relative_item() => Before::Item,
+                    Some((line, _)) if line.raw.starts_with(' ') => Before::Stray,
+                    _ => Before::Other,
+                };
+                self.sift(&self.text[range], before)
+            }
             None => (String::new(), 0),
         };
         let menu = self.menu.take();

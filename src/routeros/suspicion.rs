@@ -189,7 +189,7 @@ mod tests {
         let mut builder = ShapeBuilder::default();
         items
             .iter()
-            .for_each(|(menu, item)| builder.add(menu, item));
+            .for_each(|(menu, item)| builder.add(menu, item, true));
         builder.finish()
     }
 
