@@ -46,8 +46,8 @@ impl Normalizer {
     /// the blanks at its end.
     ///
     /// # Errors
-    /// The first pattern that is no regular expression, or one that also matches a text without
-    /// `#`, which no comment is: it was meant for something else, or matches everything.
+    /// The first pattern that is no regular expression, or that matches the empty text and so every
+    /// comment.
     pub fn ignoring(list: &str) -> Result<Self, IgnoreError> {
         let mut patterns: Vec<&str> = Vec::new();
         let lines = list.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -151,5 +151,108 @@ fn lines(old: Part<'_>, new: Part<'_>) -> Lines {
     Lines {
         added: count(diff.added),
         removed: count(diff.removed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routeros::{normalize_text, rules_fingerprint};
+
+    const TEXT: &str = "# 2026-01-02 03:04:05 by RouterOS 7.30\n# model = RB5009UPr+S+\n\
+        /ip firewall nat\n# radar detected\nadd chain=srcnat\n# x; y, z\nadd chain=dstnat\n\
+        #error exporting \"/ipv6/route\" (timeout)\n";
+
+    fn normalizer(list: &str) -> Normalizer {
+        Normalizer::ignoring(list).expect("good patterns")
+    }
+
+    #[test]
+    fn what_is_ignored_goes_and_is_in_the_ledger_and_nothing_else_does() {
+        let ignoring = normalizer("^# radar\n\n  ^# x; y, z$  \n");
+        let text = normalize_text(TEXT);
+        let expected = text
+            .replace("# radar detected\n", "")
+            .replace("# x; y, z\n", "");
+        assert_eq!(ignoring.text(TEXT), expected);
+        let normalized = normalize::whole(&ignoring, TEXT);
+        assert_eq!(normalized.ledger.get("ignored: ^# radar"), Some(&1));
+        assert_eq!(normalized.ledger.get("ignored: ^# x; y, z$"), Some(&1));
+        assert_eq!(normalized.unknown_comment_lines, 0);
+
+        // Header fields and what tells of missing data are no comments to ignore.
+        let everything = normalizer("^#");
+        assert_eq!(
+            everything.text(TEXT),
+            "# model = RB5009UPr+S+\n/ip firewall nat\nadd chain=srcnat\nadd chain=dstnat\n\
+             #error exporting \"/ipv6/route\" (timeout)\n"
+        );
+        let static_too = "/ip cloud\n# Cloud services not supported on x86\nset a=b\n";
+        assert_eq!(everything.text(static_too), "/ip cloud\nset a=b\n");
+    }
+
+    #[test]
+    fn the_terse_form_loses_its_menu_line_with_an_ignored_comment() {
+        let terse = "/ip pool add name=a\n/ip firewall nat\n# radar detected\nadd chain=srcnat\n";
+        assert_eq!(
+            normalizer("^# radar detected$").text(terse),
+            "/ip pool add name=a\n/ip firewall nat add chain=srcnat\n"
+        );
+    }
+
+    #[test]
+    fn patterns_are_part_of_the_fingerprint_and_their_order_is_not() {
+        assert_eq!(normalizer(" \n").fingerprint(), rules_fingerprint());
+        let one = normalizer("^# a$\n^# b$").fingerprint();
+        assert_eq!(one, normalizer("^# b$\n^# a$\n^# a$").fingerprint());
+        assert_ne!(one, rules_fingerprint());
+        assert_ne!(one, normalizer("^# a$").fingerprint());
+        assert_eq!(one.len(), 16);
+        assert_eq!(normalizer("^# a$\n^# b$").renormalize().to.rules, one);
+    }
+
+    #[test]
+    fn a_pattern_that_cannot_be_meant_is_told() {
+        let error = |list| {
+            Normalizer::ignoring(list)
+                .expect_err("a bad list")
+                .to_string()
+        };
+        let unclosed = error("^# a$\n^# (b$");
+        assert!(
+            unclosed.starts_with("pattern 2 (\"^# (b$\") is no regular"),
+            "{unclosed}"
+        );
+        assert!(unclosed.contains("unclosed group"), "{unclosed}");
+        assert!(!unclosed.contains('\n'));
+        assert!(error(".*").contains("matches every comment"));
+        assert!(error("a{1000}{1000}{1000}").contains("is no regular expression"));
+    }
+
+    #[test]
+    fn debug_shows_the_patterns() {
+        assert_eq!(format!("{:?}", normalizer("^# a$")), "[\"^# a$\"]");
+    }
+
+    #[test]
+    fn lines_of_a_menu_that_was_not_exported_are_not_counted() {
+        let whole = "/ipv6 route\nadd gateway=a\n/ip pool\nadd name=a\n";
+        let menus = ["/ipv6/route".to_owned()];
+        let part = |text, incomplete_menus| Part {
+            text,
+            incomplete_menus,
+        };
+        let count = |old, new| {
+            let lines = Normalizer::default().renormalize().lines(old, new);
+            (lines.added, lines.removed)
+        };
+        let missing = "/ip pool\nadd name=a\n";
+        assert_eq!(count(part(whole, &[]), part(missing, &menus)), (0, 0));
+        assert_eq!(count(part(missing, &menus), part(whole, &[])), (0, 0));
+        assert_eq!(count(part(whole, &[]), part(missing, &[])), (0, 2));
+        assert_eq!(
+            count(part(whole, &menus), part("/ip pool\nadd name=b\n", &[])),
+            (1, 1)
+        );
     }
 }

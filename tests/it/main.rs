@@ -5,6 +5,7 @@ mod arrows;
 mod cli_read;
 mod cluster;
 mod coordinator;
+mod corpus_report;
 mod deploy;
 mod embedded;
 mod fuzz_corpora;
