@@ -11,6 +11,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::api::Api;
+use crate::api::access::Access;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::credentials::{Credentials, Key};
@@ -92,6 +94,7 @@ async fn serve<P>(
     context: Arc<Context>,
     signals: mpsc::Receiver<Signal>,
     readiness: Readiness,
+    api: Api,
     prepare: P,
 ) -> Result<(), AppError>
 where
@@ -101,10 +104,15 @@ where
     let server = Server::bind(config.http_addr)
         .await
         .map_err(configuration)?;
-    info!(http.address = %server.address(), "Listening for /metrics, /livez and /readyz");
+    info!(
+        http.address = %server.address(),
+        "Listening for /metrics, /livez, /readyz and /api/v1"
+    );
     let pages = pages(&context, readiness);
+    let access = Access::of(config.http_addr, config.api_token.as_ref());
+    let router = http::router(pages).merge(api.router(access));
     let server_stop = CancellationToken::new();
-    let serving = tokio::spawn(server.serve(http::router(pages), server_stop.clone()));
+    let serving = tokio::spawn(server.serve(router, server_stop.clone()));
 
     let grace = config.command_timeout + SHUTDOWN_RESERVE;
     let working = shutdown.spawn({

@@ -19,7 +19,7 @@ use crate::domain::failure::FailureKind;
 use crate::domain::schedule::Condition;
 
 use build::Build;
-pub use labels::{LockResult, Skip};
+pub use labels::{Answered, Asked, LockResult, Skip};
 
 /// The content type of [`Metrics::render`]: the Prometheus text format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -44,6 +44,7 @@ pub struct Metrics {
     reconcile: Histogram,
     worker_restarts: IntCounter,
     comments: IntCounterVec,
+    requests: IntCounterVec,
     open_files: IntGauge,
     resident_bytes: IntGauge,
 }
@@ -165,6 +166,11 @@ impl Metrics {
                 "State comments in exports, by whether a rule knows them.",
                 &["known"],
             )?,
+            requests: new.counters(
+                "mikrotik_config_backup_requests_total",
+                "Backups that somebody asked for, by way and by what they were told.",
+                &["source", "result"],
+            )?,
             open_files: new.gauge("process_open_fds", "Open file descriptors.")?,
             resident_bytes: new
                 .gauge("process_resident_memory_bytes", "Resident memory in bytes.")?,
@@ -212,6 +218,12 @@ impl Metrics {
         }
         for known in ["true", "false"] {
             self.comments.with_label_values(&[known]);
+        }
+        for source in Asked::ALL {
+            for result in Answered::ALL {
+                self.requests
+                    .with_label_values(&[source.label(), result.label()]);
+            }
         }
     }
 
@@ -299,6 +311,12 @@ impl Metrics {
     pub fn comments(&self, known: u64, unknown: u64) {
         self.comments.with_label_values(&["true"]).inc_by(known);
         self.comments.with_label_values(&["false"]).inc_by(unknown);
+    }
+
+    /// Counts a backup that somebody asked for, once they are answered.
+    pub fn asked(&self, source: Asked, result: Answered) {
+        let labels = [source.label(), result.label()];
+        self.requests.with_label_values(&labels).inc();
     }
 
     /// Sets the number of devices in each state; states that `counts` leaves out are empty.
