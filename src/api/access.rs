@@ -108,7 +108,9 @@ fn is_loopback(host: &str) -> bool {
     if let Ok(address) = host.parse::<SocketAddr>() {
         return address.ip().is_loopback();
     }
-    let name = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let name = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
     if let Ok(ip) = name.unwrap_or(host).parse::<std::net::IpAddr>() {
         return ip.is_loopback();
     }

@@ -338,6 +338,9 @@ async fn in_time<T>(read: impl Future<Output = Result<T, StoreError>>) -> Result
 }
 
 fn late() -> Problem {
-    let detail = format!("the database did not answer within {} s", READ_LIMIT.as_secs());
+    let detail = format!(
+        "the database did not answer within {} s",
+        READ_LIMIT.as_secs()
+    );
     Problem::passing(StatusCode::SERVICE_UNAVAILABLE, detail)
 }

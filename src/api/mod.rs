@@ -31,7 +31,8 @@ use wire::Change;
 pub use openapi::document;
 
 /// Tells what a backup changed, where there is an archive to compare with.
-pub type ChangeOf = Arc<dyn Fn(DeviceId, Reply) -> BoxFuture<'static, Option<Change>> + Send + Sync>;
+pub type ChangeOf =
+    Arc<dyn Fn(DeviceId, Reply) -> BoxFuture<'static, Option<Change>> + Send + Sync>;
 
 /// What the answers are made from. Clones share everything.
 #[derive(Clone)]
@@ -84,7 +85,11 @@ fn routes() -> [(&'static str, &'static str, MethodRouter<Api>); 6] {
         ("get", "/api/v1/openapi.json", get(openapi::serve)),
         ("get", "/api/v1/devices", get(handlers::devices)),
         ("get", "/api/v1/devices/{id}", get(handlers::device)),
-        ("post", "/api/v1/devices/{id}/backup", post(handlers::backup)),
+        (
+            "post",
+            "/api/v1/devices/{id}/backup",
+            post(handlers::backup),
+        ),
         ("get", "/api/v1/attempts/{id}", get(handlers::attempt)),
         ("get", "/api/v1/failed", get(handlers::failed)),
     ]

@@ -52,7 +52,10 @@ const EVERYWHERE: [(&str, &str); 6] = [
         "429",
         "Too many requests; `Retry-After` tells when to ask again.",
     ),
-    ("503", "The database is away, or the service is starting or stopping."),
+    (
+        "503",
+        "The database is away, or the service is starting or stopping.",
+    ),
 ];
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {

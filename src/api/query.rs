@@ -48,9 +48,8 @@ fn cursor(value: &str) -> Result<DeviceId, Problem> {
 fn limit(value: &str) -> Result<u32, Problem> {
     let parsed = value.parse().ok();
     let allowed = parsed.filter(|limit| (1..=StatusPage::MAX).contains(limit));
-    allowed.ok_or_else(|| {
-        Problem::bad_request(format!("limit must be from 1 to {}", StatusPage::MAX))
-    })
+    allowed
+        .ok_or_else(|| Problem::bad_request(format!("limit must be from 1 to {}", StatusPage::MAX)))
 }
 
 /// Reads `wait`.
@@ -106,7 +105,15 @@ mod tests {
         let query = format!("cursor={id}&limit=%32");
         let listing = Listing::parse(Some(&query)).unwrap();
         assert_eq!((listing.after, listing.limit), (Some(DeviceId(id)), 2));
-        for bad in ["limit=0", "limit=1001", "limit=-1", "limit=", "cursor=7", "Limit=5", "x"] {
+        for bad in [
+            "limit=0",
+            "limit=1001",
+            "limit=-1",
+            "limit=",
+            "cursor=7",
+            "Limit=5",
+            "x",
+        ] {
             assert_eq!(Listing::parse(Some(bad)).unwrap_err().status, 400, "{bad}");
         }
     }

@@ -48,7 +48,11 @@ impl Tickets {
         let mut kept = self.lock();
         let state = State::Pending;
         // Several may have asked for the same.
-        if kept.by_id.insert(attempt, Ticket { device, state }).is_none() {
+        if kept
+            .by_id
+            .insert(attempt, Ticket { device, state })
+            .is_none()
+        {
             kept.oldest_first.push_back(attempt);
         }
         while kept.oldest_first.len() > MOST {

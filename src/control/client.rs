@@ -197,7 +197,10 @@ fn refusal(status: StatusCode, answer: &[u8]) -> ControlError {
         Ok(refused) => (refused.error, refused.index),
         Err(_) => match serde_json::from_slice::<Problem>(answer) {
             Ok(problem) => (problem.detail, None),
-            Err(_) => (format!("{status}: {}", String::from_utf8_lossy(answer)), None),
+            Err(_) => (
+                format!("{status}: {}", String::from_utf8_lossy(answer)),
+                None,
+            ),
         },
     };
     ControlError::Refused { text, index }

@@ -5,11 +5,9 @@ use std::sync::Arc;
 use tracing::info;
 
 use super::wire::{AddBody, Backup, Change, EditBody, StatusBody};
-use crate::api::{Api, ChangeOf};
 use crate::adapters::archive::SealedArchive;
-use crate::adapters::sqlite::{
-    DeviceEdit, EditError, ImportError, NewDevice, SqliteStore,
-};
+use crate::adapters::sqlite::{DeviceEdit, EditError, ImportError, NewDevice, SqliteStore};
+use crate::api::{Api, ChangeOf};
 use crate::domain::device::DeviceId;
 use crate::domain::failure::chain;
 use crate::domain::host_key::Fingerprint;

@@ -161,7 +161,12 @@ impl Requests {
     /// Returns once the inventory has been read: before that every device would be unknown.
     pub async fn loaded(&self) {
         // The sender lives as long as this.
-        let _ = self.desk.loaded.subscribe().wait_for(|loaded| *loaded).await;
+        let _ = self
+            .desk
+            .loaded
+            .subscribe()
+            .wait_for(|loaded| *loaded)
+            .await;
     }
 
     /// A worker has `device`, which is `tenant`'s, from now on.

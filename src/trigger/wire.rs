@@ -126,7 +126,10 @@ mod tests {
     fn what_is_no_request_is_told_how_one_looks() {
         let id = Uuid::from_u128(1);
         let good = format!(r#"{{"device_id":"{id}","tenant_id":"{id}","more":1}}"#);
-        assert_eq!(Named::parse(good.as_bytes()).unwrap().device(), DeviceId(id));
+        assert_eq!(
+            Named::parse(good.as_bytes()).unwrap().device(),
+            DeviceId(id)
+        );
         let long = format!(r#"{{"device_id":"{}"}}"#, "x".repeat(1 << 20));
         for bad in ["", "{", "[]", r#"{"device_id":"edge-7"}"#, &long] {
             let error = Named::parse(bad.as_bytes()).expect_err(bad);

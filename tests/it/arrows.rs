@@ -20,14 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("archive", &["domain", "ports"]),
     (
         "control",
-        &[
-            "adapters",
-            "api",
-            "credentials",
-            "domain",
-            "fleet",
-            "ports",
-        ],
+        &["adapters", "api", "credentials", "domain", "fleet", "ports"],
     ),
     ("report", &["domain", "ports"]),
     ("api", &["domain", "fleet", "metrics", "ports", "report"]),

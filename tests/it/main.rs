@@ -1,5 +1,6 @@
 //! The one integration binary: real servers, real processes, simulated routers.
 
+mod api;
 mod archive;
 mod arrows;
 mod cli_read;

@@ -1,6 +1,7 @@
 //! The service as its users run it: the real binary against real servers and simulated routers.
 
 mod commands;
+mod demand;
 mod faults;
 pub mod harness;
 mod lifecycle;
