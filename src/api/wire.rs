@@ -9,15 +9,21 @@ use crate::domain::attempt::{AttemptId, Cause, LastAttempt, Status, StepTime};
 use crate::domain::device::{DeviceId, TenantId};
 use crate::domain::request::{Reply, ReplyStatus};
 use crate::ports::{DeviceStatus, JournalEntry};
-use crate::report::{Advice, Condition, Failed, Named};
+use crate::report::{Advice, Condition, Failed};
 
 /// A device and what is known of it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 pub struct Device {
-    /// Its id, name, owner and address.
-    #[serde(flatten)]
-    #[schema(inline)]
-    pub names: Named,
+    /// Its id.
+    #[schema(value_type = String, format = "uuid")]
+    pub id: DeviceId,
+    /// Its name.
+    pub name: String,
+    /// Its owner.
+    #[schema(value_type = String, format = "uuid")]
+    pub tenant: TenantId,
+    /// Where it listens.
+    pub address: String,
     /// What it is in, as stored: nobody asks whether it is online now.
     pub condition: Condition,
     /// The version that its last export, or else the inventory, names.
@@ -50,7 +56,10 @@ impl Device {
     ) -> Self {
         let last = status.last.as_ref();
         Self {
-            names: Named::of(&status.device),
+            id: status.device.id,
+            name: status.device.name.clone(),
+            tenant: status.device.tenant,
+            address: status.device.endpoint.to_string(),
             condition: Condition::of(status, interval, now),
             routeros_version: status.device.routeros_version.clone(),
             running_since: status.running_since,

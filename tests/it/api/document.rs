@@ -149,10 +149,6 @@ fn fits(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
             count => Err(format!("{value} fits {count} of {choices:?}")),
         };
     }
-    if let Some(parts) = schema["allOf"].as_array() {
-        let merged = merged(document, parts);
-        return fits(document, &merged, value);
-    }
     let kind = match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
@@ -231,21 +227,6 @@ fn object_fits(
         fits(document, of, value).map_err(|why| format!("{name}: {why}"))?;
     }
     Ok(())
-}
-
-/// What all of `parts` ask for, as one object.
-fn merged(document: &Value, parts: &[Value]) -> Value {
-    let mut properties = serde_json::Map::new();
-    let mut required = Vec::new();
-    for part in parts {
-        let part = match part["$ref"].as_str() {
-            Some(reference) => document.pointer(&reference[1..]).expect("a schema"),
-            None => part,
-        };
-        properties.extend(part["properties"].as_object().cloned().unwrap_or_default());
-        required.extend(part["required"].as_array().cloned().unwrap_or_default());
-    }
-    json!({ "type": "object", "properties": properties, "required": required })
 }
 
 #[test]
