@@ -180,5 +180,5 @@ fn readiness(context: &Arc<Context>, schema_ready: &Arc<AtomicBool>) -> Readines
             let context = nats.clone();
             async move { context.sink.ready().await.map_err(|error| chain(&error)) }
         });
-    with_process(readiness, &context.shutdown)
+    with_process(readiness, context)
 }

@@ -155,5 +155,5 @@ fn readiness(context: &Arc<Context>) -> Readiness {
             context.sink.ready().await.map_err(|error| chain(&error))
         }
     });
-    with_process(readiness, &context.shutdown)
+    with_process(readiness, context)
 }

@@ -404,6 +404,11 @@ impl From<SshError> for Stop {
 
 impl From<CredentialError> for Stop {
     fn from(error: CredentialError) -> Self {
+        if error.is_passing() {
+            return Self::Deferred(Deferral::Unavailable {
+                reason: chain(&error),
+            });
+        }
         Self::Failed(Failure::from_error(error.kind(), &error))
     }
 }

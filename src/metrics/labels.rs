@@ -57,6 +57,29 @@ impl LockResult {
     }
 }
 
+/// What came of a ciphertext that OpenBao was to open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decrypted {
+    /// It is open.
+    Success,
+    /// The key does not fit, or may not be used.
+    Refused,
+    /// It is away, or was found to be a moment ago and was not asked.
+    Unavailable,
+}
+
+impl Decrypted {
+    pub(super) const ALL: [Self; 3] = [Self::Success, Self::Refused, Self::Unavailable];
+
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Refused => "refused",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
 /// How a backup was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Asked {

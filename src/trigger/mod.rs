@@ -1,7 +1,7 @@
-//! Backups that are asked for over NATS: answers `config.backup.trigger`, one replica each.
+//! What is asked and said over NATS: answers `config.backup.trigger`, one replica each, and forgets
+//! credentials that `device.credential_changed.>` says are others now, every replica.
 //!
-//! The user needs the right to subscribe to `config.backup.trigger` and to publish the replies
-//! (`_INBOX.>`).
+//! The user needs the right to subscribe to both, and to publish the replies (`_INBOX.>`).
 
 pub mod wire;
 
@@ -22,15 +22,25 @@ pub const TRIGGER: &str = "config.backup.trigger";
 /// The queue group of the replicas: each request goes to one of them.
 pub const QUEUE: &str = "mikrotik-backup";
 
+/// Where changed credentials are told of, each under the device's id.
+pub const CHANGED: &str = "device.credential_changed.>";
+
 /// Before a subscription that ended is made again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// How long what had been sent to this replica already may take to arrive, once it stops.
 const LAST_ONES: Duration = Duration::from_secs(1);
 
-/// Answers until the process is told to stop. The client subscribes again by itself when its
-/// connection comes back.
+/// Answers and listens until the process is told to stop. The client subscribes again by itself
+/// when its connection comes back.
 pub async fn run(client: Client, context: Arc<Context>) {
+    tokio::join!(
+        run_requests(&client, &context),
+        run_changes(&client, &context)
+    );
+}
+
+async fn run_requests(client: &Client, context: &Arc<Context>) {
     let soft = context.shutdown.soft().clone();
     // A replica that does not know the inventory yet leaves the requests to others.
     tokio::select! {
@@ -41,7 +51,7 @@ pub async fn run(client: Client, context: Arc<Context>) {
     loop {
         let subscribed = client.queue_subscribe(TRIGGER, QUEUE.to_owned()).await;
         let ended = match subscribed {
-            Ok(requests) => answer_all(requests, &client, &context).await,
+            Ok(requests) => answer_all(requests, client, context).await,
             Err(error) => error.to_string(),
         };
         if soft.is_cancelled() {
@@ -52,6 +62,47 @@ pub async fn run(client: Client, context: Arc<Context>) {
             () = soft.cancelled() => return,
             () = tokio::time::sleep(AGAIN) => {}
         }
+    }
+}
+
+/// What is cached of credentials is forgotten before the next attempt.
+async fn run_changes(client: &Client, context: &Context) {
+    let soft = context.shutdown.soft();
+    loop {
+        let ended = match client.subscribe(CHANGED).await {
+            Ok(mut notices) => loop {
+                let notice = tokio::select! {
+                    biased;
+                    () = soft.cancelled() => return,
+                    notice = notices.next() => notice,
+                };
+                match notice {
+                    Some(notice) => forget(&notice, context),
+                    None => break "the client closed it".to_owned(),
+                }
+            },
+            Err(error) => error.to_string(),
+        };
+        warn!(ended, "the subscription to {CHANGED} ended; made again");
+        tokio::select! {
+            () = soft.cancelled() => return,
+            () = tokio::time::sleep(AGAIN) => {}
+        }
+    }
+}
+
+fn forget(notice: &Message, context: &Context) {
+    let named = Named::parse(&notice.payload);
+    context.metrics.credentials_changed(named.is_ok());
+    match named {
+        Ok(named) => {
+            context.credentials.forget(named.device());
+            debug!(device.id = %named.device(), "forgot the credentials of a device");
+        }
+        Err(error) => warn!(
+            %error,
+            "ignored a notice that credentials changed; what is cached is forgotten after 5 min"
+        ),
     }
 }
 

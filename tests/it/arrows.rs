@@ -10,7 +10,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("routeros", &["domain"]),
     ("clock", &["domain"]),
     ("ports", &["domain"]),
-    ("credentials", &["domain"]),
+    ("credentials", &["domain", "metrics"]),
     ("ssh", &["domain", "credentials"]),
     ("metrics", &["domain"]),
     ("lifecycle", &[]),

@@ -16,3 +16,4 @@ mod sim;
 mod sink;
 mod ssh;
 mod store;
+mod transit;

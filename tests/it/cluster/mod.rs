@@ -5,6 +5,7 @@ mod demand;
 mod faults;
 pub mod harness;
 mod lifecycle;
+mod openbao;
 mod operator;
 pub mod poll;
 mod readme;
