@@ -135,8 +135,9 @@ async fn examine(config: &Config, patient: &Patient, chart: &mut Chart) {
         Err(error) => return chart.fail("login", error.kind(), &chain(&error)),
     };
     chart.ok("login", &format!("accepted for user {}", login.username));
-    show_version(&mut session, chart).await;
+    // First what a backup does, which so has all the time that a backup has.
     show_export(&mut session, patient.version_hint.as_deref(), chart).await;
+    show_version(&mut session, chart).await;
     session.close().await;
 }
 
