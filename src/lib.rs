@@ -18,6 +18,7 @@ pub mod http;
 pub mod import;
 pub mod lifecycle;
 pub mod metrics;
+pub mod mirror;
 pub mod ports;
 pub mod report;
 pub mod routeros;

@@ -44,6 +44,8 @@ pub struct Metrics {
     reconcile: Histogram,
     worker_restarts: IntCounter,
     comments: IntCounterVec,
+    mirror_commits: IntCounterVec,
+    mirror_pending: IntGauge,
     open_files: IntGauge,
     resident_bytes: IntGauge,
 }
@@ -165,6 +167,16 @@ impl Metrics {
                 "State comments in exports, by whether a rule knows them.",
                 &["known"],
             )?,
+            mirror_commits: new.counters(
+                "mikrotik_git_mirror_commits_total",
+                "Commits to the git mirror, by result: an error is retried, and the archive has the \
+                 version all the same.",
+                &["status"],
+            )?,
+            mirror_pending: new.gauge(
+                "mikrotik_git_mirror_pending_devices",
+                "Devices whose newest version is in the archive and not in the git mirror yet.",
+            )?,
             open_files: new.gauge("process_open_fds", "Open file descriptors.")?,
             resident_bytes: new
                 .gauge("process_resident_memory_bytes", "Resident memory in bytes.")?,
@@ -212,6 +224,9 @@ impl Metrics {
         }
         for known in ["true", "false"] {
             self.comments.with_label_values(&[known]);
+        }
+        for status in ["success", "error"] {
+            self.mirror_commits.with_label_values(&[status]);
         }
     }
 
@@ -299,6 +314,18 @@ impl Metrics {
     pub fn comments(&self, known: u64, unknown: u64) {
         self.comments.with_label_values(&["true"]).inc_by(known);
         self.comments.with_label_values(&["false"]).inc_by(unknown);
+    }
+
+    /// Counts a commit to the git mirror, or that it failed.
+    pub fn mirrored(&self, written: bool) {
+        let status = if written { "success" } else { "error" };
+        self.mirror_commits.with_label_values(&[status]).inc();
+    }
+
+    /// Sets how many devices the git mirror is behind with.
+    pub fn set_mirror_pending(&self, devices: usize) {
+        self.mirror_pending
+            .set(i64::try_from(devices).unwrap_or(i64::MAX));
     }
 
     /// Sets the number of devices in each state; states that `counts` leaves out are empty.

@@ -19,6 +19,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("adapters", &["domain", "ports", "clock", "credentials"]),
     ("archive", &["domain", "ports"]),
     (
+        "mirror",
+        &[
+            "adapters", "archive", "domain", "metrics", "ports", "routeros",
+        ],
+    ),
+    (
         "control",
         &["adapters", "credentials", "domain", "fleet", "ports"],
     ),
@@ -107,6 +113,7 @@ fn parts_use_only_what_the_arrows_allow() {
 fn no_adapter_imports_a_sibling() {
     let names = [
         "archive",
+        "git",
         "postgres",
         "sqlite",
         "redis",

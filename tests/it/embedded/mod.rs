@@ -4,5 +4,6 @@ mod acting;
 mod demo;
 mod harness;
 mod killed;
+mod readme;
 mod service;
 mod socket;
