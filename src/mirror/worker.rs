@@ -22,7 +22,7 @@ use crate::routeros::diff;
 const TELL_AGAIN: Duration = Duration::from_secs(600);
 
 /// Longest message of a commit, in characters.
-const LONGEST_MESSAGE: usize = 200;
+const LONGEST_MESSAGE: usize = 120;
 
 pub(super) struct Worker {
     shared: Arc<Shared>,
@@ -357,7 +357,7 @@ mod tests {
         let many: String = (0..100)
             .map(|menu| format!("/menu{menu} x\nadd a=b\n"))
             .collect();
-        let long = message(Some(""), &many, &path, None);
+        let long = message(Some(""), &many, &at("core", &"é".repeat(85)), None);
         assert_eq!(long.chars().count(), LONGEST_MESSAGE + 1, "{long}");
     }
 }

@@ -36,6 +36,8 @@ const UNFINISHED: &str = ".git.new";
 /// How often a commit is made anew because somebody else moved the branch. Each time, one of the
 /// contenders has succeeded.
 const MAX_ROUNDS: u32 = 16;
+/// How often objects are written, before it counts as trouble that they cannot be.
+const WRITE_ROUNDS: u32 = 4;
 
 /// A mirror in a folder.
 #[derive(Clone, Debug)]
@@ -196,27 +198,29 @@ impl GitMirror {
     /// [`GitError`]; the mirror is as it was before, then.
     pub fn commit(&self, change: Change<'_>) -> Result<bool, GitError> {
         let operation = || format!("commit a change of device {}", change.device);
-        let failed = |error| GitError::of(operation(), &self.folder)(error);
-        let repository = self.open()?;
         let mut round = 0;
         loop {
             round += 1;
-            let parent = head(&repository).map_err(failed)?;
-            let made = self
-                .write(&repository, parent.as_ref(), change)
-                .map_err(failed)?;
+            // Anew each time: what was read may have moved into a pack.
+            let repository = self.open()?;
+            let parent = head(&repository).map_err(GitError::of(operation(), &self.folder))?;
+            let made = match self.write(&repository, parent.as_ref(), change) {
+                Ok(made) => made,
+                // A folder that `git gc` found empty goes while a file is on its way into it.
+                Err(_) if round < WRITE_ROUNDS => continue,
+                Err(error) => return Err(GitError::of(operation(), &self.folder)(error)),
+            };
             let Some((commit, objects)) = made else {
                 return Ok(false);
             };
             self.settle(&repository, &objects)?;
-            let moved = advance(&repository, parent.as_ref(), commit);
-            let Err(source) = moved else {
+            let Err(source) = advance(&repository, parent.as_ref(), commit) else {
                 self.close_branch();
                 return Ok(true);
             };
-            let now = head(&repository).map_err(failed)?;
-            if now.map(|head| head.commit) == parent.map(|head| head.commit) || round == MAX_ROUNDS
-            {
+            let now = head(&repository).map_err(GitError::of(operation(), &self.folder))?;
+            let moved = now.map(|head| head.commit) != parent.map(|head| head.commit);
+            if !moved || round >= MAX_ROUNDS {
                 return Err(self.not_moved(operation(), source));
             }
         }
@@ -311,8 +315,11 @@ impl GitMirror {
             }
         }
         for folder in folders.iter().chain([&place]) {
-            let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
-            synced.map_err(GitError::io("write to the disk", folder))?;
+            match fs::File::open(folder).and_then(|open| open.sync_all()) {
+                // Its objects are in a pack by now, which git has synced.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                synced => synced.map_err(GitError::io("write to the disk", folder))?,
+            }
         }
         Ok(())
     }

@@ -47,7 +47,8 @@ impl Newcomer {
         let bash = format!("bash --noprofile --norc {}", script.display());
         let ours = binary();
         let ours = ours.parent().expect("a directory").display().to_string();
-        let path = std::env::var("PATH").expect("a PATH");
+        let mut path = std::ffi::OsString::from(format!("{ours}:"));
+        path.push(process::variable("PATH"));
         let mut child = command
             .args([
                 "--quiet",
@@ -58,7 +59,7 @@ impl Newcomer {
                 "/dev/null",
             ])
             .current_dir(folder)
-            .env("PATH", format!("{ours}:{path}"))
+            .env("PATH", path)
             .env("TMPDIR", folder)
             .env("TERM", "dumb")
             .env_remove("DATA_DIR")

@@ -2,6 +2,7 @@
 //! the test run ends.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod disk;
 pub mod nats;
 pub mod postgres;
 pub mod process;

@@ -131,7 +131,8 @@ impl Drop for Process {
     clippy::disallowed_methods,
     reason = "which programs there are is the environment's to say"
 )]
-fn variable(name: &str) -> std::ffi::OsString {
+/// A variable of the environment; empty where it is not set.
+pub fn variable(name: &str) -> std::ffi::OsString {
     std::env::var_os(name).unwrap_or_default()
 }
 
