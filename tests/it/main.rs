@@ -1,5 +1,6 @@
 //! The one integration binary: real servers, real processes, simulated routers.
 
+mod api;
 mod archive;
 mod arrows;
 mod cli_read;
@@ -11,9 +12,11 @@ mod embedded;
 mod fuzz_corpora;
 mod http;
 mod import;
+mod mirror;
 mod routeros;
 mod services;
 mod sim;
 mod sink;
 mod ssh;
 mod store;
+mod transit;
