@@ -13,5 +13,6 @@ mod routeros;
 mod services;
 mod sim;
 mod sink;
+mod sink_contract;
 mod ssh;
 mod store;
