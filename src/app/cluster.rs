@@ -21,6 +21,15 @@ use crate::lifecycle::{self, Shutdown};
 const START_RETRY_FIRST: Duration = Duration::from_millis(500);
 const START_RETRY_MAX: Duration = Duration::from_secs(15);
 
+/// Whose rights the database's role must have.
+#[derive(Clone, Copy)]
+pub(super) enum Rights {
+    /// Those of `run`.
+    Run,
+    /// Those of `archive`.
+    Archive,
+}
+
 impl From<MigrateError> for AppError {
     fn from(error: MigrateError) -> Self {
         match error {
@@ -74,7 +83,7 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
     let prepare = {
         let store = store.clone();
         async move {
-            bring_up_schema(&store, may_migrate).await?;
+            bring_up_schema(&store, may_migrate, Rights::Run).await?;
             schema_ready.store(true, Ordering::Relaxed);
             Ok(())
         }
@@ -87,12 +96,19 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
 
 /// Waits for the database with back-off, then makes sure that the schema is the one we know, and
 /// that the role has every right: one that it lacks would show hours later, at the first pin.
-async fn bring_up_schema(store: &PostgresStore, may_migrate: bool) -> Result<(), AppError> {
+pub(super) async fn bring_up_schema(
+    store: &PostgresStore,
+    may_migrate: bool,
+    rights: Rights,
+) -> Result<(), AppError> {
     let mut pause = START_RETRY_FIRST;
     loop {
         let ensured = async {
             ensure_schema(store, may_migrate).await?;
-            store.ensure_rights().await
+            match rights {
+                Rights::Run => store.ensure_rights().await,
+                Rights::Archive => store.ensure_archive_rights().await,
+            }
         };
         match ensured.await {
             Ok(()) => return Ok(()),
@@ -136,7 +152,7 @@ fn report_migration(migrated: &Migrated) {
     }
 }
 
-fn sink_settings(config: &Config) -> jetstream::Settings {
+pub(super) fn sink_settings(config: &Config) -> jetstream::Settings {
     jetstream::Settings {
         stream_max_bytes: config.stream.max_bytes,
         stream_replicas: usize::try_from(config.stream.replicas).unwrap_or(1),

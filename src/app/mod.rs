@@ -1,6 +1,7 @@
 //! Composition root: configuration to adapters to fleet. The one place that knows all of them; what
 //! the modes share is here, what each brings along is in its own file.
 
+mod archive;
 mod cluster;
 mod embedded;
 
@@ -29,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::ports::{Coordinator, SnapshotSink, Store};
 use crate::ssh;
 
+pub use archive::{run_archive, text_limit};
 pub use cluster::{migrate, run_cluster};
 pub use embedded::{Embedded, run_embedded};
 

@@ -22,6 +22,17 @@ const ARROWS: &[(&str, &[&str])] = &[
         "control",
         &["adapters", "credentials", "domain", "fleet", "ports"],
     ),
+    (
+        "intake",
+        &[
+            "adapters",
+            "clock",
+            "domain",
+            "lifecycle",
+            "metrics",
+            "ports",
+        ],
+    ),
     ("report", &["domain", "ports"]),
     ("http", &["metrics"]),
     ("import", &["domain"]),

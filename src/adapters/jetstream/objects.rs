@@ -129,7 +129,9 @@ async fn message(
             let data = STANDARD.decode(&got.message.data).unwrap_or_default();
             Ok(Some((got.message, data.into())))
         }
-        Err(said) if said.code() == 404 => Ok(None),
+        Err(said) if said.code() == 404 && said.error_code() != ErrorCode::STREAM_NOT_FOUND => {
+            Ok(None)
+        }
         Err(said) => Err(StreamTrouble::Api {
             request,
             said,
