@@ -82,6 +82,7 @@ fn snapshot(n: u64, bytes: u64) -> Snapshot {
         device: DeviceId(Uuid::from_u128(0x2000_0000 + u128::from(device))),
         tenant: TenantId(Uuid::from_u128(5)),
         routeros_version: "7.18.2".to_owned(),
+        machine: Default::default(),
         collected_at: OffsetDateTime::UNIX_EPOCH + time::Duration::hours(500_000 + version as i64),
         hash: text.digest(),
         text,

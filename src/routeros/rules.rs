@@ -43,15 +43,6 @@ const FIREWALL: &[&str] = &[
     "/interface bridge nat",
     "/queue",
 ];
-const FIREWALL_AND_ROUTES: &[&str] = &[
-    "/ip firewall",
-    "/ipv6 firewall",
-    "/interface bridge filter",
-    "/interface bridge nat",
-    "/ip route",
-    "/ipv6 route",
-    "/routing",
-];
 const DHCP: &[&str] = &[
     "/ip dhcp-server",
     "/ip dhcp-client",
@@ -109,7 +100,7 @@ static RULES: [Rule; 28] = [
     ),
     volatile(
         "interface-not-ready",
-        FIREWALL_AND_ROUTES,
+        ANY,
         r"^# .+ not ready$",
         ("/ip firewall nat", "# pppoe-out1 not ready"),
         "scan 6.44.1-7.15.3; forum; ox model",
@@ -208,7 +199,11 @@ static RULES: [Rule; 28] = [
     ),
     volatile(
         "wireless-cap-empty",
-        &["/interface wireless cap"],
+        &[
+            "/interface wireless cap",
+            "/interface wifi cap",
+            "/interface wifiwave2 cap",
+        ],
         r"^#$",
         ("/interface wireless cap", "# "),
         "scan 6.45-7.20",

@@ -175,6 +175,18 @@ mod tests {
         let value = serde_json::to_value(SnapshotEvent::from(&snapshot)).expect("serialises");
         assert_eq!(value["normalization_rules"], "n2-0011");
         assert_eq!(value["incomplete_menus"], json!(["/ip firewall filter"]));
+        assert_eq!((value.get("machine"), value.get("ignored")), (None, None));
+        snapshot.machine.model = Some("RB5009UPr+S+".to_owned());
+        snapshot.ledger = [("dated-header".to_owned(), 1)].into();
+        let event = SnapshotEvent::from(&snapshot);
+        let value = serde_json::to_value(&event).expect("serialises");
+        assert_eq!(value["machine"], json!({"model": "RB5009UPr+S+"}));
+        assert_eq!(value["ignored"], json!({"dated-header": 1}));
+        let back: SnapshotEvent = serde_json::from_value(value.clone()).expect("reads its own text");
+        assert_eq!(
+            (back.machine, back.ignored),
+            (snapshot.machine, snapshot.ledger)
+        );
         assert_eq!(value.get("config_ref"), None);
     }
 

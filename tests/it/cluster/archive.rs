@@ -67,6 +67,7 @@ fn snapshot(device: DeviceId, number: u32) -> Snapshot {
         device,
         tenant: TenantId(Uuid::from_u128(5)),
         routeros_version: "7.18.2".to_owned(),
+        machine: Default::default(),
         collected_at: OffsetDateTime::UNIX_EPOCH + Duration::hours(500_000 + i64::from(number)),
         hash: text.digest(),
         text,
