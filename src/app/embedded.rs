@@ -64,6 +64,7 @@ impl Embedded {
             store: store.clone(),
             coordinator: Arc::new(InProcess::new()),
             sink: archive.clone(),
+            outbox: None,
             key,
         };
         let context = context(config, ports, &Shutdown::new())?;

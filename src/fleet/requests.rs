@@ -7,6 +7,7 @@ use tokio::sync::mpsc::WeakUnboundedSender;
 use tokio::sync::{Notify, oneshot};
 
 use super::worker::Mail;
+use crate::domain::attempt::LastAttempt;
 use crate::domain::device::DeviceId;
 use crate::domain::request::Reply;
 
@@ -63,6 +64,13 @@ impl Requests {
             }
             entered.await;
         }
+    }
+
+    /// Tells the device's worker, if there is one here, that what is stored of its last attempt
+    /// changed.
+    pub(super) fn revise(&self, device: DeviceId, last: LastAttempt) {
+        // Without a worker there is no schedule to put right.
+        let _ = self.post(device, Mail::Revised(Box::new(last)));
     }
 
     fn post(&self, device: DeviceId, mail: Mail) -> Result<(), RequestError> {

@@ -5,6 +5,7 @@ mod faults;
 pub mod harness;
 mod lifecycle;
 mod operator;
+mod outbox;
 pub mod poll;
 mod readme;
 mod replicas;

@@ -25,7 +25,7 @@ async fn an_empty_database_becomes_current_once() {
     assert_eq!(
         first,
         Migrated {
-            applied: 4,
+            applied: 5,
             hints_missing: None
         }
     );
@@ -74,14 +74,14 @@ async fn state_tells_behind_from_newer() {
     };
     let store = database.store("one");
     database
-        .sql("DELETE FROM mikrotik_backup._sqlx_migrations WHERE version = 4")
+        .sql("DELETE FROM mikrotik_backup._sqlx_migrations WHERE version = 5")
         .await;
     let state = store.schema_state().await.expect("look");
     assert_eq!(
         state,
         SchemaState::Behind {
-            applied: 3,
-            known: 4
+            applied: 4,
+            known: 5
         }
     );
     database
@@ -129,7 +129,7 @@ async fn many_replicas_migrate_at_once() {
         applied.push(migration.await.expect("no panic").expect("migrate").applied);
     }
     applied.sort_unstable();
-    assert_eq!(applied, [0, 0, 0, 4], "one of them did the work");
+    assert_eq!(applied, [0, 0, 0, 5], "one of them did the work");
 }
 
 /// Tables as a platform may have them: other types, more columns, some of ours missing.
@@ -334,7 +334,7 @@ async fn hints_are_installed_by_whoever_may() {
         .migrate()
         .await
         .expect("migrate");
-    assert_eq!(migrated.applied, 4);
+    assert_eq!(migrated.applied, 5);
     let reason = migrated.hints_missing.expect("a reason");
     assert!(
         reason.contains("permission denied for table devices"),
