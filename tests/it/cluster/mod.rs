@@ -3,8 +3,10 @@
 mod commands;
 mod faults;
 pub mod harness;
+mod judge;
 mod lifecycle;
 mod operator;
+mod outages;
 mod outbox;
 pub mod poll;
 mod readme;
