@@ -5,4 +5,5 @@ mod hints;
 mod migrations;
 mod outage;
 mod postgres;
+mod settlements;
 mod sqlite;
