@@ -6,3 +6,4 @@ mod migrations;
 mod outage;
 mod postgres;
 mod sqlite;
+mod unreadable;
