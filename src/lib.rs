@@ -5,6 +5,7 @@
 //! `ARCHITECTURE.md` tells the rest.
 
 pub mod adapters;
+pub mod api;
 pub mod app;
 pub mod archive;
 pub mod cli;
@@ -24,3 +25,4 @@ pub mod routeros;
 pub mod sim;
 pub mod ssh;
 pub mod telemetry;
+pub mod trigger;

@@ -10,13 +10,14 @@ use super::{AppError, Ports, configuration, context, failed, policy, serve, with
 use crate::adapters::archive::SealedArchive;
 use crate::adapters::in_process::InProcess;
 use crate::adapters::sqlite::SqliteStore;
+use crate::api::Api;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::desk::Desk;
 use crate::control::server::Control;
 use crate::control::wire::Backup;
 use crate::credentials::Key;
-use crate::domain::attempt::Cause;
+use crate::domain::attempt::{AttemptId, Cause};
 use crate::domain::failure::chain;
 use crate::domain::schedule::{Event, Schedule};
 use crate::fleet::attempt::Ask;
@@ -24,6 +25,7 @@ use crate::fleet::{Context, backlog, draw};
 use crate::http::Readiness;
 use crate::lifecycle::{self, Shutdown};
 use crate::ports::{Archive as _, Listed};
+use crate::report::Advice;
 use crate::routeros;
 
 /// What one process keeps in its `DATA_DIR`.
@@ -91,6 +93,7 @@ impl Embedded {
         schedule.handle(Event::Requested, now, draw());
         schedule.handle(Event::Began, now, draw());
         let ask = Ask {
+            id: AttemptId::generate(),
             device: device.id,
             name: device.name.clone(),
             cause: Cause::Manual,
@@ -128,11 +131,14 @@ pub async fn run_embedded(
     let embedded = Embedded::open(&config, data_dir, key).await?;
     let control = Control::bind(data_dir).map_err(configuration)?;
     let control_stop = CancellationToken::new();
-    let answering = tokio::spawn(control.serve(embedded.desk(), control_stop.clone()));
+    let desk = embedded.desk();
+    let api = Api::new(embedded.context.clone(), config.interval, Advice::Commands);
+    let api = desk.tell_changes(api);
+    let answering = tokio::spawn(control.serve(desk, api.clone(), control_stop.clone()));
     let readiness = readiness(&embedded.context);
     let prepare = std::future::ready(Ok(()));
     let context = embedded.context.clone();
-    let result = serve(config, context, signals, readiness, prepare).await;
+    let result = serve(config, context, signals, readiness, api, prepare).await;
     control_stop.cancel();
     answering.await.map_err(failed)?;
     embedded.store.close().await;
@@ -149,5 +155,5 @@ fn readiness(context: &Arc<Context>) -> Readiness {
             context.sink.ready().await.map_err(|error| chain(&error))
         }
     });
-    with_process(readiness, &context.shutdown)
+    with_process(readiness, context)
 }

@@ -1,5 +1,6 @@
 //! The one integration binary: real servers, real processes, simulated routers.
 
+mod api;
 mod archive;
 mod arrows;
 mod cli_read;
@@ -15,3 +16,4 @@ mod sim;
 mod sink;
 mod ssh;
 mod store;
+mod transit;

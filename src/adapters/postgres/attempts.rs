@@ -9,7 +9,7 @@ use super::PostgresStore;
 use super::rows::{
     self, bigint, device_columns, devices_with_profiles, is_ours, last_attempt_columns, storable,
 };
-use crate::domain::attempt::{AttemptRecord, Outcome};
+use crate::domain::attempt::{AttemptId, AttemptRecord, Outcome};
 use crate::domain::backoff::rung;
 use crate::domain::device::{DeviceId, Revision};
 use crate::domain::failure::FailureKind;
@@ -85,6 +85,10 @@ const PUT_OFF: &str = concat!(
      FROM lost l WHERE s.device_id = l.device_id RETURNING ",
     last_attempt_columns!(),
 );
+
+const UNCLAIM: &str = "UPDATE mikrotik_backup.device_state SET running_attempt_id = NULL, \
+     running_since = NULL, running_replica = NULL, running_cause = NULL \
+     WHERE device_id = $1 AND running_attempt_id = $2";
 
 const ORPHAN: &str = "the process that made this attempt died, or lost its lease, before it \
                       recorded how the attempt ended";
@@ -255,6 +259,25 @@ impl PostgresStore {
             what: format!("the mark of attempt {lost} at device {device}"),
         })?;
         Ok(Claimed::Superseded(Box::new(last)))
+    }
+
+    pub(super) async fn take_back_claim(
+        &self,
+        device: DeviceId,
+        attempt: AttemptId,
+    ) -> Result<(), StoreError> {
+        self.run(
+            || format!("take back the claim of device {device}"),
+            async |connection| {
+                sqlx::query(UNCLAIM)
+                    .bind(device.0)
+                    .bind(attempt.0)
+                    .execute(connection)
+                    .await
+            },
+        )
+        .await
+        .map(drop)
     }
 
     pub(super) async fn record_attempt(

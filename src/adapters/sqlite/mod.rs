@@ -59,7 +59,7 @@ pub struct SqliteStore {
     edited: Notify,
     /// The number of the latest edit that [`Store::changed`] has told of.
     told: Mutex<i64>,
-    unreadable: UnreadableRows,
+    unreadable: Box<UnreadableRows>,
 }
 
 /// What only the one process has that may write.
@@ -201,6 +201,10 @@ impl Store for SqliteStore {
 
     async fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError> {
         self.begin_attempt(claim).await
+    }
+
+    async fn unclaim(&self, device: DeviceId, attempt: AttemptId) -> Result<(), StoreError> {
+        self.take_back_claim(device, attempt).await
     }
 
     async fn pin_host_key(&self, device: DeviceId, seen: &Fingerprint) -> Result<Pin, StoreError> {

@@ -22,7 +22,6 @@ use super::open_error::{KeyOrigin, OpenError};
 use super::{KEY_FILE, SqliteStore, Writer, key_file};
 use crate::clock::Clock;
 use crate::credentials::Key;
-use crate::ports::UnreadableRows;
 
 /// The database file in `DATA_DIR`.
 pub const DATABASE_FILE: &str = "mikrotik-backup.db";
@@ -117,7 +116,7 @@ impl SqliteStore {
             clock,
             edited: Notify::new(),
             told: Mutex::new(latest),
-            unreadable: UnreadableRows::default(),
+            unreadable: Box::default(),
         })
     }
 
@@ -154,7 +153,7 @@ impl SqliteStore {
             clock,
             edited: Notify::new(),
             told: Mutex::new(latest),
-            unreadable: UnreadableRows::default(),
+            unreadable: Box::default(),
         })
     }
 

@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod nats;
+pub mod openbao;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
