@@ -19,6 +19,7 @@ pub mod http;
 pub mod import;
 pub mod lifecycle;
 pub mod metrics;
+pub mod mirror;
 pub mod ports;
 pub mod report;
 pub mod routeros;

@@ -16,7 +16,7 @@ use crate::domain::device::{Device, DeviceId, TenantId};
 use crate::domain::failure::FailureKind;
 use crate::ports::{DeviceStatus, Presence};
 
-pub use failed::{Advice, Failed, render_failed};
+pub use failed::{Failed, render_failed};
 pub use words::{ago, count, moment, printable, printable_line, span, table};
 
 /// So many intervals without a success make a device stale.

@@ -19,9 +19,9 @@ use axum::routing::{MethodRouter, any, get, post};
 use futures_util::future::BoxFuture;
 
 use crate::domain::device::DeviceId;
+use crate::domain::failure::Advice;
 use crate::domain::request::Reply;
 use crate::fleet::Context;
-use crate::report::Advice;
 
 use access::{Access, Guard};
 use problem::Problem;

@@ -7,9 +7,10 @@ use super::tickets::{State, Ticket};
 use crate::domain::Timestamp;
 use crate::domain::attempt::{AttemptId, Cause, LastAttempt, Status, StepTime};
 use crate::domain::device::{DeviceId, TenantId};
+use crate::domain::failure::Advice;
 use crate::domain::request::{Reply, ReplyStatus};
 use crate::ports::{DeviceStatus, JournalEntry};
-use crate::report::{Advice, Condition, Failed};
+use crate::report::{Condition, Failed};
 
 /// A device and what is known of it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]

@@ -13,11 +13,11 @@ use crate::adapters::redis::{RedisCoordinator, Timeouts};
 use crate::api::Api;
 use crate::clock::Clock;
 use crate::config::{Cluster, Config};
+use crate::domain::failure::Advice;
 use crate::domain::failure::chain;
 use crate::fleet::Context;
 use crate::http::Readiness;
 use crate::lifecycle::{self, Shutdown};
-use crate::report::Advice;
 use crate::trigger;
 
 /// Between two tries at a database that is away at start.

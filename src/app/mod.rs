@@ -86,6 +86,7 @@ fn context(config: &Config, ports: Ports, shutdown: &Shutdown) -> Result<Arc<Con
             },
         },
         replica: config.replica.clone(),
+        advice: config.mode.advice(),
     }))
 }
 

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::chart::Chart;
 use super::login::SecretArgs;
+use super::reading::only;
 use crate::adapters::postgres::PostgresStore;
 use crate::app::{self, AppError};
 use crate::clock::Clock;
@@ -100,7 +101,8 @@ enum Access {
 /// Examines one router and prints a line per step.
 pub(super) async fn check(config: &Config, args: &CheckArgs) -> Result<ExitCode, AppError> {
     let patient = find(config, args).await?;
-    let mut chart = Chart::new(patient.device);
+    let known = patient.device.map(|device| (device, patient.label.clone()));
+    let mut chart = Chart::new(known, config.mode.advice());
     chart.title(&format!("{} ({})", patient.label, patient.endpoint));
     if let Some(remark) = &patient.remark {
         chart.note("inventory", remark);
@@ -288,20 +290,7 @@ async fn look_up(
         )
         .map_err(AppError::Failed)?;
     store.close().await;
-    match found.as_slice() {
-        [] | [_] => Ok(found.into_iter().next()),
-        several => Err(ambiguous(target, several)),
-    }
-}
-
-pub(super) fn ambiguous(target: &str, devices: &[Device]) -> AppError {
-    let list: Vec<String> = devices
-        .iter()
-        .map(|device| format!("{} ({})", device.id, device.endpoint))
-        .collect();
-    AppError::Failed(anyhow::anyhow!(
-        "{} devices match {target:?}: {}; name one by its id",
-        devices.len(),
-        list.join(", ")
-    ))
+    only(target, found, |device| {
+        format!("{} ({})", device.id, device.endpoint)
+    })
 }

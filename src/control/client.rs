@@ -14,7 +14,8 @@ use tokio::net::UnixStream;
 
 use super::socket;
 use super::wire::{
-    AddBody, Added, Backup, DeviceBody, EditBody, ErrorBody, HostKeyBody, StatusBody,
+    AddBody, Added, Backup, DeviceBody, EditBody, ErrorBody, HostKeyBody, PruneBody, PrunedBody,
+    StatusBody,
 };
 use crate::api::problem::Problem;
 use crate::domain::device::DeviceId;
@@ -130,6 +131,11 @@ impl Client {
     pub async fn backup(&self, device: DeviceId) -> Result<Backup, ControlError> {
         let path = format!("/api/v1/devices/{device}/backup?wait=true");
         self.ask(Method::POST, &path, &()).await
+    }
+
+    /// Deletes old versions, and old rows of the journal.
+    pub async fn prune(&self, prune: &PruneBody) -> Result<PrunedBody, ControlError> {
+        self.ask(Method::POST, "/api/v1/prune", prune).await
     }
 
     fn broken(&self, source: impl Into<Source>) -> ControlError {

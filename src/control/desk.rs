@@ -1,19 +1,24 @@
 //! What can be asked of embedded mode besides reading: done in the process that holds the store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::info;
 
-use super::wire::{AddBody, Backup, Change, EditBody, StatusBody};
+use super::wire::{AddBody, Backup, Change, EditBody, PruneBody, PrunedBody, StatusBody};
 use crate::adapters::archive::SealedArchive;
 use crate::adapters::sqlite::{DeviceEdit, EditError, ImportError, NewDevice, SqliteStore};
 use crate::api::{Api, ChangeOf};
+use crate::archive::{Pruning, prune};
 use crate::domain::device::DeviceId;
 use crate::domain::failure::chain;
 use crate::domain::host_key::Fingerprint;
 use crate::domain::request::{Reply, ReplyStatus};
 use crate::fleet::Context;
-use crate::ports::{Archive as _, VersionPage};
+use crate::ports::{Archive as _, ArchiveError, Store as _, StoreError, VersionPage};
+
+/// How many journal rows one statement deletes.
+const JOURNAL_BATCH: u32 = 500;
 
 /// Edits the inventory, and tells what a backup changed.
 #[derive(Clone)]
@@ -87,6 +92,26 @@ impl From<ImportError> for Refusal {
     }
 }
 
+impl From<ArchiveError> for Refusal {
+    fn from(error: ArchiveError) -> Self {
+        let kind = match error {
+            ArchiveError::Unavailable { .. } => RefusalKind::Unavailable,
+            _ => RefusalKind::Failed,
+        };
+        Self::new(kind, chain(&error))
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        let kind = match error {
+            StoreError::Unavailable { .. } => RefusalKind::Unavailable,
+            StoreError::Failed { .. } | StoreError::NotFound { .. } => RefusalKind::Failed,
+        };
+        Self::new(kind, chain(&error))
+    }
+}
+
 impl Desk {
     /// Adds devices: all or none.
     ///
@@ -133,6 +158,34 @@ impl Desk {
             None => info!(device.id = %device, "An operator reset a host key"),
         }
         Ok(())
+    }
+
+    /// Deletes what a retention does not keep, and old rows of the journal, in small transactions
+    /// beside whatever else goes on.
+    ///
+    /// # Errors
+    /// [`Refusal`]; what was deleted by then stays deleted.
+    pub async fn prune(&self, body: &PruneBody) -> Result<PrunedBody, Refusal> {
+        let versions = match &body.retention {
+            None => None,
+            Some(retention) => {
+                let now = self.context.clock.now();
+                let archive = self.archive.as_ref();
+                let pruned = prune(archive, retention, now, Pruning::Delete, |_, _| ()).await?;
+                let (versions, texts) = (pruned.versions, pruned.texts);
+                info!(versions, texts, "Pruned the archive on request");
+                Some(pruned)
+            }
+        };
+        let age = Duration::from_secs(body.journal_days.saturating_mul(86_400));
+        let mut attempts = 0;
+        loop {
+            match self.store.prune(age, JOURNAL_BATCH).await? {
+                0 => break,
+                pruned => attempts += pruned,
+            }
+        }
+        Ok(PrunedBody { versions, attempts })
     }
 
     /// What is going on.

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::desk::{Desk, Refusal, RefusalKind};
 use super::socket;
-use super::wire::{AddBody, Added, EditBody, ErrorBody, HostKeyBody};
+use super::wire::{AddBody, Added, EditBody, ErrorBody, HostKeyBody, PruneBody};
 use crate::api::Api;
 use crate::api::access::Access;
 use crate::domain::device::DeviceId;
@@ -99,6 +99,7 @@ fn router(desk: Desk, api: &Api) -> Router {
         .route("/api/v1/devices", post(add))
         .route("/api/v1/devices/{id}", patch(edit).delete(remove))
         .route("/api/v1/devices/{id}/host-key", put(accept).delete(reset))
+        .route("/api/v1/prune", post(prune))
         .fallback(async || error(StatusCode::NOT_FOUND, "no such route", None))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(desk)
@@ -170,4 +171,12 @@ async fn reset(
 ) -> Result<StatusCode, Refusal> {
     desk.pin(DeviceId(id), None).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn prune(State(desk): State<Desk>, Json(body): Json<PruneBody>) -> Result<Response, Refusal> {
+    if body.journal_days == 0 {
+        let text = "journal_days is at least 1";
+        return Err(Refusal::new(RefusalKind::Invalid, text));
+    }
+    Ok(Json(desk.prune(&body).await?).into_response())
 }

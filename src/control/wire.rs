@@ -5,7 +5,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::adapters::sqlite::{DeviceEdit, NewDevice};
+use crate::archive::Pruned;
 use crate::credentials::Login;
+use crate::domain::archive::Retention;
 use crate::domain::device::{DeviceId, TenantId};
 
 pub use crate::api::wire::{Backup, Change};
@@ -186,6 +188,27 @@ impl From<EditBody> for DeviceEdit {
 pub struct HostKeyBody {
     /// `SHA256:` and unpadded base64.
     pub fingerprint: String,
+}
+
+/// What to prune.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PruneBody {
+    /// Which versions stay; none means all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
+    /// Attempts older than so many days leave the journal.
+    pub journal_days: u64,
+}
+
+/// What was pruned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PrunedBody {
+    /// Versions, where a retention was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub versions: Option<Pruned>,
+    /// Rows of the journal.
+    pub attempts: u64,
 }
 
 /// What a running service says of itself.

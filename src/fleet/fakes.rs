@@ -23,6 +23,7 @@ use crate::domain::Timestamp;
 use crate::domain::attempt::{AttemptId, AttemptRecord, LastAttempt, Outcome, StepTime};
 use crate::domain::backoff::later;
 use crate::domain::device::{CredentialSource, Device, DeviceId, Endpoint, TenantId};
+use crate::domain::failure::Advice;
 use crate::domain::host_key::{Fingerprint, Pin};
 use crate::domain::schedule::Policy;
 use crate::domain::snapshot::Snapshot;
@@ -120,6 +121,7 @@ impl World {
                 ssh: ssh::Options::default(),
             },
             replica: "one".to_owned(),
+            advice: Advice::Sql,
         });
         Self {
             context,

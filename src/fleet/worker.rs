@@ -276,7 +276,8 @@ impl Worker {
             if let Some(skip) = Skip::blocked_by(kind) {
                 self.context.metrics.skipped(skip);
             }
-            let remedy = kind.remedy(self.device).unwrap_or_default();
+            let remedy = kind.remedy(self.context.advice, self.device, &self.name);
+            let remedy = remedy.unwrap_or_default();
             warn!(
                 device.id = %self.device,
                 device.name = self.name,

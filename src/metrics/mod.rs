@@ -50,6 +50,8 @@ pub struct Metrics {
     decrypts: IntCounterVec,
     credential_cache: IntCounterVec,
     cached_credentials: IntGauge,
+    mirror_commits: IntCounterVec,
+    mirror_pending: IntGauge,
     open_files: IntGauge,
     resident_bytes: IntGauge,
 }
@@ -200,6 +202,16 @@ impl Metrics {
                 "mikrotik_openbao_cache_entries",
                 "Opened Transit ciphertexts that are kept in memory.",
             )?,
+            mirror_commits: new.counters(
+                "mikrotik_git_mirror_commits_total",
+                "Commits to the git mirror, by result: an error is retried, and the archive has the \
+                 version all the same.",
+                &["status"],
+            )?,
+            mirror_pending: new.gauge(
+                "mikrotik_git_mirror_pending_devices",
+                "Devices whose newest version is in the archive and not in the git mirror yet.",
+            )?,
             open_files: new.gauge("process_open_fds", "Open file descriptors.")?,
             resident_bytes: new
                 .gauge("process_resident_memory_bytes", "Resident memory in bytes.")?,
@@ -262,6 +274,9 @@ impl Metrics {
                 self.requests
                     .with_label_values(&[source.label(), result.label()]);
             }
+        }
+        for status in ["success", "error"] {
+            self.mirror_commits.with_label_values(&[status]);
         }
     }
 
@@ -378,6 +393,18 @@ impl Metrics {
     pub fn set_cached_credentials(&self, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         self.cached_credentials.set(count);
+    }
+
+    /// Counts a commit to the git mirror, or that it failed.
+    pub fn mirrored(&self, written: bool) {
+        let status = if written { "success" } else { "error" };
+        self.mirror_commits.with_label_values(&[status]).inc();
+    }
+
+    /// Sets how many devices the git mirror is behind with.
+    pub fn set_mirror_pending(&self, devices: usize) {
+        self.mirror_pending
+            .set(i64::try_from(devices).unwrap_or(i64::MAX));
     }
 
     /// Sets the number of devices in each state; states that `counts` leaves out are empty.

@@ -7,17 +7,8 @@ use utoipa::ToSchema;
 
 use super::{Named, answered, failure, printable, span};
 use crate::domain::Timestamp;
-use crate::domain::failure::FailureKind;
+use crate::domain::failure::{Advice, FailureKind};
 use crate::ports::DeviceStatus;
-
-/// Whose hands an operator uses to unblock a device.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Advice {
-    /// The shared database: SQL.
-    Sql,
-    /// The store of embedded mode: this program's own commands.
-    Commands,
-}
 
 /// A device whose last failure counts now.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
@@ -101,24 +92,12 @@ impl Failed {
 /// The stored text, which ends in what to do where an operator must: that has a place of its own.
 fn cause(status: &DeviceStatus, kind: FailureKind) -> String {
     let text = status.error.as_deref().unwrap_or_default();
-    let remedy = kind.remedy(status.device.id);
-    let cause = remedy.and_then(|remedy| Some(text.strip_suffix(&remedy)?.trim_end_matches("; ")));
-    cause.unwrap_or(text).to_owned()
+    kind.without_remedy(text).to_owned()
 }
 
 fn remedy(status: &DeviceStatus, kind: FailureKind, advice: Advice) -> Option<String> {
-    let name = &status.device.name;
-    match (advice, kind) {
-        (Advice::Commands, FailureKind::AuthFailed) => Some(format!(
-            "store the right login with `mikrotik-backup devices edit {name}`, or correct user, \
-             password and policy on the router and then `mikrotik-backup retry {name}`"
-        )),
-        (Advice::Commands, FailureKind::HostKeyMismatch) => Some(format!(
-            "find out why the host key changed; if the change is genuine: `mikrotik-backup \
-             host-key accept {name}`"
-        )),
-        _ => kind.remedy(status.device.id),
-    }
+    let device = &status.device;
+    kind.remedy(advice, device.id, &device.name)
 }
 
 /// `entries` for a screen, in their order; a sentence when there are none.

@@ -14,13 +14,27 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ssh", &["domain", "credentials"]),
     ("metrics", &["domain"]),
     ("lifecycle", &[]),
-    ("config", &["credentials"]),
+    ("config", &["credentials", "domain"]),
     ("telemetry", &["config"]),
     ("adapters", &["domain", "ports", "clock", "credentials"]),
     ("archive", &["domain", "ports"]),
     (
+        "mirror",
+        &[
+            "adapters", "archive", "domain", "metrics", "ports", "routeros",
+        ],
+    ),
+    (
         "control",
-        &["adapters", "api", "credentials", "domain", "fleet", "ports"],
+        &[
+            "adapters",
+            "api",
+            "archive",
+            "credentials",
+            "domain",
+            "fleet",
+            "ports",
+        ],
     ),
     ("report", &["domain", "ports"]),
     ("api", &["domain", "fleet", "metrics", "ports", "report"]),
@@ -109,6 +123,7 @@ fn parts_use_only_what_the_arrows_allow() {
 fn no_adapter_imports_a_sibling() {
     let names = [
         "archive",
+        "git",
         "postgres",
         "sqlite",
         "redis",

@@ -10,6 +10,7 @@ mod deploy;
 mod embedded;
 mod http;
 mod import;
+mod mirror;
 mod routeros;
 mod services;
 mod sim;

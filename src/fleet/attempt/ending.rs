@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::{Ask, Report, Stop};
 use crate::domain::attempt::{AttemptId, AttemptRecord, Deferral, Outcome, Taken};
 use crate::domain::device::{Device, DeviceId};
-use crate::domain::failure::{Failure, chain};
+use crate::domain::failure::{Advice, Failure, chain};
 use crate::domain::request::Reply;
 use crate::domain::schedule::{Event, Finish, Made};
 use crate::fleet::progress::{ClaimedAt, Progress};
@@ -29,7 +29,7 @@ impl Context {
     ) -> Report {
         let outcome = match result {
             Ok(taken) => Outcome::Delivered(taken),
-            Err(Stop::Failed(failure)) => Outcome::Failed(with_remedy(failure, ask.device)),
+            Err(Stop::Failed(failure)) => Outcome::Failed(with_remedy(failure, self.advice, ask)),
             Err(Stop::Interrupted(reason)) => Outcome::Interrupted { reason },
             Err(Stop::Deferred(deferral)) => {
                 // Nothing was asked of the router yet: what opens its credentials is away.
@@ -179,8 +179,8 @@ impl Context {
 }
 
 /// Whoever reads the journal or the device's state finds there what to do, too.
-fn with_remedy(failure: Failure, device: DeviceId) -> Failure {
-    match failure.kind.remedy(device) {
+fn with_remedy(failure: Failure, advice: Advice, ask: &Ask) -> Failure {
+    match failure.kind.remedy(advice, ask.device, &ask.name) {
         Some(remedy) => Failure::new(failure.kind, format!("{}; {remedy}", failure.message)),
         None => failure,
     }

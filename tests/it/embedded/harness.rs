@@ -39,6 +39,13 @@ impl Folder {
         }
     }
 
+    /// One that lies in `place`.
+    pub fn within(place: &Path) -> Self {
+        Self {
+            place: tempfile::tempdir_in(place).expect("a temporary folder"),
+        }
+    }
+
     pub fn data(&self) -> PathBuf {
         self.place.path().join("data")
     }
