@@ -176,7 +176,7 @@ impl Worker {
             let removed = self.schedule.next() == Next::Done;
             tokio::select! {
                 biased;
-                report = &mut attempt => break Ended::By(report),
+                report = &mut attempt => break Ended::By(Box::new(report)),
                 mail = self.mailbox.recv(), if !removed => self.read(mail),
                 () = given_up(&mut self.waiting) => {
                     // One that queues, and that nobody waits for any more, is not made.
@@ -193,7 +193,7 @@ impl Worker {
         };
         drop(attempt);
         match ended {
-            Ended::By(report) => self.finish(cause, report),
+            Ended::By(report) => self.finish(cause, *report),
             Ended::MadeWay => self.make_way(),
             Ended::Withdrawn => self.withdraw(),
         }
@@ -328,7 +328,7 @@ impl Worker {
 
 /// How the time of an attempt ended.
 enum Ended {
-    By(Report),
+    By(Box<Report>),
     /// Dropped for one that somebody asked for.
     MadeWay,
     /// Dropped, for nobody waits for it any more.
