@@ -149,6 +149,7 @@ fn record(status: Status, failure: Option<FailureKind>, ago: Duration) -> LastAt
         consecutive_failures: u32::from(failure.is_some()),
         revision: original(),
         last_success_at: None,
+        deaths: 0,
     }
 }
 
@@ -550,6 +551,33 @@ fn an_attempt_that_died_with_its_process_is_repeated_soon() {
     let story = Story::resumed(Some(&last), original());
     story.waits(Duration::ZERO, Cause::Retry);
     story.failures(1);
+}
+
+#[test]
+fn from_the_second_death_on_the_ladder_says_when() {
+    let minutes = |n: u64| Duration::from_secs(60 * n);
+    for (deaths, wait) in [(1, 0), (2, 5), (3, 15), (4, 60), (9, 60)] {
+        let died = LastAttempt {
+            deaths,
+            ..record(Status::Interrupted, None, MINUTE)
+        };
+        let cause = match deaths {
+            1 => Cause::Scheduled,
+            _ => Cause::Retry,
+        };
+        Story::resumed(Some(&died), original()).waits(minutes(wait), cause);
+
+        // Adopted from the claim that found it, it is the same; and a standing failure stands.
+        let failing = LastAttempt {
+            deaths,
+            ..record(Status::Interrupted, Some(Timeout), MINUTE)
+        };
+        let story = Story::new()
+            .then(Event::Began)
+            .deferred(Deferral::Superseded(Box::new(failing)));
+        story.waits(minutes(wait), Cause::Retry);
+        story.failures(1);
+    }
 }
 
 #[test]
