@@ -8,18 +8,22 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
-use super::{AppError, Ports, configuration, context, failed, policy, serve, with_process};
+use super::{
+    AppError, Ports, configuration, context, failed, policy, serve, with_openbao, with_process,
+};
 use crate::adapters::archive::SealedArchive;
 use crate::adapters::git::GitMirror;
 use crate::adapters::in_process::InProcess;
 use crate::adapters::sqlite::{ListDevices, SqliteStore};
+use crate::api::Api;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::desk::Desk;
 use crate::control::server::Control;
 use crate::control::wire::Backup;
 use crate::credentials::Key;
-use crate::domain::attempt::Cause;
+use crate::domain::attempt::{AttemptId, Cause};
+use crate::domain::failure::Advice;
 use crate::domain::failure::chain;
 use crate::domain::schedule::{Event, Schedule};
 use crate::fleet::attempt::Ask;
@@ -115,6 +119,7 @@ impl Embedded {
         schedule.handle(Event::Requested, now, draw());
         schedule.handle(Event::Began, now, draw());
         let ask = Ask {
+            id: AttemptId::generate(),
             device: device.id,
             name: device.name.clone(),
             cause: Cause::Manual,
@@ -159,14 +164,17 @@ pub async fn run_embedded(
     let embedded = Embedded::open(&config, data_dir, key).await?;
     let control = Control::bind(data_dir).map_err(configuration)?;
     let control_stop = CancellationToken::new();
-    let answering = tokio::spawn(control.serve(embedded.desk(), control_stop.clone()));
+    let desk = embedded.desk();
+    let api = Api::new(embedded.context.clone(), config.interval, Advice::Commands);
+    let api = desk.tell_changes(api);
+    let answering = tokio::spawn(control.serve(desk, api.clone(), control_stop.clone()));
     if let Some((mirror, _)) = &embedded.mirror {
         mirror.catch_up();
     }
     let readiness = readiness(&embedded.context);
     let prepare = std::future::ready(Ok(()));
     let context = embedded.context.clone();
-    let result = serve(config, context, signals, readiness, prepare).await;
+    let result = serve(config, context, signals, readiness, api, prepare).await;
     control_stop.cancel();
     answering.await.map_err(failed)?;
     embedded.end().await;
@@ -201,5 +209,5 @@ fn readiness(context: &Arc<Context>) -> Readiness {
             context.sink.ready().await.map_err(|error| chain(&error))
         }
     });
-    with_process(readiness, &context.shutdown)
+    with_process(with_openbao(readiness, context), &context.shutdown)
 }

@@ -7,9 +7,8 @@ use tracing::info;
 
 use super::wire::{AddBody, Backup, Change, EditBody, PruneBody, PrunedBody, StatusBody};
 use crate::adapters::archive::SealedArchive;
-use crate::adapters::sqlite::{
-    DeviceEdit, EditError, ImportError, ListDevices, NewDevice, SqliteStore,
-};
+use crate::adapters::sqlite::{DeviceEdit, EditError, ImportError, NewDevice, SqliteStore};
+use crate::api::{Api, ChangeOf};
 use crate::archive::{Pruning, prune};
 use crate::domain::device::DeviceId;
 use crate::domain::failure::chain;
@@ -161,27 +160,6 @@ impl Desk {
         Ok(())
     }
 
-    /// Whether there is such a device, with credentials to back it up with.
-    ///
-    /// # Errors
-    /// [`Refusal`] says what is missing.
-    pub async fn check_backed_up(&self, device: DeviceId) -> Result<(), Refusal> {
-        let wanted = ListDevices {
-            named: Some(device.to_string()),
-            ..ListDevices::default()
-        };
-        let listed = self.store.list(&wanted).await;
-        let listed = listed.map_err(|error| Refusal::new(RefusalKind::Failed, chain(&error)))?;
-        match listed.iter().find(|entry| entry.id == device) {
-            None => Err(EditError::NotFound { device }.into()),
-            Some(entry) if !entry.has_credentials => Err(Refusal::new(
-                RefusalKind::Conflict,
-                format!("device {device} has no credentials; store some with `devices edit`"),
-            )),
-            Some(_) => Ok(()),
-        }
-    }
-
     /// Deletes what a retention does not keep, and old rows of the journal, in small transactions
     /// beside whatever else goes on.
     ///
@@ -223,17 +201,28 @@ impl Desk {
         }
     }
 
+    /// `api`, which tells what a backup changed in this archive.
+    pub fn tell_changes(&self, api: Api) -> Api {
+        let desk = self.clone();
+        let change: ChangeOf = Arc::new(move |device, reply| {
+            let desk = desk.clone();
+            Box::pin(async move { desk.change(device, &reply).await })
+        });
+        api.telling_changes(change)
+    }
+
     /// `reply` with what the backup changed in the archive.
     pub async fn told(&self, device: DeviceId, reply: Reply) -> Backup {
-        let change = match reply.status {
-            ReplyStatus::Success => self.change(device, &reply).await,
-            ReplyStatus::Failed | ReplyStatus::Locked => None,
-        };
+        let change = self.change(device, &reply).await;
         Backup::of(reply, change)
     }
 
-    /// Best effort: the backup has succeeded, whatever can be said of it.
-    async fn change(&self, device: DeviceId, reply: &Reply) -> Option<Change> {
+    /// What a backup that was answered with `reply` changed in the archive. Best effort: it has
+    /// succeeded, whatever can be said of it.
+    pub async fn change(&self, device: DeviceId, reply: &Reply) -> Option<Change> {
+        if reply.status != ReplyStatus::Success {
+            return None;
+        }
         let newest = self.archive.versions(device, VersionPage::first(1)).await;
         let newest = newest.ok()?.into_iter().next()?;
         if Some(newest.first.position.attempt) != reply.attempt {

@@ -267,6 +267,14 @@ impl Store for MemoryStore {
         })))
     }
 
+    async fn unclaim(&self, device: DeviceId, attempt: AttemptId) -> Result<(), StoreError> {
+        let mut state = self.here("take back a claim")?;
+        if state.running.get(&device) == Some(&attempt) {
+            state.running.remove(&device);
+        }
+        Ok(())
+    }
+
     async fn pin_host_key(&self, device: DeviceId, seen: &Fingerprint) -> Result<Pin, StoreError> {
         let mut state = self.here("pin a host key")?;
         if state.pin_refused {

@@ -3,8 +3,10 @@
 //! All label sets are closed and every value exists at zero from the start, so that a rate or an
 //! alert never waits for a first event. Devices are named in logs, not here.
 
+pub mod archive;
 mod build;
 mod labels;
+mod process;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +21,8 @@ use crate::domain::failure::FailureKind;
 use crate::domain::schedule::Condition;
 
 use build::Build;
-pub use labels::{LockResult, Skip};
+pub use labels::{Answered, Asked, Decrypted, LockResult, Skip};
+use process::Process;
 
 /// The content type of [`Metrics::render`]: the Prometheus text format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -44,10 +47,14 @@ pub struct Metrics {
     reconcile: Histogram,
     worker_restarts: IntCounter,
     comments: IntCounterVec,
+    requests: IntCounterVec,
+    credential_changes: IntCounterVec,
+    decrypts: IntCounterVec,
+    credential_cache: IntCounterVec,
+    cached_credentials: IntGauge,
     mirror_commits: IntCounterVec,
     mirror_pending: IntGauge,
-    open_files: IntGauge,
-    resident_bytes: IntGauge,
+    process: Process,
 }
 
 /// The contract's buckets, and finer ones below a second, in seconds.
@@ -82,17 +89,11 @@ impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let new = Build(&registry);
-        new.gauges(
-            "mikrotik_backup_build_info",
-            "Always 1; the label tells the version.",
-            "version",
-        )?
-        .with_label_values(&[env!("CARGO_PKG_VERSION")])
-        .set(1);
         let metrics = Self {
             backups: new.counters(
                 "mikrotik_config_backup_total",
-                "Backups that came due, by result: success means acknowledged.",
+                "Backups that came due, by result: success means acknowledged. A device that is \
+                 blocked or offline comes due at each replica.",
                 &["status"],
             )?,
             duration: new.histogram(
@@ -167,6 +168,30 @@ impl Metrics {
                 "State comments in exports, by whether a rule knows them.",
                 &["known"],
             )?,
+            requests: new.counters(
+                "mikrotik_config_backup_requests_total",
+                "Backups that somebody asked for, by way and by what they were told.",
+                &["source", "result"],
+            )?,
+            credential_changes: new.counters(
+                "mikrotik_credential_changes_total",
+                "Notices that the credentials of a device changed, by whether they could be read.",
+                &["status"],
+            )?,
+            decrypts: new.counters(
+                "mikrotik_openbao_decrypt_total",
+                "Transit ciphertexts to be opened that were not in the cache, by result.",
+                &["status"],
+            )?,
+            credential_cache: new.counters(
+                "mikrotik_openbao_cache_total",
+                "Transit ciphertexts to be opened, by whether the cache knew them.",
+                &["result"],
+            )?,
+            cached_credentials: new.gauge(
+                "mikrotik_openbao_cache_entries",
+                "Opened Transit ciphertexts that are kept in memory.",
+            )?,
             mirror_commits: new.counters(
                 "mikrotik_git_mirror_commits_total",
                 "Commits to the git mirror, by result: an error is retried, and the archive has the \
@@ -177,9 +202,7 @@ impl Metrics {
                 "mikrotik_git_mirror_pending_devices",
                 "Devices whose newest version is in the archive and not in the git mirror yet.",
             )?,
-            open_files: new.gauge("process_open_fds", "Open file descriptors.")?,
-            resident_bytes: new
-                .gauge("process_resident_memory_bytes", "Resident memory in bytes.")?,
+            process: Process::new(&new)?,
             registry,
         };
         metrics.create_label_values();
@@ -224,6 +247,21 @@ impl Metrics {
         }
         for known in ["true", "false"] {
             self.comments.with_label_values(&[known]);
+        }
+        for status in ["applied", "ignored"] {
+            self.credential_changes.with_label_values(&[status]);
+        }
+        for result in Decrypted::ALL {
+            self.decrypts.with_label_values(&[result.label()]);
+        }
+        for result in ["hit", "miss"] {
+            self.credential_cache.with_label_values(&[result]);
+        }
+        for source in Asked::ALL {
+            for result in Answered::ALL {
+                self.requests
+                    .with_label_values(&[source.label(), result.label()]);
+            }
         }
         for status in ["success", "error"] {
             self.mirror_commits.with_label_values(&[status]);
@@ -316,6 +354,35 @@ impl Metrics {
         self.comments.with_label_values(&["false"]).inc_by(unknown);
     }
 
+    /// Counts a backup that somebody asked for, once they are answered.
+    pub fn asked(&self, source: Asked, result: Answered) {
+        let labels = [source.label(), result.label()];
+        self.requests.with_label_values(&labels).inc();
+    }
+
+    /// Counts a notice that credentials changed.
+    pub fn credentials_changed(&self, applied: bool) {
+        let status = if applied { "applied" } else { "ignored" };
+        self.credential_changes.with_label_values(&[status]).inc();
+    }
+
+    /// Counts a ciphertext that the cache did not know.
+    pub fn decrypted(&self, result: Decrypted) {
+        self.decrypts.with_label_values(&[result.label()]).inc();
+    }
+
+    /// Counts a look into the cache of opened ciphertexts.
+    pub fn credential_cache(&self, hit: bool) {
+        let result = if hit { "hit" } else { "miss" };
+        self.credential_cache.with_label_values(&[result]).inc();
+    }
+
+    /// Sets how many opened ciphertexts are kept.
+    pub fn set_cached_credentials(&self, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.cached_credentials.set(count);
+    }
+
     /// Counts a commit to the git mirror, or that it failed.
     pub fn mirrored(&self, written: bool) {
         let status = if written { "success" } else { "error" };
@@ -348,24 +415,10 @@ impl Metrics {
     /// # Errors
     /// When the encoder finds a metric without samples: a fault of this file.
     pub fn render(&self) -> prometheus::Result<String> {
-        self.look_at_process();
+        self.process.look();
         let mut page = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut page)?;
         Ok(String::from_utf8_lossy(&page).into_owned())
-    }
-
-    /// Linux tells these in files; elsewhere they stay zero.
-    fn look_at_process(&self) {
-        if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
-            let files = i64::try_from(files.count()).unwrap_or(i64::MAX);
-            self.open_files.set(files);
-        }
-        if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-            let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
-            self.resident_bytes
-                .set(kibibytes.map_or(0, |kibibytes: i64| kibibytes.saturating_mul(1024)));
-        }
     }
 }
 

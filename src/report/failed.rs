@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Named, answered, failure, printable, span};
 use crate::domain::Timestamp;
@@ -10,7 +11,7 @@ use crate::domain::failure::{Advice, FailureKind};
 use crate::ports::DeviceStatus;
 
 /// A device whose last failure counts now.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 pub struct Failed {
     /// Which device.
     pub device: Named,
@@ -26,15 +27,19 @@ pub struct Failed {
     pub failures: u32,
     /// When the first of these failures began, or since when it is blocked.
     #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     pub since: Timestamp,
     /// When the last attempt ended.
     #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     pub last_attempt_at: Timestamp,
     /// When it last succeeded.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub last_success_at: Option<Timestamp>,
     /// When it is tried again; none while it is blocked.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub next_try_at: Option<Timestamp>,
     /// The host key that it offered instead of the pinned one.
     pub offered_key: Option<String>,

@@ -1,5 +1,6 @@
 //! The one integration binary: real servers, real processes, simulated routers.
 
+mod api;
 mod archive;
 mod arrows;
 mod cli_read;
@@ -14,5 +15,7 @@ mod routeros;
 mod services;
 mod sim;
 mod sink;
+mod sink_contract;
 mod ssh;
 mod store;
+mod transit;

@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use super::{Ask, Report, Stop};
 use crate::domain::attempt::{AttemptId, AttemptRecord, Deferral, Outcome, Taken};
-use crate::domain::device::Device;
+use crate::domain::device::{Device, DeviceId};
 use crate::domain::failure::{Advice, Failure, chain};
 use crate::domain::request::Reply;
 use crate::domain::schedule::{Event, Finish, Made};
@@ -30,8 +30,13 @@ impl Context {
             Ok(taken) => Outcome::Delivered(taken),
             Err(Stop::Failed(failure)) => Outcome::Failed(with_remedy(failure, self.advice, ask)),
             Err(Stop::Interrupted(reason)) => Outcome::Interrupted { reason },
-            // Only what comes before the claim, and the claim itself, defer.
-            Err(Stop::Deferred(deferral)) => return self.deferred(deferral),
+            Err(Stop::Deferred(deferral)) => {
+                // Nothing was asked of the router yet: what opens its credentials is away.
+                if progress.claimed.take().is_some() {
+                    self.take_back(id, ask.device).await;
+                }
+                return self.deferred(deferral);
+            }
         };
         let Some(claimed) = progress.claimed.take() else {
             return match outcome {
@@ -105,6 +110,23 @@ impl Context {
                 "the attempt could not be recorded yet; kept in memory"
             );
             self.backlog.push(record);
+        }
+    }
+
+    /// The claim is taken back, for no attempt was made under it.
+    async fn take_back(&self, id: AttemptId, device: DeviceId) {
+        let taken_back = tokio::select! {
+            biased;
+            taken_back = self.store.unclaim(device, id) => taken_back,
+            () = self.long_after_hard_stop() => return,
+        };
+        if let Err(error) = taken_back {
+            let error = chain(&error);
+            // The next claim journals it as an attempt that was interrupted.
+            warn!(
+                error,
+                "the mark of an attempt that was not made could not be taken away"
+            );
         }
     }
 

@@ -92,6 +92,26 @@ impl Folder {
         service
     }
 
+    /// Starts `run` on every address of the machine, and waits until it is ready.
+    pub async fn run_open(&self, name: &str, overrides: &[(&str, &str)]) -> Service {
+        let port = free_port();
+        let mut command = self.command(overrides);
+        command
+            .arg("run")
+            .env("HTTP_ADDR", format!("0.0.0.0:{port}"));
+        let log = self.place.path().join(format!("{name}.log"));
+        let service = Service {
+            http: format!("127.0.0.1:{port}"),
+            process: Process::spawn(name, &command, &log),
+        };
+        let ready = async || {
+            let page = get(&service.http, "/readyz").await;
+            page.is_ok_and(|page| page.contains(r#""ready""#))
+        };
+        service.process.wait_until("ready", ready).await;
+        service
+    }
+
     /// Runs a subcommand to its end, with `input` on its standard input.
     pub async fn cli(&self, arguments: &[&str], input: &str) -> Done {
         let mut command = tokio::process::Command::from(self.command(&[]));

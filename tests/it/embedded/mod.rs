@@ -2,7 +2,7 @@
 
 mod acting;
 mod demo;
-mod harness;
+pub mod harness;
 mod killed;
 mod mirror;
 mod progress;

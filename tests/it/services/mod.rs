@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod disk;
 pub mod nats;
+pub mod openbao;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
