@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::{AppError, Ports, configuration, context, failed, serve, with_process};
+use super::{AppError, Ports, configuration, context, failed, serve, with_openbao, with_process};
 use crate::adapters::jetstream::{self, JetStreamSink};
 use crate::adapters::postgres::{MigrateError, Migrated, PostgresStore, SchemaState};
 use crate::adapters::redis::{RedisCoordinator, Timeouts};
+use crate::api::Api;
 use crate::clock::Clock;
 use crate::config::{Cluster, Config};
+use crate::domain::failure::Advice;
 use crate::domain::failure::chain;
 use crate::fleet::Context;
 use crate::http::Readiness;
 use crate::lifecycle::{self, Shutdown};
+use crate::trigger;
 
 /// Between two tries at a database that is away at start.
 const START_RETRY_FIRST: Duration = Duration::from_millis(500);
@@ -77,6 +80,9 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
         key: cluster.key().map_err(configuration)?.clone(),
     };
     let context = context(&config, ports, &Shutdown::new())?;
+    let api = Api::new(context.clone(), config.interval, Advice::Sql);
+    let answering = trigger::run(sink.client(), context.clone());
+    context.shutdown.spawn(answering);
     let schema_ready = Arc::new(AtomicBool::new(false));
     let readiness = readiness(&context, &schema_ready);
     let may_migrate = config.migrate_on_start;
@@ -88,7 +94,7 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
             Ok(())
         }
     };
-    let result = serve(config, context, signals, readiness, prepare).await;
+    let result = serve(config, context, signals, readiness, api, prepare).await;
     sink.close().await;
     store.close().await;
     result
@@ -190,5 +196,5 @@ fn readiness(context: &Arc<Context>, schema_ready: &Arc<AtomicBool>) -> Readines
             let context = nats.clone();
             async move { context.sink.ready().await.map_err(|error| chain(&error)) }
         });
-    with_process(readiness, &context.shutdown)
+    with_process(with_openbao(readiness, context), &context.shutdown)
 }

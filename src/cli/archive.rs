@@ -8,7 +8,8 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use tokio::sync::Semaphore;
 
-use super::reading::{configuration, emit, emit_json, emit_line, unreadable_archive};
+use super::output::{emit, emit_json, say};
+use super::reading::{configuration, unreadable_archive};
 use super::{exit, with_config};
 use crate::adapters::archive::{Aside, AsideId, SealedArchive, SetAside};
 use crate::adapters::jetstream::{Received, Settings, SnapshotSource};
@@ -228,7 +229,7 @@ async fn retry(
     if let Some(source) = source {
         source.close().await;
     }
-    emit_line(&format!("{stored} stored, {left} still set aside"));
+    say(&format!("{stored} stored, {left} still set aside"));
     Ok(match left {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::from(exit::FAILED),
@@ -257,7 +258,7 @@ async fn again(settler: &Settler, set_aside: &SetAside, id: AsideId) -> Result<b
     let (flaw, reason) = match settler.settle(received, u64::MAX, None).await {
         Verdict::Stored(_) => {
             set_aside.remove(id).await.map_err(unreadable_archive)?;
-            emit_line(&format!("{id}: stored"));
+            say(&format!("{id}: stored"));
             return Ok(true);
         }
         Verdict::Bad(rejection) => (rejection.flaw.as_str().to_owned(), rejection.reason),
@@ -266,6 +267,6 @@ async fn again(settler: &Settler, set_aside: &SetAside, id: AsideId) -> Result<b
     };
     let noted = set_aside.tried(id, &flaw, &reason).await;
     noted.map_err(unreadable_archive)?;
-    emit_line(&format!("{id}: {reason}"));
+    say(&format!("{id}: {reason}"));
     Ok(false)
 }

@@ -1,6 +1,7 @@
 //! The answer to one exec request: output in RouterOS's portions, its way to end, and the faults.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -38,10 +39,13 @@ pub(super) struct Answer {
     pub(super) router: Arc<Shared>,
     pub(super) fault: Option<Fault>,
     pub(super) wire: Arc<WireControl>,
+    pub(super) client: SocketAddr,
     pub(super) channel: ChannelWriteHalf<Msg>,
     pub(super) buffer: Vec<u8>,
     /// The rest of the output is lost.
     pub(super) lost: bool,
+    /// The text of each whole export, where they are kept.
+    pub(super) kept: Vec<Vec<u8>>,
 }
 
 impl Answer {
@@ -60,6 +64,7 @@ impl Answer {
                     self.push(text.as_bytes()).await?;
                     Flow::Continue
                 }
+                Reply::Edit(_) => Flow::Continue,
                 Reply::Export { secrets } => {
                     self.router.count(|counters| counters.export_begun());
                     let flow = self.export(secrets).await?;
@@ -79,6 +84,9 @@ impl Answer {
         self.end().await?;
         if !self.lost {
             (0..exports).for_each(|_| self.router.count(|counters| counters.export_whole()));
+            for text in &self.kept {
+                self.router.keep(self.client, text);
+            }
         }
         Ok(())
     }
@@ -123,6 +131,7 @@ impl Answer {
         if dropping {
             self.wire.cut_after(half);
         }
+        let mut kept = self.router.keeps().then(Vec::new);
         let (mut sent, mut after_item) = (0, false);
         for piece in export {
             if sent >= half {
@@ -144,13 +153,20 @@ impl Answer {
             }
             after_item = !piece.starts_with(b"#") && piece.contains(&b' ');
             sent += piece.len() as u64;
+            if let Some(kept) = &mut kept {
+                kept.extend_from_slice(&piece);
+            }
             self.push(&piece).await?;
             if dropping {
                 // In small messages, or the cut might fall into the very first one.
                 self.flush().await?;
             }
         }
-        Ok(if dropping { Flow::Hold } else { Flow::Continue })
+        if dropping {
+            return Ok(Flow::Hold);
+        }
+        self.kept.extend(kept);
+        Ok(Flow::Continue)
     }
 
     async fn noise(&mut self, bytes: u64) -> Result<Flow, russh::Error> {

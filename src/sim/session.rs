@@ -296,7 +296,9 @@ impl Handler for Peer {
             router: Arc::clone(&self.router),
             fault: self.fault,
             wire: Arc::clone(&self.control),
+            client: self.client,
             channel: writer,
+            kept: Vec::new(),
             buffer: Vec::new(),
             lost: false,
         };

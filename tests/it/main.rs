@@ -1,5 +1,6 @@
 //! The one integration binary: real servers, real processes, simulated routers.
 
+mod api;
 mod archive;
 mod arrows;
 mod cli_read;
@@ -9,6 +10,7 @@ mod deploy;
 mod embedded;
 mod http;
 mod import;
+mod mirror;
 mod routeros;
 mod services;
 mod sim;
@@ -16,3 +18,4 @@ mod sink;
 mod sink_contract;
 mod ssh;
 mod store;
+mod transit;

@@ -2,10 +2,14 @@
 
 mod archive;
 mod commands;
+mod demand;
 mod faults;
 pub mod harness;
+mod judge;
 mod lifecycle;
+mod openbao;
 mod operator;
+mod outages;
 pub mod poll;
 mod readme;
 mod replicas;

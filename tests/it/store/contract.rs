@@ -15,7 +15,7 @@ use mikrotik_backup::domain::attempt::{
 use mikrotik_backup::domain::device::{Device, DeviceId};
 use mikrotik_backup::domain::digest::Digest;
 use mikrotik_backup::domain::failure::{Failure, FailureKind};
-use mikrotik_backup::domain::snapshot::Shape;
+use mikrotik_backup::domain::snapshot::{MenuShape, Shape};
 use mikrotik_backup::ports::{Begun, Bucket, Claim, Claimed, Listed, Store};
 use uuid::Uuid;
 
@@ -54,6 +54,7 @@ pub async fn suite(store: &dyn Store, operator: &dyn Operator) {
     attempts::a_backup_is_recorded_and_remembered(store, operator).await;
     attempts::the_slower_replica_is_superseded(store, operator).await;
     attempts::a_lost_attempt_is_journaled_as_interrupted(store, operator).await;
+    attempts::a_claim_that_was_taken_back_never_was(store, operator).await;
     attempts::a_block_outlasts_everything_but_another_outcome(store, operator).await;
     attempts::state_only_moves_forward(store, operator).await;
     attempts::text_that_a_database_hates_is_stored(store, operator).await;
@@ -135,7 +136,11 @@ pub fn taken(text: &str) -> Taken {
         shape: Shape {
             // Neither alphabetical nor by length: the order must be kept.
             menus: ["/system note", "/ip address", "/interface"]
-                .map(|menu| (menu.to_owned(), Digest::of(menu)))
+                .map(|menu| MenuShape {
+                    menu: menu.to_owned(),
+                    digest: Digest::of(menu),
+                    items: 7,
+                })
                 .to_vec(),
             secrets: 3,
         },
