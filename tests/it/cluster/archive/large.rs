@@ -26,8 +26,6 @@ async fn twenty_megabytes_go_the_whole_way() {
     let device = cluster.insert(&router).await;
     let limits = [
         ("CONFIG_BACKUP_COMMAND_TIMEOUT", "60"),
-        // Stream and bucket together have to find room on the disk of the test.
-        ("NATS_STREAM_MAX_BYTES", "268435456"),
         ("LOG_LEVEL", "info"),
     ];
     let poller = cluster.replica("poller", &limits).await;
