@@ -13,6 +13,7 @@ use mikrotik_backup::clock::Clock;
 use mikrotik_backup::credentials::Credentials;
 use mikrotik_backup::domain::attempt::{AttemptId, AttemptRecord, StepTime};
 use mikrotik_backup::domain::device::{CredentialSource, Device, DeviceId, Endpoint, TenantId};
+use mikrotik_backup::domain::failure::Advice;
 use mikrotik_backup::domain::host_key::{Fingerprint, Pin};
 use mikrotik_backup::domain::schedule::Policy;
 use mikrotik_backup::domain::snapshot::Snapshot;
@@ -156,6 +157,7 @@ async fn main() {
             ssh: ssh::Options::default(),
         },
         replica: "example".to_owned(),
+        advice: Advice::Sql,
     });
     let policy = Policy {
         interval: Duration::from_secs(21_600),

@@ -5,6 +5,7 @@
 //! `ARCHITECTURE.md` tells the rest.
 
 pub mod adapters;
+pub mod api;
 pub mod app;
 pub mod archive;
 pub mod cli;
@@ -18,9 +19,11 @@ pub mod http;
 pub mod import;
 pub mod lifecycle;
 pub mod metrics;
+pub mod mirror;
 pub mod ports;
 pub mod report;
 pub mod routeros;
 pub mod sim;
 pub mod ssh;
 pub mod telemetry;
+pub mod trigger;

@@ -10,13 +10,16 @@ use super::{AppError, Ports, configuration, context, failed, serve, with_process
 use crate::adapters::jetstream::{self, JetStreamSink};
 use crate::adapters::postgres::{MigrateError, Migrated, PostgresStore, SchemaState};
 use crate::adapters::redis::{RedisCoordinator, RedisOutbox, Timeouts};
+use crate::api::Api;
 use crate::clock::Clock;
 use crate::config::{Cluster, Config};
+use crate::domain::failure::Advice;
 use crate::domain::failure::chain;
 use crate::fleet::Context;
 use crate::fleet::outbox::{Limits, Queue};
 use crate::http::Readiness;
 use crate::lifecycle::{self, Shutdown};
+use crate::trigger;
 
 /// Between two tries at a database that is away at start.
 const START_RETRY_FIRST: Duration = Duration::from_millis(500);
@@ -80,6 +83,9 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
         key,
     };
     let context = context(&config, ports, &Shutdown::new())?;
+    let api = Api::new(context.clone(), config.interval, Advice::Sql);
+    let answering = trigger::run(sink.client(), context.clone());
+    context.shutdown.spawn(answering);
     let schema_ready = Arc::new(AtomicBool::new(false));
     let readiness = readiness(&context, &schema_ready);
     let may_migrate = config.migrate_on_start;
@@ -91,7 +97,7 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
             Ok(())
         }
     };
-    let result = serve(config, context, signals, readiness, prepare).await;
+    let result = serve(config, context, signals, readiness, api, prepare).await;
     sink.close().await;
     store.close().await;
     result
@@ -194,5 +200,5 @@ fn readiness(context: &Arc<Context>, schema_ready: &Arc<AtomicBool>) -> Readines
             let context = nats.clone();
             async move { context.sink.ready().await.map_err(|error| chain(&error)) }
         });
-    with_process(readiness, &context.shutdown)
+    with_process(readiness, context)
 }

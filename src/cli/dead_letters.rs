@@ -7,7 +7,8 @@ use anyhow::anyhow;
 use serde::Serialize;
 
 use super::complain;
-use super::reading::{configuration, emit, emit_json};
+use super::output::{emit, emit_json};
+use super::reading::configuration;
 use crate::adapters::redis::RedisOutbox;
 use crate::app::AppError;
 use crate::clock::Clock;

@@ -13,6 +13,8 @@ mod events;
 mod hand;
 mod host_key;
 mod login;
+mod output;
+mod progress;
 mod prune;
 mod reading;
 mod shell;

@@ -8,7 +8,8 @@ use clap::Args;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
-use super::reading::{Reading, colored, emit, emit_json, walk};
+use super::output::{colored, emit, emit_json};
+use super::reading::{Reading, walk};
 use super::{complain, dead_letters};
 use crate::adapters::redis::{RedisCoordinator, Timeouts};
 use crate::app::AppError;

@@ -248,6 +248,8 @@ settings! {
         "The shared PostgreSQL database. Unset: embedded mode, with a database of its own in DATA_DIR.";
     DATA_DIR: Text = "DATA_DIR" { form: Form::Directory, default: Some("./data"), secret: false }
         "Where embedded mode keeps its database, key, archive and control.sock.";
+    GIT_ARCHIVE_DIR: Text = "GIT_ARCHIVE_DIR" { form: Form::Directory, default: None, secret: false }
+        "A git repository that mirrors the archive, one file per device and one commit per change, as PLAIN TEXT WITH EVERY PASSWORD (folder 0700). Unset: none.";
     REDIS_URL: Text = "REDIS_URL" { form: Form::Url(&["redis", "rediss", "unix", "redis+unix"]), default: None, secret: true }
         "Presence, locks and outbox (Redis, Valkey or Dragonfly). Goes together with DATABASE_URL.";
     NATS_URL: Text = "NATS_URL" { form: Form::Urls(&["nats", "tls"]), default: None, secret: true }
@@ -312,6 +314,7 @@ mod tests {
         ("ENVIRONMENT", Some("dev")),
         ("DATABASE_URL", None),
         ("DATA_DIR", Some("./data")),
+        ("GIT_ARCHIVE_DIR", None),
         ("REDIS_URL", None),
         ("NATS_URL", None),
         ("CREDENTIAL_ENCRYPTION_KEY", None),

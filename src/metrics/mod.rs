@@ -19,7 +19,7 @@ use crate::domain::failure::FailureKind;
 use crate::domain::schedule::Condition;
 
 use build::Build;
-pub use labels::{LockResult, Skip};
+pub use labels::{Answered, Asked, Decrypted, LockResult, Skip};
 
 /// The content type of [`Metrics::render`]: the Prometheus text format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -50,6 +50,13 @@ pub struct Metrics {
     reconcile: Histogram,
     worker_restarts: IntCounter,
     comments: IntCounterVec,
+    requests: IntCounterVec,
+    credential_changes: IntCounterVec,
+    decrypts: IntCounterVec,
+    credential_cache: IntCounterVec,
+    cached_credentials: IntGauge,
+    mirror_commits: IntCounterVec,
+    mirror_pending: IntGauge,
     open_files: IntGauge,
     resident_bytes: IntGauge,
 }
@@ -96,7 +103,8 @@ impl Metrics {
         let metrics = Self {
             backups: new.counters(
                 "mikrotik_config_backup_total",
-                "Backups that came due, by result: success means acknowledged.",
+                "Backups that came due, by result: success means acknowledged. A device that is \
+                 blocked or offline comes due at each replica.",
                 &["status"],
             )?,
             duration: new.histogram(
@@ -195,6 +203,40 @@ impl Metrics {
                 "State comments in exports, by whether a rule knows them.",
                 &["known"],
             )?,
+            requests: new.counters(
+                "mikrotik_config_backup_requests_total",
+                "Backups that somebody asked for, by way and by what they were told.",
+                &["source", "result"],
+            )?,
+            credential_changes: new.counters(
+                "mikrotik_credential_changes_total",
+                "Notices that the credentials of a device changed, by whether they could be read.",
+                &["status"],
+            )?,
+            decrypts: new.counters(
+                "mikrotik_openbao_decrypt_total",
+                "Transit ciphertexts to be opened that were not in the cache, by result.",
+                &["status"],
+            )?,
+            credential_cache: new.counters(
+                "mikrotik_openbao_cache_total",
+                "Transit ciphertexts to be opened, by whether the cache knew them.",
+                &["result"],
+            )?,
+            cached_credentials: new.gauge(
+                "mikrotik_openbao_cache_entries",
+                "Opened Transit ciphertexts that are kept in memory.",
+            )?,
+            mirror_commits: new.counters(
+                "mikrotik_git_mirror_commits_total",
+                "Commits to the git mirror, by result: an error is retried, and the archive has the \
+                 version all the same.",
+                &["status"],
+            )?,
+            mirror_pending: new.gauge(
+                "mikrotik_git_mirror_pending_devices",
+                "Devices whose newest version is in the archive and not in the git mirror yet.",
+            )?,
             open_files: new.gauge("process_open_fds", "Open file descriptors.")?,
             resident_bytes: new
                 .gauge("process_resident_memory_bytes", "Resident memory in bytes.")?,
@@ -242,6 +284,24 @@ impl Metrics {
         }
         for known in ["true", "false"] {
             self.comments.with_label_values(&[known]);
+        }
+        for status in ["applied", "ignored"] {
+            self.credential_changes.with_label_values(&[status]);
+        }
+        for result in Decrypted::ALL {
+            self.decrypts.with_label_values(&[result.label()]);
+        }
+        for result in ["hit", "miss"] {
+            self.credential_cache.with_label_values(&[result]);
+        }
+        for source in Asked::ALL {
+            for result in Answered::ALL {
+                self.requests
+                    .with_label_values(&[source.label(), result.label()]);
+            }
+        }
+        for status in ["success", "error"] {
+            self.mirror_commits.with_label_values(&[status]);
         }
     }
 
@@ -349,6 +409,47 @@ impl Metrics {
     pub fn comments(&self, known: u64, unknown: u64) {
         self.comments.with_label_values(&["true"]).inc_by(known);
         self.comments.with_label_values(&["false"]).inc_by(unknown);
+    }
+
+    /// Counts a backup that somebody asked for, once they are answered.
+    pub fn asked(&self, source: Asked, result: Answered) {
+        let labels = [source.label(), result.label()];
+        self.requests.with_label_values(&labels).inc();
+    }
+
+    /// Counts a notice that credentials changed.
+    pub fn credentials_changed(&self, applied: bool) {
+        let status = if applied { "applied" } else { "ignored" };
+        self.credential_changes.with_label_values(&[status]).inc();
+    }
+
+    /// Counts a ciphertext that the cache did not know.
+    pub fn decrypted(&self, result: Decrypted) {
+        self.decrypts.with_label_values(&[result.label()]).inc();
+    }
+
+    /// Counts a look into the cache of opened ciphertexts.
+    pub fn credential_cache(&self, hit: bool) {
+        let result = if hit { "hit" } else { "miss" };
+        self.credential_cache.with_label_values(&[result]).inc();
+    }
+
+    /// Sets how many opened ciphertexts are kept.
+    pub fn set_cached_credentials(&self, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.cached_credentials.set(count);
+    }
+
+    /// Counts a commit to the git mirror, or that it failed.
+    pub fn mirrored(&self, written: bool) {
+        let status = if written { "success" } else { "error" };
+        self.mirror_commits.with_label_values(&[status]).inc();
+    }
+
+    /// Sets how many devices the git mirror is behind with.
+    pub fn set_mirror_pending(&self, devices: usize) {
+        self.mirror_pending
+            .set(i64::try_from(devices).unwrap_or(i64::MAX));
     }
 
     /// Sets the number of devices in each state; states that `counts` leaves out are empty.
