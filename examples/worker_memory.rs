@@ -81,6 +81,10 @@ impl Store for MadeUp {
         Ok(Claimed::Gone)
     }
 
+    async fn unclaim(&self, _: DeviceId, _: AttemptId) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn pin_host_key(&self, _: DeviceId, _: &Fingerprint) -> Result<Pin, StoreError> {
         nothing()
     }

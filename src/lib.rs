@@ -17,6 +17,7 @@ pub mod domain;
 pub mod fleet;
 pub mod http;
 pub mod import;
+pub mod intake;
 pub mod lifecycle;
 pub mod metrics;
 pub mod mirror;

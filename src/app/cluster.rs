@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::{AppError, Ports, configuration, context, failed, serve, with_process};
+use super::{AppError, Ports, configuration, context, failed, serve, with_openbao, with_process};
 use crate::adapters::jetstream::{self, JetStreamSink};
 use crate::adapters::postgres::{MigrateError, Migrated, PostgresStore, SchemaState};
 use crate::adapters::redis::{RedisCoordinator, RedisOutbox, Timeouts};
@@ -24,6 +24,15 @@ use crate::trigger;
 /// Between two tries at a database that is away at start.
 const START_RETRY_FIRST: Duration = Duration::from_millis(500);
 const START_RETRY_MAX: Duration = Duration::from_secs(15);
+
+/// Whose rights the database's role must have.
+#[derive(Clone, Copy)]
+pub(super) enum Rights {
+    /// Those of `run`.
+    Run,
+    /// Those of `archive`.
+    Archive,
+}
 
 impl From<MigrateError> for AppError {
     fn from(error: MigrateError) -> Self {
@@ -92,7 +101,7 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
     let prepare = {
         let store = store.clone();
         async move {
-            bring_up_schema(&store, may_migrate).await?;
+            bring_up_schema(&store, may_migrate, Rights::Run).await?;
             schema_ready.store(true, Ordering::Relaxed);
             Ok(())
         }
@@ -105,12 +114,19 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
 
 /// Waits for the database with back-off, then makes sure that the schema is the one we know, and
 /// that the role has every right: one that it lacks would show hours later, at the first pin.
-async fn bring_up_schema(store: &PostgresStore, may_migrate: bool) -> Result<(), AppError> {
+pub(super) async fn bring_up_schema(
+    store: &PostgresStore,
+    may_migrate: bool,
+    rights: Rights,
+) -> Result<(), AppError> {
     let mut pause = START_RETRY_FIRST;
     loop {
         let ensured = async {
             ensure_schema(store, may_migrate).await?;
-            store.ensure_rights().await
+            match rights {
+                Rights::Run => store.ensure_rights().await,
+                Rights::Archive => store.ensure_archive_rights().await,
+            }
         };
         match ensured.await {
             Ok(()) => return Ok(()),
@@ -154,7 +170,7 @@ fn report_migration(migrated: &Migrated) {
     }
 }
 
-fn sink_settings(config: &Config) -> jetstream::Settings {
+pub(super) fn sink_settings(config: &Config) -> jetstream::Settings {
     jetstream::Settings {
         stream_max_bytes: config.stream.max_bytes,
         stream_replicas: usize::try_from(config.stream.replicas).unwrap_or(1),
@@ -200,5 +216,5 @@ fn readiness(context: &Arc<Context>, schema_ready: &Arc<AtomicBool>) -> Readines
             let context = nats.clone();
             async move { context.sink.ready().await.map_err(|error| chain(&error)) }
         });
-    with_process(readiness, context)
+    with_process(with_openbao(readiness, context), &context.shutdown)
 }

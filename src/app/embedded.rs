@@ -8,7 +8,9 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
-use super::{AppError, Ports, configuration, context, failed, policy, serve, with_process};
+use super::{
+    AppError, Ports, configuration, context, failed, policy, serve, with_openbao, with_process,
+};
 use crate::adapters::archive::SealedArchive;
 use crate::adapters::git::GitMirror;
 use crate::adapters::in_process::InProcess;
@@ -208,5 +210,5 @@ fn readiness(context: &Arc<Context>) -> Readiness {
             context.sink.ready().await.map_err(|error| chain(&error))
         }
     });
-    with_process(readiness, context)
+    with_process(with_openbao(readiness, context), &context.shutdown)
 }

@@ -1,6 +1,7 @@
 //! Composition root: configuration to adapters to fleet. The one place that knows all of them; what
 //! the modes share is here, what each brings along is in its own file.
 
+mod archive;
 mod cluster;
 mod embedded;
 
@@ -32,6 +33,7 @@ use crate::metrics::Metrics;
 use crate::ports::{Coordinator, SnapshotSink, Store};
 use crate::ssh;
 
+pub use archive::{run_archive, text_limit};
 pub use cluster::{migrate, run_cluster};
 pub use embedded::{Embedded, run_embedded};
 
@@ -257,22 +259,26 @@ fn pages(context: &Arc<Context>, readiness: Readiness) -> Pages {
     Pages::new(context.metrics.clone(), Arc::new(readiness), refresh)
 }
 
-/// Adds to the dependencies of a mode OpenBao, where it is one, and what every process says of
-/// itself.
-fn with_process(mut readiness: Readiness, context: &Arc<Context>) -> Readiness {
-    if context.credentials.transit().is_some() {
-        let openbao = context.clone();
-        readiness = readiness.with("openbao", move || {
-            let context = openbao.clone();
-            async move {
-                match context.credentials.transit() {
-                    Some(transit) => transit.ping().await,
-                    None => Ok(()),
-                }
-            }
-        });
+/// Adds to the dependencies of a mode OpenBao, where it is one.
+fn with_openbao(readiness: Readiness, context: &Arc<Context>) -> Readiness {
+    if context.credentials.transit().is_none() {
+        return readiness;
     }
-    let shutdown = context.shutdown.clone();
+    let context = context.clone();
+    readiness.with("openbao", move || {
+        let context = context.clone();
+        async move {
+            match context.credentials.transit() {
+                Some(transit) => transit.ping().await,
+                None => Ok(()),
+            }
+        }
+    })
+}
+
+/// Adds to the dependencies of a mode what every process says of itself.
+fn with_process(readiness: Readiness, shutdown: &Shutdown) -> Readiness {
+    let shutdown = shutdown.clone();
     readiness.with("process", move || {
         let stopping = shutdown.soft().is_cancelled();
         async move {

@@ -281,7 +281,7 @@ settings! {
     DEVICE_REFRESH: Number = "DEVICE_REFRESH_SECONDS" { unit: Unit::Seconds, default: 60, min: 1, max: DAY }
         "How often the running tasks are compared with the database. Notifications usually are faster; this is what they may miss.";
     MIGRATE_ON_START: Flag = "MIGRATE_ON_START" { default: true }
-        "Whether run brings the database schema up to date, if it is behind and its role may.";
+        "Whether run and archive bring the database schema up to date, if it is behind and their role may.";
     NATS_STREAM_MAX_BYTES: Number = "NATS_STREAM_MAX_BYTES" { unit: Unit::Bytes, default: 10 * GIB, min: 1024, max: i64::MAX as u64 }
         "The size limit of a stream that we create; one that exists is never altered.";
     NATS_STREAM_REPLICAS: Number = "NATS_STREAM_REPLICAS" { unit: Unit::Count, default: 1, min: 1, max: 5 }

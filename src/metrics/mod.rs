@@ -3,8 +3,10 @@
 //! All label sets are closed and every value exists at zero from the start, so that a rate or an
 //! alert never waits for a first event. Devices are named in logs, not here.
 
+pub mod archive;
 mod build;
 mod labels;
+mod process;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,6 +22,7 @@ use crate::domain::schedule::Condition;
 
 use build::Build;
 pub use labels::{Answered, Asked, Decrypted, LockResult, Skip};
+use process::Process;
 
 /// The content type of [`Metrics::render`]: the Prometheus text format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -57,8 +60,7 @@ pub struct Metrics {
     cached_credentials: IntGauge,
     mirror_commits: IntCounterVec,
     mirror_pending: IntGauge,
-    open_files: IntGauge,
-    resident_bytes: IntGauge,
+    process: Process,
 }
 
 /// The contract's buckets, and finer ones below a second, in seconds.
@@ -93,13 +95,6 @@ impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let new = Build(&registry);
-        new.gauges(
-            "mikrotik_backup_build_info",
-            "Always 1; the label tells the version.",
-            "version",
-        )?
-        .with_label_values(&[env!("CARGO_PKG_VERSION")])
-        .set(1);
         let metrics = Self {
             backups: new.counters(
                 "mikrotik_config_backup_total",
@@ -237,9 +232,7 @@ impl Metrics {
                 "mikrotik_git_mirror_pending_devices",
                 "Devices whose newest version is in the archive and not in the git mirror yet.",
             )?,
-            open_files: new.gauge("process_open_fds", "Open file descriptors.")?,
-            resident_bytes: new
-                .gauge("process_resident_memory_bytes", "Resident memory in bytes.")?,
+            process: Process::new(&new)?,
             registry,
         };
         metrics.create_label_values();
@@ -472,24 +465,10 @@ impl Metrics {
     /// # Errors
     /// When the encoder finds a metric without samples: a fault of this file.
     pub fn render(&self) -> prometheus::Result<String> {
-        self.look_at_process();
+        self.process.look();
         let mut page = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut page)?;
         Ok(String::from_utf8_lossy(&page).into_owned())
-    }
-
-    /// Linux tells these in files; elsewhere they stay zero.
-    fn look_at_process(&self) {
-        if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
-            let files = i64::try_from(files.count()).unwrap_or(i64::MAX);
-            self.open_files.set(files);
-        }
-        if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-            let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
-            self.resident_bytes
-                .set(kibibytes.map_or(0, |kibibytes: i64| kibibytes.saturating_mul(1024)));
-        }
     }
 }
 

@@ -36,6 +36,17 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ports",
         ],
     ),
+    (
+        "intake",
+        &[
+            "adapters",
+            "clock",
+            "domain",
+            "lifecycle",
+            "metrics",
+            "ports",
+        ],
+    ),
     ("report", &["domain", "ports"]),
     ("api", &["domain", "fleet", "metrics", "ports", "report"]),
     ("trigger", &["domain", "fleet", "metrics"]),

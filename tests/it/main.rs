@@ -15,6 +15,7 @@ mod routeros;
 mod services;
 mod sim;
 mod sink;
+mod sink_contract;
 mod ssh;
 mod store;
 mod transit;

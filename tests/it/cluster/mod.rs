@@ -1,5 +1,6 @@
 //! The service as its users run it: the real binary against real servers and simulated routers.
 
+mod archive;
 mod commands;
 mod demand;
 mod faults;

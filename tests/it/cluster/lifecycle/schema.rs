@@ -141,7 +141,7 @@ async fn migrate_brings_the_schema_up_and_says_so() {
     };
     let first = finished(migrate(), "").await;
     assert_eq!(first.code, 0, "{}", first.err);
-    assert!(first.err.contains(r#""applied":5"#), "{}", first.err);
+    assert!(first.err.contains(r#""applied":6"#), "{}", first.err);
     let again = finished(migrate(), "").await;
     assert_eq!(again.code, 0, "{}", again.err);
     assert!(again.err.contains(r#""applied":0"#), "{}", again.err);
@@ -172,7 +172,7 @@ async fn two_replicas_migrate_an_empty_database_at_once() {
     }
     let applied = replicas
         .iter()
-        .map(|replica| count(replica, r#""applied":5"#));
+        .map(|replica| count(replica, r#""applied":6"#));
     assert_eq!(applied.sum::<usize>(), 1, "one of them did the work");
     let router = router([127, 61, 0, 10]);
     let device = cluster.insert(&router).await;
