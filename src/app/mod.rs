@@ -199,9 +199,9 @@ async fn work(
         .run()
         .await;
     pruner.abort();
+    opener.abort();
     // It ends by itself, and gives back what it has in its hands.
     let _ = relaying.await;
-    opener.abort();
     recorder.abort();
     // Until it has really ended it may still be writing what is flushed here.
     let _ = recorder.await;

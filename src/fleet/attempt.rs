@@ -23,7 +23,7 @@ use super::slots::{Lane, Slot};
 use super::{Context, draw};
 use crate::credentials::CredentialError;
 use crate::domain::Timestamp;
-use crate::domain::attempt::{AttemptId, Cause, Deferral, Step, Taken};
+use crate::domain::attempt::{AttemptId, Cause, Deferral, Status, Step, Taken};
 use crate::domain::device::{Device, DeviceId};
 use crate::domain::failure::{Failure, FailureKind, chain};
 use crate::domain::host_key::{Fingerprint, HostKeyMismatch};
@@ -287,7 +287,18 @@ impl Context {
         })?;
         match claimed {
             Claimed::Gone => Err(Stop::Deferred(Deferral::Gone)),
-            Claimed::Superseded(last) => Err(Stop::Deferred(Deferral::Superseded(last))),
+            Claimed::Superseded(last) => {
+                if last.deaths > 1 && last.status == Status::Interrupted {
+                    warn!(
+                        deaths = last.deaths,
+                        "The process was gone each time before the backup of {} had ended; it is \
+                         put off. See whether the process was killed for want of memory, and raise \
+                         its limit or lower CONFIG_BACKUP_MAX_EXPORT_BYTES",
+                        ask.name
+                    );
+                }
+                Err(Stop::Deferred(Deferral::Superseded(last)))
+            }
             Claimed::Begun(begun) => {
                 Span::current().record("tenant.id", tracing::field::display(begun.device.tenant));
                 progress.claimed = Some(ClaimedAt {

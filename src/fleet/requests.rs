@@ -158,16 +158,6 @@ impl Requests {
         }
     }
 
-    /// Tells the device's worker, if there is one here, that what is stored of its last attempt
-    /// changed.
-    pub(super) fn revise(&self, device: DeviceId, last: LastAttempt) {
-        let member = self.lock().get(&device).cloned();
-        if let Some(mailbox) = member.and_then(|member| member.mailbox.upgrade()) {
-            // Without a worker there is no schedule to put right.
-            let _ = mailbox.send(Mail::Revised(Box::new(last)));
-        }
-    }
-
     /// Returns once the inventory has been read: before that every device would be unknown.
     pub async fn loaded(&self) {
         // The sender lives as long as this.
@@ -177,6 +167,16 @@ impl Requests {
             .subscribe()
             .wait_for(|loaded| *loaded)
             .await;
+    }
+
+    /// Tells the device's worker, if there is one here, that what is stored of its last attempt
+    /// changed.
+    pub(super) fn revise(&self, device: DeviceId, last: LastAttempt) {
+        let member = self.lock().get(&device).cloned();
+        // Without a worker there is no schedule to put right.
+        if let Some(mailbox) = member.and_then(|member| member.mailbox.upgrade()) {
+            let _ = mailbox.send(Mail::Revised(Box::new(last)));
+        }
     }
 
     /// A worker has `device`, which is `tenant`'s, from now on.

@@ -48,6 +48,7 @@ pub struct Metrics {
     deferrals: IntCounterVec,
     devices: IntGaugeVec,
     oldest_success: Gauge,
+    unreadable_rows: IntGauge,
     queue_wait: Histogram,
     stages: HistogramVec,
     reconcile: Histogram,
@@ -165,13 +166,17 @@ impl Metrics {
             )?,
             devices: new.gauges(
                 "mikrotik_config_backup_devices",
-                "Devices by state, as this process knows them.",
+                "Devices by state, as this process knows them; running has a session's slot.",
                 "state",
             )?,
             oldest_success: new.gauge_f64(
                 "mikrotik_config_backup_oldest_success_age_seconds",
-                "Age of the oldest last success; a device without one counts from when this \
-                 process first saw it.",
+                "Age of the oldest last success; a device without one counts from when the service \
+                 first saw it.",
+            )?,
+            unreadable_rows: new.gauge(
+                "mikrotik_config_backup_unreadable_rows",
+                "Rows of the inventory that cannot be read: these devices are not backed up.",
             )?,
             queue_wait: new.histogram(
                 "mikrotik_config_backup_queue_wait_seconds",
@@ -458,6 +463,12 @@ impl Metrics {
     pub fn set_oldest_success_age(&self, age: Option<Duration>) {
         self.oldest_success
             .set(age.unwrap_or_default().as_secs_f64());
+    }
+
+    /// Sets how many rows of the inventory cannot be read.
+    pub fn set_unreadable_rows(&self, rows: usize) {
+        self.unreadable_rows
+            .set(i64::try_from(rows).unwrap_or(i64::MAX));
     }
 
     /// The page for Prometheus, in its text format.

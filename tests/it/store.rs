@@ -7,3 +7,4 @@ mod outage;
 mod postgres;
 mod settlements;
 mod sqlite;
+mod unreadable;

@@ -184,8 +184,8 @@ fn note(sender: &watch::Sender<Seen>, event: &Event) {
             seen.losses += 1;
             if !std::mem::replace(&mut seen.away, true) {
                 tracing::warn!(
-                    "NATS is away: nothing is published or received until it is back; trying to \
-                     reconnect"
+                    "NATS is away: nothing is published or received until it is back, snapshots \
+                     wait in the outbox; trying to reconnect"
                 );
             }
         }

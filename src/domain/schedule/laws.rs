@@ -98,6 +98,7 @@ fn records() -> impl Strategy<Value = LastAttempt> {
                     consecutive_failures: if failed { failures } else { 0 },
                     revision,
                     last_success_at: succeeded.then_some(started_at),
+                    deaths: failures,
                 }
             },
         )
@@ -374,6 +375,7 @@ proptest! {
                 consecutive_failures: live.failures,
                 revision: standing.map_or(*revision, |(_, revision)| revision),
                 last_success_at: None,
+                deaths: 0,
             };
             let resumed = Schedule::resume(POLICY, device, live.revision, Some(&stored), step.now, draw);
             prop_assert_eq!(resumed.blocked(), live.blocked());

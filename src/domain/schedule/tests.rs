@@ -149,6 +149,7 @@ fn record(status: Status, failure: Option<FailureKind>, ago: Duration) -> LastAt
         consecutive_failures: u32::from(failure.is_some()),
         revision: original(),
         last_success_at: None,
+        deaths: 0,
     }
 }
 
@@ -553,6 +554,33 @@ fn an_attempt_that_died_with_its_process_is_repeated_soon() {
 }
 
 #[test]
+fn from_the_second_death_on_the_ladder_says_when() {
+    let minutes = |n: u64| Duration::from_secs(60 * n);
+    for (deaths, wait) in [(1, 0), (2, 5), (3, 15), (4, 60), (9, 60)] {
+        let died = LastAttempt {
+            deaths,
+            ..record(Status::Interrupted, None, MINUTE)
+        };
+        let cause = match deaths {
+            1 => Cause::Scheduled,
+            _ => Cause::Retry,
+        };
+        Story::resumed(Some(&died), original()).waits(minutes(wait), cause);
+
+        // Adopted from the claim that found it, it is the same; and a standing failure stands.
+        let failing = LastAttempt {
+            deaths,
+            ..record(Status::Interrupted, Some(Timeout), MINUTE)
+        };
+        let story = Story::new()
+            .then(Event::Began)
+            .deferred(Deferral::Superseded(Box::new(failing)));
+        story.waits(minutes(wait), Cause::Retry);
+        story.failures(1);
+    }
+}
+
+#[test]
 fn a_requested_attempt_that_died_does_not_bring_the_next_one_forward() {
     let mut last = record(Status::Interrupted, None, MINUTE);
     last.last_success_at = Some(NOW - HOUR);
@@ -597,6 +625,7 @@ fn a_device_whose_snapshot_was_lost_is_due_at_once_and_after_a_restart_too() {
         consecutive_failures: 1,
         revision: original(),
         last_success_at: None,
+        deaths: 0,
     };
     let now = later(NOW, MINUTE);
     let draw = Draw::new(0.5);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::delivery::{Kept, Place};
@@ -95,6 +96,7 @@ impl Context {
             tenant: claimed.device.tenant,
             cause: ask.cause,
             elapsed: claimed.instant.elapsed(),
+            ended_ago: Duration::ZERO,
             revision: claimed.device.revision(),
             outcome,
             offered_key: progress.offered_key.take(),
@@ -105,6 +107,7 @@ impl Context {
             next_due_in: after.due_in(report.at),
         };
         self.observe(&record, &claimed.device);
+        let ended = Instant::now();
         let recorded = tokio::select! {
             biased;
             recorded = self.store.record(&record, &self.replica) => {
@@ -117,7 +120,7 @@ impl Context {
                 error,
                 "the attempt could not be recorded yet; kept in memory"
             );
-            self.backlog.push(record);
+            self.backlog.push(ended, record);
         }
     }
 
