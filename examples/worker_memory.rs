@@ -56,6 +56,7 @@ impl MadeUp {
                 routeros_version: None,
             },
             last: None,
+            first_seen: None,
         }
     }
 }
@@ -75,6 +76,14 @@ impl Store for MadeUp {
     async fn devices(&self, buckets: &[Bucket]) -> Result<Vec<Listed>, StoreError> {
         let all = (0..self.devices).map(Self::listed);
         Ok(all.filter(|row| buckets.contains(&row.bucket)).collect())
+    }
+
+    fn unreadable(&self) -> usize {
+        0
+    }
+
+    async fn note_seen(&self, _: &[DeviceId]) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn claim(&self, _: &Claim) -> Result<Claimed, StoreError> {
@@ -146,6 +155,7 @@ async fn main() {
         store: inventory.clone(),
         coordinator: Arc::new(InProcess::new()),
         sink: inventory,
+        outbox: None,
         credentials: Credentials::new(None),
         slots: Slots::new(10),
         backlog: Backlog::default(),

@@ -215,14 +215,13 @@ async fn retry(
     for id in &args.id {
         count(again(&settler, set_aside, *id).await?);
     }
-    let mut after = 0;
-    while args.all {
+    let mut more = args.all.then_some(0);
+    while let Some(after) = more {
         let page = set_aside
             .page(after, 100)
             .await
             .map_err(unreadable_archive)?;
-        let Some(last) = page.last() else { break };
-        after = last.id;
+        more = page.last().map(|last| last.id);
         for aside in &page {
             count(again(&settler, set_aside, aside.id).await?);
         }

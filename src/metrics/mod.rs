@@ -39,9 +39,16 @@ pub struct Metrics {
     failures: IntCounterVec,
     queued: IntCounter,
     interrupted: IntCounter,
+    outbox_letters: IntGauge,
+    outbox_bytes: IntGauge,
+    outbox_oldest: Gauge,
+    outbox_dead: IntGauge,
+    outbox_relayed: IntCounter,
+    outbox_dead_lettered: IntCounter,
     deferrals: IntCounterVec,
     devices: IntGaugeVec,
     oldest_success: Gauge,
+    unreadable_rows: IntGauge,
     queue_wait: Histogram,
     stages: HistogramVec,
     reconcile: Histogram,
@@ -128,6 +135,30 @@ impl Metrics {
                 "mikrotik_config_backup_interrupted_total",
                 "Attempts ended because the process was told to stop.",
             )?,
+            outbox_letters: new.gauge(
+                "mikrotik_config_backup_outbox_snapshots",
+                "Snapshots in the outbox that wait to be published; every replica shows the same.",
+            )?,
+            outbox_bytes: new.gauge(
+                "mikrotik_config_backup_outbox_bytes",
+                "Size of the outbox, dead letters included; OUTBOX_MAX_BYTES stops new backups.",
+            )?,
+            outbox_oldest: new.gauge_f64(
+                "mikrotik_config_backup_outbox_oldest_age_seconds",
+                "How long the oldest snapshot in the outbox has waited; 0 when none does.",
+            )?,
+            outbox_dead: new.gauge(
+                "mikrotik_config_backup_outbox_dead_letters",
+                "Snapshots that were refused too often and wait for an operator.",
+            )?,
+            outbox_relayed: new.counter(
+                "mikrotik_config_backup_outbox_relayed_total",
+                "Snapshots from the outbox that this replica published.",
+            )?,
+            outbox_dead_lettered: new.counter(
+                "mikrotik_config_backup_outbox_dead_lettered_total",
+                "Snapshots that this replica put among the dead letters.",
+            )?,
             deferrals: new.counters(
                 "mikrotik_config_backup_deferrals_total",
                 "Attempts not made, through no fault of the device, by reason.",
@@ -135,13 +166,17 @@ impl Metrics {
             )?,
             devices: new.gauges(
                 "mikrotik_config_backup_devices",
-                "Devices by state, as this process knows them.",
+                "Devices by state, as this process knows them; running has a session's slot.",
                 "state",
             )?,
             oldest_success: new.gauge_f64(
                 "mikrotik_config_backup_oldest_success_age_seconds",
-                "Age of the oldest last success; a device without one counts from when this \
-                 process first saw it.",
+                "Age of the oldest last success; a device without one counts from when the service \
+                 first saw it.",
+            )?,
+            unreadable_rows: new.gauge(
+                "mikrotik_config_backup_unreadable_rows",
+                "Rows of the inventory that cannot be read: these devices are not backed up.",
             )?,
             queue_wait: new.histogram(
                 "mikrotik_config_backup_queue_wait_seconds",
@@ -322,6 +357,26 @@ impl Metrics {
         self.publishes.with_label_values(&labels).inc();
     }
 
+    /// Shows how much is in the outbox.
+    pub fn set_outbox(&self, letters: u64, bytes: u64, oldest: Option<Duration>, dead: u64) {
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.outbox_letters.set(gauge(letters));
+        self.outbox_bytes.set(gauge(bytes));
+        self.outbox_oldest
+            .set(oldest.unwrap_or_default().as_secs_f64());
+        self.outbox_dead.set(gauge(dead));
+    }
+
+    /// Counts a snapshot that came out of the outbox into the stream.
+    pub fn relayed(&self) {
+        self.outbox_relayed.inc();
+    }
+
+    /// Counts a snapshot that became a dead letter.
+    pub fn dead_lettered(&self) {
+        self.outbox_dead_lettered.inc();
+    }
+
     /// Counts a request for a lock.
     pub fn lock(&self, result: LockResult) {
         self.locks.with_label_values(&[result.label()]).inc();
@@ -408,6 +463,12 @@ impl Metrics {
     pub fn set_oldest_success_age(&self, age: Option<Duration>) {
         self.oldest_success
             .set(age.unwrap_or_default().as_secs_f64());
+    }
+
+    /// Sets how many rows of the inventory cannot be read.
+    pub fn set_unreadable_rows(&self, rows: usize) {
+        self.unreadable_rows
+            .set(i64::try_from(rows).unwrap_or(i64::MAX));
     }
 
     /// The page for Prometheus, in its text format.

@@ -160,6 +160,13 @@ impl Scene {
                 let went_on = made.any(|made| made.status == "success" && made.started_at > began);
                 assert!(went_on, "{row}: nobody was backed up");
             }
+            Check::BackupsGoOn => {
+                tokio::time::sleep(row.lasts).await;
+                let journal = journal(&self.cluster).await;
+                let mut made = journal.values().flatten();
+                let went_on = made.any(|made| made.status == "queued" && made.started_at > began);
+                assert!(went_on, "{row}: nothing was kept");
+            }
         }
         self.end_of(row.fault).await;
         let given_back = Clock::System.now();
