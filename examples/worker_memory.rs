@@ -155,6 +155,7 @@ async fn main() {
         store: inventory.clone(),
         coordinator: Arc::new(InProcess::new()),
         sink: inventory,
+        outbox: None,
         credentials: Credentials::new(None),
         slots: Slots::new(10),
         backlog: Backlog::default(),

@@ -2,6 +2,7 @@
 //! snapshots go. Adapters are in `adapters`, others in memory beside the tests.
 
 mod archive;
+mod outbox;
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
@@ -20,6 +21,9 @@ use crate::domain::snapshot::{Shape, Snapshot};
 type Source = Box<dyn StdError + Send + Sync>;
 
 pub use archive::{Archive, ArchiveError, Collected, Opened, Stored, VersionPage};
+pub use outbox::{
+    Delivered, GivenUp, Letter, Next, Outbox, OutboxError, OutboxState, RelayLease, Settlements,
+};
 
 pub use crate::domain::plan::Bucket;
 
@@ -348,6 +352,18 @@ pub trait SnapshotSink: Send + Sync {
 
     /// Returns once the snapshot is durable. Delivering the same snapshot twice stores it once.
     async fn deliver(&self, snapshot: &Snapshot) -> Result<(), SinkError>;
+
+    /// Whether a snapshot that is `age` old was delivered already and would not be recognised any
+    /// more. A sink that always recognises what it has need not look.
+    async fn has(&self, _snapshot: &Snapshot, _age: Duration) -> Result<bool, SinkError> {
+        Ok(false)
+    }
+
+    /// Resolves when the sink came back after it was away. Cancel safe. A hint: a sink that cannot
+    /// tell never resolves.
+    async fn came_back(&self) {
+        std::future::pending().await
+    }
 }
 
 /// A snapshot was not delivered.

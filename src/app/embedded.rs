@@ -83,6 +83,7 @@ impl Embedded {
             store: store.clone(),
             coordinator: Arc::new(InProcess::new()),
             sink,
+            outbox: None,
             key,
         };
         let context = context(config, ports, &Shutdown::new())?;

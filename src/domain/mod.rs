@@ -7,6 +7,7 @@ pub mod device;
 pub mod digest;
 pub mod failure;
 pub mod host_key;
+pub mod outbox;
 pub mod plan;
 pub mod request;
 pub mod schedule;

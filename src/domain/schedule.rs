@@ -149,6 +149,7 @@ impl Schedule {
                 State::Requested { at, .. } => *at = now.min(*at),
                 State::Retired => {}
             },
+            Event::Revised(last) => self.revised(&last, now, draw),
             Event::Removed => self.state = State::Retired,
         }
     }
@@ -247,6 +248,18 @@ impl Schedule {
         };
         if answered {
             *rest = soon;
+        }
+    }
+
+    /// What a running attempt comes to is newer than anything that is stored.
+    fn revised(&mut self, last: &LastAttempt, now: Timestamp, draw: Draw) {
+        match self.state {
+            State::Resting(_) => self.state = State::Resting(self.take_over(last, now, draw)),
+            State::Requested { at, .. } => {
+                let rest = self.take_over(last, now, draw);
+                self.state = State::Requested { at, rest };
+            }
+            State::Running(_) | State::Retired => {}
         }
     }
 
@@ -397,6 +410,9 @@ impl Schedule {
             self.soon(now, Cause::Edited, draw)
         } else if kind.blocks() {
             self.blocked_rest(started_at, now)
+        } else if kind == FailureKind::SnapshotLost {
+            // No fault of the device: nothing to wait for.
+            self.soon(now, Cause::Retry, draw)
         } else if interrupted {
             self.unless_overdue(died.unwrap_or(ended_at), Cause::Retry, now, draw)
         } else {

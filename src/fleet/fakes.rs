@@ -107,6 +107,7 @@ impl World {
             store: store.clone(),
             coordinator: coordinator.clone(),
             sink: sink.clone(),
+            outbox: None,
             credentials: Credentials::new(Some(Key::from_bytes(KEY))),
             slots: Slots::new(slots),
             backlog: Backlog::default(),

@@ -32,6 +32,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(600);
 pub enum Mail {
     /// The device's row was edited.
     Edited(Box<Edit>),
+    /// What is stored of the device's last attempt changed after its end.
+    Revised(Box<LastAttempt>),
     /// The device left the inventory.
     Removed,
     /// Somebody asks for a backup now.
@@ -297,6 +299,15 @@ impl Worker {
                 self.name = edit.name;
                 self.schedule
                     .handle(Event::Edited(edit.revision), now, draw());
+            }
+            Some(Mail::Revised(last)) => {
+                // Ids made later sort later: what is older than the attempt that this worker knows
+                // of is no news.
+                if self.known_last.is_none_or(|known| known <= last.id) {
+                    self.known_last = Some(last.id);
+                    self.last_success_at = last.last_success_at;
+                    self.schedule.handle(Event::Revised(last), now, draw());
+                }
             }
             Some(Mail::Requested { reply, taken }) => {
                 // Who gave up already is noticed by `given_up`.

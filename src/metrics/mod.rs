@@ -36,6 +36,12 @@ pub struct Metrics {
     failures: IntCounterVec,
     queued: IntCounter,
     interrupted: IntCounter,
+    outbox_letters: IntGauge,
+    outbox_bytes: IntGauge,
+    outbox_oldest: Gauge,
+    outbox_dead: IntGauge,
+    outbox_relayed: IntCounter,
+    outbox_dead_lettered: IntCounter,
     deferrals: IntCounterVec,
     devices: IntGaugeVec,
     oldest_success: Gauge,
@@ -133,6 +139,30 @@ impl Metrics {
             interrupted: new.counter(
                 "mikrotik_config_backup_interrupted_total",
                 "Attempts ended because the process was told to stop.",
+            )?,
+            outbox_letters: new.gauge(
+                "mikrotik_config_backup_outbox_snapshots",
+                "Snapshots in the outbox that wait to be published; every replica shows the same.",
+            )?,
+            outbox_bytes: new.gauge(
+                "mikrotik_config_backup_outbox_bytes",
+                "Size of the outbox, dead letters included; OUTBOX_MAX_BYTES stops new backups.",
+            )?,
+            outbox_oldest: new.gauge_f64(
+                "mikrotik_config_backup_outbox_oldest_age_seconds",
+                "How long the oldest snapshot in the outbox has waited; 0 when none does.",
+            )?,
+            outbox_dead: new.gauge(
+                "mikrotik_config_backup_outbox_dead_letters",
+                "Snapshots that were refused too often and wait for an operator.",
+            )?,
+            outbox_relayed: new.counter(
+                "mikrotik_config_backup_outbox_relayed_total",
+                "Snapshots from the outbox that this replica published.",
+            )?,
+            outbox_dead_lettered: new.counter(
+                "mikrotik_config_backup_outbox_dead_lettered_total",
+                "Snapshots that this replica put among the dead letters.",
             )?,
             deferrals: new.counters(
                 "mikrotik_config_backup_deferrals_total",
@@ -332,6 +362,26 @@ impl Metrics {
         let status = if acknowledged { "success" } else { "error" };
         let labels = ["config_snapshot", status];
         self.publishes.with_label_values(&labels).inc();
+    }
+
+    /// Shows how much is in the outbox.
+    pub fn set_outbox(&self, letters: u64, bytes: u64, oldest: Option<Duration>, dead: u64) {
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.outbox_letters.set(gauge(letters));
+        self.outbox_bytes.set(gauge(bytes));
+        self.outbox_oldest
+            .set(oldest.unwrap_or_default().as_secs_f64());
+        self.outbox_dead.set(gauge(dead));
+    }
+
+    /// Counts a snapshot that came out of the outbox into the stream.
+    pub fn relayed(&self) {
+        self.outbox_relayed.inc();
+    }
+
+    /// Counts a snapshot that became a dead letter.
+    pub fn dead_lettered(&self) {
+        self.outbox_dead_lettered.inc();
     }
 
     /// Counts a request for a lock.

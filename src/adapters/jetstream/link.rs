@@ -115,6 +115,16 @@ impl Link {
         self.seen.borrow().connects
     }
 
+    /// Resolves once a connection was made after the `number`th one, with the number of the newest;
+    /// never when this one was closed for good.
+    pub(super) async fn newer_than(&self, number: u64) -> u64 {
+        let mut seen = self.seen.clone();
+        if seen.wait_for(|seen| seen.connects > number).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        seen.borrow().connects
+    }
+
     /// What the server said last, for a message.
     pub(super) fn complaint(&self) -> Option<String> {
         self.seen.borrow().complaint.clone()
@@ -174,7 +184,7 @@ fn note(sender: &watch::Sender<Seen>, event: &Event) {
             seen.losses += 1;
             if !std::mem::replace(&mut seen.away, true) {
                 tracing::warn!(
-                    "NATS is away: no backup can begin until it is back; trying to reconnect"
+                    "NATS is away: snapshots wait in the outbox until it is back; trying to reconnect"
                 );
             }
         }

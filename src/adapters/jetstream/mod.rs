@@ -6,9 +6,11 @@
 mod choice;
 mod event;
 mod link;
+mod look;
 mod stream;
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -72,6 +74,8 @@ pub struct JetStreamSink {
     known: Mutex<Known>,
     /// Held while looking for the stream, so that one looks for all.
     looking: tokio::sync::Mutex<()>,
+    /// The last connection that [`SnapshotSink::came_back`] told of.
+    told: AtomicU64,
 }
 
 /// What was found out about the stream.
@@ -126,6 +130,7 @@ impl JetStreamSink {
             settings,
             known: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
+            told: AtomicU64::new(0),
         })
     }
 
@@ -342,6 +347,18 @@ impl SnapshotSink for JetStreamSink {
                 }
             }
         }
+    }
+
+    async fn has(&self, snapshot: &Snapshot, age: Duration) -> Result<bool, SinkError> {
+        self.look_for(snapshot, age).await
+    }
+
+    async fn came_back(&self) {
+        let connection = self
+            .link
+            .newer_than(self.told.load(Ordering::Relaxed))
+            .await;
+        self.told.store(connection, Ordering::Relaxed);
     }
 }
 

@@ -109,8 +109,10 @@ macro_rules! unless_an_older_block_stands {
     };
 }
 
-/// An attempt that was taken for interrupted may still report its true outcome; anything else
-/// that is there already stays. State only moves forward, by the time at which attempts started.
+/// An attempt that was taken for interrupted may still report its true outcome. One that was queued
+/// may have been delivered by the relay before it is recorded here: then its mark is still there,
+/// and it is recorded as the success that it is. Anything else that is there already stays. State
+/// only moves forward, by the time at which attempts started.
 const RECORD: &str = concat!(
     "WITH attempt AS ( \
          INSERT INTO mikrotik_backup.attempts AS a \
@@ -121,11 +123,15 @@ const RECORD: &str = concat!(
                  $9, $10, $11, $12, $13, $14) \
          ON CONFLICT (id) DO UPDATE SET \
              started_at = excluded.started_at, finished_at = excluded.finished_at, \
-             status = excluded.status, error_kind = excluded.error_kind, error = excluded.error, \
+             status = CASE WHEN a.status = 'success' THEN a.status ELSE excluded.status END, \
+             error_kind = excluded.error_kind, error = excluded.error, \
              sha256_hash = excluded.sha256_hash, bytes = excluded.bytes, \
              routeros_version = excluded.routeros_version, \
              offered_fingerprint = excluded.offered_fingerprint, ledger = excluded.ledger \
-             WHERE a.status = 'interrupted' AND a.device_id = excluded.device_id \
+             WHERE a.device_id = excluded.device_id AND (a.status = 'interrupted' \
+                 OR a.status = 'success' AND excluded.status = 'queued' AND EXISTS ( \
+                     SELECT FROM mikrotik_backup.device_state m \
+                     WHERE m.device_id = excluded.device_id AND m.running_attempt_id = excluded.id)) \
          RETURNING a.* \
      ), steps AS ( \
          INSERT INTO mikrotik_backup.attempt_steps (attempt_id, ordinal, step, milliseconds) \
@@ -139,7 +145,7 @@ const RECORD: &str = concat!(
           blocked_since, offered_fingerprint, last_hash, last_bytes, routeros_version, \
           menu_digests, secret_count, endpoint_digest, credentials_digest, pin_digest) \
      SELECT a.device_id, a.tenant_id, a.id, a.started_at, a.finished_at, \
-            CASE WHEN a.sha256_hash IS NOT NULL THEN a.started_at END, a.status, a.error_kind, \
+            CASE WHEN a.status = 'success' THEN a.started_at END, a.status, a.error_kind, \
             a.error, $17, a.finished_at + $18 * interval '1 microsecond', \
             CASE WHEN $19 THEN now() END, $20, a.sha256_hash, a.bytes, a.routeros_version, \
             $21, $22, $23, $24, $25 \

@@ -9,6 +9,7 @@ mod listen;
 mod migrate;
 mod rights;
 mod rows;
+mod settlements;
 mod statuses;
 
 use std::collections::BTreeMap;

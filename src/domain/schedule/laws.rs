@@ -62,7 +62,10 @@ fn kinds() -> impl Strategy<Value = FailureKind> {
 fn results() -> impl Strategy<Value = Made> {
     prop_oneof![
         1 => Just(Made::Taken),
-        3 => kinds().prop_map(Made::Failed),
+        // No attempt ends in this one: it is what a queued one turns out to have come to.
+        3 => kinds()
+            .prop_filter("of an attempt", |kind| *kind != FailureKind::SnapshotLost)
+            .prop_map(Made::Failed),
         1 => Just(Made::Interrupted),
     ]
 }
@@ -124,6 +127,7 @@ fn whats() -> impl Strategy<Value = What> {
         8 => Just(What::Event(Event::Skipped)),
         15 => revisions().prop_map(|revision| What::Event(Event::Edited(revision))),
         10 => Just(What::Event(Event::Requested)),
+        2 => records().prop_map(|last| What::Event(Event::Revised(Box::new(last)))),
         1 => Just(What::Event(Event::Removed)),
     ]
 }
@@ -203,7 +207,7 @@ proptest! {
                 Event::Finished(Finish::Deferred(deferral)) => {
                     !matches!(deferral, Deferral::Superseded(_))
                 }
-                Event::Finished(_) | Event::Edited(_) | Event::Removed => false,
+                Event::Finished(_) | Event::Edited(_) | Event::Revised(_) | Event::Removed => false,
             };
             if harmless {
                 prop_assert_eq!(step.after.blocked(), step.before.blocked());
@@ -271,6 +275,8 @@ proptest! {
                 }
                 Some(Finish::Made { result: Made::Taken, .. }) => prop_assert_eq!(after, 0),
                 Some(Finish::Deferred(Deferral::Superseded(_))) => {}
+                // What another replica found out.
+                None if matches!(step.event, Event::Revised(_)) => {}
                 _ => prop_assert!(after == before || after == 0),
             }
             if step.after.verdict == Verdict::Unknown || step.after.verdict == Verdict::Good {

@@ -605,3 +605,34 @@ fn conditions_have_names_of_their_own() {
     let names: std::collections::BTreeSet<_> = Condition::ALL.iter().map(|c| c.as_str()).collect();
     assert_eq!(names.len(), Condition::ALL.len());
 }
+
+#[test]
+fn a_device_whose_snapshot_was_lost_is_due_at_once_and_after_a_restart_too() {
+    let mut schedule = Schedule::resume(POLICY, device(), original(), None, NOW, NONE);
+    schedule.handle(Event::Began, NOW, NONE);
+    let taken = Finish::Made {
+        started_at: NOW,
+        revision: original(),
+        result: Made::Taken,
+    };
+    schedule.handle(Event::Finished(taken), NOW, NONE);
+    let lost = LastAttempt {
+        id: AttemptId(Uuid::nil()),
+        started_at: NOW,
+        finished_at: NOW,
+        status: Status::Failed,
+        failure: Some(FailureKind::SnapshotLost),
+        consecutive_failures: 1,
+        revision: original(),
+        last_success_at: None,
+        deaths: 0,
+    };
+    let now = later(NOW, MINUTE);
+    let draw = Draw::new(0.5);
+    schedule.handle(Event::Revised(Box::new(lost.clone())), now, draw);
+    let resumed = Schedule::resume(POLICY, device(), original(), Some(&lost), now, draw);
+    for schedule in [schedule, resumed] {
+        assert!(schedule.due_in(now) <= Duration::from_secs(5));
+        assert_eq!(schedule.consecutive_failures(), 1);
+    }
+}

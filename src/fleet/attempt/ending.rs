@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::delivery::{Kept, Place};
 use super::{Ask, Report, Stop};
-use crate::domain::attempt::{AttemptId, AttemptRecord, Deferral, Outcome, Taken};
+use crate::domain::attempt::{AttemptId, AttemptRecord, Deferral, Outcome};
 use crate::domain::device::{Device, DeviceId};
 use crate::domain::failure::{Advice, Failure, chain};
 use crate::domain::request::Reply;
@@ -24,11 +25,18 @@ impl Context {
         &self,
         id: AttemptId,
         ask: &Ask,
-        result: Result<Taken, Stop>,
+        result: Result<Kept, Stop>,
         progress: &mut Progress,
     ) -> Report {
         let outcome = match result {
-            Ok(taken) => Outcome::Delivered(taken),
+            Ok(Kept {
+                taken,
+                place: Place::Sink,
+            }) => Outcome::Delivered(taken),
+            Ok(Kept {
+                taken,
+                place: Place::Outbox,
+            }) => Outcome::Queued(taken),
             Err(Stop::Failed(failure)) => Outcome::Failed(with_remedy(failure, self.advice, ask)),
             Err(Stop::Interrupted(reason)) => Outcome::Interrupted { reason },
             Err(Stop::Deferred(deferral)) => {
