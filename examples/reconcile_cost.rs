@@ -100,6 +100,7 @@ async fn measure(store: PostgresStore, database: &mut PgConnection) -> anyhow::R
         store: Arc::new(store),
         coordinator: Arc::new(InProcess::new()),
         sink: Arc::new(Nowhere),
+        outbox: None,
         credentials: Credentials::new(None),
         slots: Slots::new(1),
         backlog: Backlog::default(),

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 use std::time::Instant;
 
+use mikrotik_backup::domain::archive::Lines;
 use mikrotik_backup::routeros::{Matcher, Redacted, diff, redact};
 
 /// A configuration of about `megabytes`: wrapped entries, most of whose physical lines are alike.
@@ -77,6 +78,7 @@ fn main() {
     ] {
         let made = measure(what, size, || diff(old, new, 3));
         println!("    {}", made.summary());
+        measure("    its lines counted", size, || Lines::between(old, new));
     }
     measure("redact", size, || redact(&old));
     let masked = (Redacted::new(&old), Redacted::new(&edited));

@@ -56,6 +56,7 @@ impl MadeUp {
                 routeros_version: None,
             },
             last: None,
+            first_seen: None,
         }
     }
 }
@@ -77,12 +78,20 @@ impl Store for MadeUp {
         Ok(all.filter(|row| buckets.contains(&row.bucket)).collect())
     }
 
+    fn unreadable(&self) -> usize {
+        0
+    }
+
+    async fn note_seen(&self, _: &[DeviceId]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn claim(&self, _: &Claim) -> Result<Claimed, StoreError> {
         Ok(Claimed::Gone)
     }
 
     async fn unclaim(&self, _: DeviceId, _: AttemptId) -> Result<(), StoreError> {
-        Ok(())
+        nothing()
     }
 
     async fn pin_host_key(&self, _: DeviceId, _: &Fingerprint) -> Result<Pin, StoreError> {
@@ -146,6 +155,7 @@ async fn main() {
         store: inventory.clone(),
         coordinator: Arc::new(InProcess::new()),
         sink: inventory,
+        outbox: None,
         credentials: Credentials::new(None),
         slots: Slots::new(10),
         backlog: Backlog::default(),

@@ -2,9 +2,11 @@
 //! snapshots go. Adapters are in `adapters`, others in memory beside the tests.
 
 mod archive;
+mod outbox;
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,6 +21,9 @@ use crate::domain::snapshot::{Shape, Snapshot};
 type Source = Box<dyn StdError + Send + Sync>;
 
 pub use archive::{Archive, ArchiveError, Collected, Opened, Stored, VersionPage};
+pub use outbox::{
+    Delivered, GivenUp, Letter, Next, Outbox, OutboxError, OutboxState, RelayLease, Settlements,
+};
 
 pub use crate::domain::plan::Bucket;
 
@@ -31,6 +36,38 @@ pub struct Listed {
     pub device: Device,
     /// Its last attempt, if there was one.
     pub last: Option<LastAttempt>,
+    /// When it was first seen, if that has been noted.
+    pub first_seen: Option<Timestamp>,
+}
+
+/// Counts the rows of the inventory that a store could not read, by bucket.
+#[derive(Debug, Default)]
+pub struct UnreadableRows {
+    by_bucket: Mutex<BTreeMap<Bucket, usize>>,
+}
+
+impl UnreadableRows {
+    /// These buckets are read anew.
+    pub fn forget(&self, buckets: &[Bucket]) {
+        self.lock().retain(|bucket, _| !buckets.contains(bucket));
+    }
+
+    /// Counts one row.
+    pub fn add(&self, bucket: Bucket) {
+        *self.lock().entry(bucket).or_default() += 1;
+    }
+
+    /// How many there are in all buckets.
+    pub fn count(&self) -> usize {
+        self.lock().values().sum()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Bucket, usize>> {
+        // A panic while holding the lock leaves counts that are still counts.
+        self.by_bucket
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The wish to begin an attempt, made while its lease is held.
@@ -56,7 +93,9 @@ pub struct Claim {
 pub enum Claimed {
     /// Go: the device as it is now, what the last good export looked like, and the store's time.
     Begun(Box<Begun>),
-    /// Another replica made an attempt since; its record.
+    /// There was an attempt since; its record. Either another replica was faster, or this claim
+    /// found that the process has died in the device's attempts twice in a row or more often: the
+    /// last one of them is the record then.
     Superseded(Box<LastAttempt>),
     /// The device has left the inventory.
     Gone,
@@ -178,9 +217,16 @@ pub trait Store: Send + Sync {
     /// The devices of `buckets` that are ours to back up, each with its last attempt.
     async fn devices(&self, buckets: &[Bucket]) -> Result<Vec<Listed>, StoreError>;
 
+    /// How many rows of the inventory could not be read when [`Self::devices`] last saw them.
+    fn unreadable(&self) -> usize;
+
+    /// Notes that these devices are known from now on, where nothing is noted yet.
+    async fn note_seen(&self, devices: &[DeviceId]) -> Result<(), StoreError>;
+
     /// Begins an attempt: looks again whether another replica was faster, and marks the device
     /// as being worked on. Finding the mark of an attempt that never ended, it journals that one
-    /// as interrupted: the caller holds the lease, so its holder is gone.
+    /// as interrupted: the caller holds the lease, so its holder is gone. From the second one in a
+    /// row on it begins nothing then, unless somebody asked for it.
     async fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError>;
 
     /// Takes back a claim under which no attempt was made, because something that it needs is away:
@@ -306,6 +352,18 @@ pub trait SnapshotSink: Send + Sync {
 
     /// Returns once the snapshot is durable. Delivering the same snapshot twice stores it once.
     async fn deliver(&self, snapshot: &Snapshot) -> Result<(), SinkError>;
+
+    /// Whether a snapshot that is `age` old was delivered already and would not be recognised any
+    /// more. A sink that always recognises what it has need not look.
+    async fn has(&self, _snapshot: &Snapshot, _age: Duration) -> Result<bool, SinkError> {
+        Ok(false)
+    }
+
+    /// Resolves when the sink came back after it was away. Cancel safe. A hint: a sink that cannot
+    /// tell never resolves.
+    async fn came_back(&self) {
+        std::future::pending().await
+    }
 }
 
 /// A snapshot was not delivered.

@@ -9,13 +9,14 @@ use tracing::{info, warn};
 use super::{AppError, Ports, configuration, context, failed, serve, with_openbao, with_process};
 use crate::adapters::jetstream::{self, JetStreamSink};
 use crate::adapters::postgres::{MigrateError, Migrated, PostgresStore, SchemaState};
-use crate::adapters::redis::{RedisCoordinator, Timeouts};
+use crate::adapters::redis::{RedisCoordinator, RedisOutbox, Timeouts};
 use crate::api::Api;
 use crate::clock::Clock;
 use crate::config::{Cluster, Config};
 use crate::domain::failure::Advice;
 use crate::domain::failure::chain;
 use crate::fleet::Context;
+use crate::fleet::outbox::{Limits, Queue};
 use crate::http::Readiness;
 use crate::lifecycle::{self, Shutdown};
 use crate::trigger;
@@ -73,11 +74,22 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
         .await
         .map_err(configuration)?,
     );
+    let key = cluster.key().map_err(configuration)?.clone();
+    let letters =
+        RedisOutbox::connect(cluster.redis_url().map_err(configuration)?, &config.replica)
+            .map_err(configuration)?;
+    let outbox = Queue::new(
+        Arc::new(letters),
+        store.clone(),
+        key.clone(),
+        outbox_limits(&config),
+    );
     let ports = Ports {
         store: store.clone(),
         coordinator: Arc::new(coordinator),
         sink: sink.clone(),
-        key: cluster.key().map_err(configuration)?.clone(),
+        outbox: Some(outbox),
+        key,
     };
     let context = context(&config, ports, &Shutdown::new())?;
     let api = Api::new(context.clone(), config.interval, Advice::Sql);
@@ -164,6 +176,14 @@ pub(super) fn sink_settings(config: &Config) -> jetstream::Settings {
         stream_replicas: usize::try_from(config.stream.replicas).unwrap_or(1),
         client_name: format!("mikrotik-backup {}", config.replica),
         ..jetstream::Settings::default()
+    }
+}
+
+fn outbox_limits(config: &Config) -> Limits {
+    Limits {
+        retry_interval: config.outbox.retry_interval,
+        max_attempts: u32::try_from(config.outbox.max_attempts).unwrap_or(u32::MAX),
+        max_bytes: config.outbox.max_bytes,
     }
 }
 

@@ -84,12 +84,13 @@ impl Embedded {
             store: store.clone(),
             coordinator: Arc::new(InProcess::new()),
             sink,
+            outbox: None,
             key,
         };
         let context = context(config, ports, &Shutdown::new())?;
         let mirror = mirror.map(|(mirror, git)| {
             let places = places(store.clone());
-            let metrics = context.metrics.clone();
+            let metrics = context.metrics.mirror();
             let following = mirror.follow(git, archive.clone(), places, metrics);
             (mirror, following)
         });

@@ -21,6 +21,7 @@ use crate::domain::failure::chain;
 use crate::domain::schedule::Policy;
 use crate::fleet::backlog::{self, Backlog};
 use crate::fleet::hindrance::Hindrance;
+use crate::fleet::outbox::{Queue, relay};
 use crate::fleet::reconciler::Reconciler;
 use crate::fleet::requests::Requests;
 use crate::fleet::slots::Slots;
@@ -60,6 +61,7 @@ struct Ports {
     store: Arc<dyn Store>,
     coordinator: Arc<dyn Coordinator>,
     sink: Arc<dyn SnapshotSink>,
+    outbox: Option<Queue>,
     key: Key,
 }
 
@@ -71,6 +73,7 @@ fn context(config: &Config, ports: Ports, shutdown: &Shutdown) -> Result<Arc<Con
         store: ports.store,
         coordinator: ports.coordinator,
         sink: ports.sink,
+        outbox: ports.outbox,
         credentials: Credentials::new(Some(ports.key)).with_transit(transit),
         slots: Slots::new(config.max_concurrent),
         backlog: Backlog::default(),
@@ -183,11 +186,23 @@ async fn work(
         let age = Duration::from_secs(config.journal_days * 86_400);
         async move { prune(&context, age).await }
     });
+    let relaying = tokio::spawn({
+        let context = context.clone();
+        async move {
+            let hard = context.shutdown.hard().clone();
+            tokio::select! {
+                () = hard.cancelled() => {}
+                _ = async { tokio::join!(relay::run(&context), relay::watch(&context)) } => {}
+            }
+        }
+    });
     Reconciler::new(context.clone(), policy(config), config.refresh)
         .run()
         .await;
     pruner.abort();
     opener.abort();
+    // It ends by itself, and gives back what it has in its hands.
+    let _ = relaying.await;
     recorder.abort();
     // Until it has really ended it may still be writing what is flushed here.
     let _ = recorder.await;

@@ -217,13 +217,13 @@ async fn retry(
     for id in &args.id {
         count(again(&settler, set_aside, *id).await?);
     }
-    let mut next = args.all.then_some(0);
-    while let Some(after) = next {
+    let mut more = args.all.then_some(0);
+    while let Some(after) = more {
         let page = set_aside
             .page(after, 100)
             .await
             .map_err(unreadable_archive)?;
-        next = page.last().map(|last| last.id);
+        more = page.last().map(|last| last.id);
         for aside in &page {
             count(again(&settler, set_aside, aside.id).await?);
         }

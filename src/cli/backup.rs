@@ -73,14 +73,22 @@ pub(super) struct AdHocArgs {
   mikrotik-backup retry --all-failed
 
 A device whose login was refused gets one try. One with a changed host key stays blocked until
-`host-key accept`. Exit code 1 if any failed again.")]
+`host-key accept`. Exit code 1 if any failed again.
+
+  mikrotik-backup retry --dead-letters
+
+puts the snapshots back into the outbox of a cluster that JetStream refused too often, as `failed`
+lists them; once whatever it complained about is corrected. Needs REDIS_URL.")]
 pub(super) struct RetryArgs {
     /// Ids, names or addresses
-    #[arg(required_unless_present = "all_failed", value_name = "DEVICE")]
+    #[arg(required_unless_present_any = ["all_failed", "dead_letters"], value_name = "DEVICE")]
     devices: Vec<String>,
     /// Every device that failed last or is blocked
     #[arg(long, conflicts_with = "devices")]
     all_failed: bool,
+    /// Publish again what the outbox of a cluster gave up
+    #[arg(long, conflicts_with_all = ["devices", "all_failed", "json"])]
+    dead_letters: bool,
     /// Print what came of each device as JSON
     #[arg(long)]
     json: bool,
@@ -132,6 +140,9 @@ pub(super) async fn backup(config: &Config, args: &BackupArgs) -> Result<ExitCod
 
 /// Tries again what failed.
 pub(super) async fn retry(config: &Config, args: &RetryArgs) -> Result<ExitCode, AppError> {
+    if args.dead_letters {
+        return super::dead_letters::put_back(config).await;
+    }
     let hand = Hand::open(config, Missing::Refuse).await?;
     let done = async {
         let wanted = if args.all_failed {

@@ -6,6 +6,7 @@ mod backup;
 mod chart;
 mod check;
 mod config_check;
+mod dead_letters;
 mod demo;
 mod devices;
 mod devices_read;

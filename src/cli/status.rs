@@ -8,9 +8,9 @@ use clap::Args;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
-use super::complain;
 use super::output::{colored, emit, emit_json};
 use super::reading::{Reading, walk};
+use super::{complain, dead_letters};
 use crate::adapters::redis::{RedisCoordinator, Timeouts};
 use crate::app::AppError;
 use crate::clock::Clock;
@@ -42,6 +42,10 @@ pub(super) struct StatusArgs {
 #[command(after_help = "Examples:
   mikrotik-backup failed
   mikrotik-backup failed --json | jq -r '.[] | select(.blocked) | .device.name'
+  mikrotik-backup failed --dead-letters
+
+With REDIS_URL it also lists the dead letters of the outbox: snapshots that JetStream refused too
+often. `retry --dead-letters` puts them back.
 
 Works beside a running service; nothing is changed. Exit code 0 whether or not something has
 failed, 3 when the database cannot be reached or DATA_DIR holds no store.")]
@@ -50,6 +54,9 @@ pub(super) struct FailedArgs {
     #[arg(long, value_name = "N", default_value_t = 100,
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: u16,
+    /// Only the dead letters of the outbox
+    #[arg(long)]
+    dead_letters: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -118,6 +125,9 @@ async fn presence(
 
 /// Prints what failed or is blocked, the newest first.
 pub(super) async fn failed(config: &Config, args: &FailedArgs) -> Result<ExitCode, AppError> {
+    if args.dead_letters {
+        return dead_letters::list(config, args.limit, args.json).await;
+    }
     let reading = Reading::open(config).await?;
     let advice = reading.advice();
     let mut entries = Vec::new();
@@ -136,5 +146,6 @@ pub(super) async fn failed(config: &Config, args: &FailedArgs) -> Result<ExitCod
     if left_out > 0 {
         text.push_str(&format!("and {left_out} more, which --limit leaves out\n"));
     }
+    text.push_str(&dead_letters::beside(config, args.limit).await);
     Ok(emit(&text))
 }

@@ -169,6 +169,7 @@ fn read(need: Need, surroundings: &Environment, reader: &mut Reader<'_>) -> Conf
         reader.refuse_placeholder_password(setting, url.as_ref(), strict);
     }
     require(need, clustered, reader);
+    warn_of_idle(need, clustered, surroundings, reader);
 
     let openbao = read_openbao(reader, strict);
     let interval = reader.seconds(&table::INTERVAL);
@@ -280,6 +281,33 @@ fn require(need: Need, clustered: bool, reader: &mut Reader<'_>) {
                      both REDIS_URL and NATS_URL for embedded mode",
                 ));
             }
+        }
+    }
+}
+
+/// Warns of what is set and has no effect in this mode.
+fn warn_of_idle(need: Need, clustered: bool, surroundings: &Environment, reader: &mut Reader<'_>) {
+    if need != Need::Run {
+        return;
+    }
+    let idle = if clustered {
+        vec![table::DATA_DIR.name]
+    } else {
+        vec![
+            table::MIGRATE_ON_START.name,
+            table::NATS_STREAM_MAX_BYTES.name,
+            table::NATS_STREAM_REPLICAS.name,
+            table::OUTBOX_RETRY_INTERVAL.name,
+            table::OUTBOX_MAX_ATTEMPTS.name,
+            table::OUTBOX_MAX_BYTES.name,
+        ]
+    };
+    let without = if clustered { "with" } else { "without" };
+    for name in idle {
+        if surroundings.get(name).is_some() {
+            reader.warnings.push(format!(
+                "{name} is set and has no effect {without} DATABASE_URL"
+            ));
         }
     }
 }

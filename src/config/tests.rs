@@ -221,6 +221,24 @@ fn half_a_cluster_is_no_embedded_mode() {
 }
 
 #[test]
+fn what_has_no_effect_in_a_mode_is_warned_of() {
+    let warnings = |environment| Config::load(Need::Run, &environment).unwrap().warnings;
+    let outbox = ("OUTBOX_MAX_BYTES", "4096");
+    assert_eq!(
+        warnings(only(&[outbox, ("MIGRATE_ON_START", "false")])),
+        [
+            "MIGRATE_ON_START is set and has no effect without DATABASE_URL",
+            "OUTBOX_MAX_BYTES is set and has no effect without DATABASE_URL",
+        ]
+    );
+    assert_eq!(warnings(with(&[outbox])), [""; 0]);
+    assert_eq!(
+        warnings(with(&[("DATA_DIR", "/srv/fleet")])),
+        ["DATA_DIR is set and has no effect with DATABASE_URL"]
+    );
+}
+
+#[test]
 fn urls_need_a_scheme_that_we_speak() {
     for (name, wrong) in [
         ("DATABASE_URL", "mysql://db.example/x"),

@@ -230,6 +230,8 @@ pub struct LastAttempt {
     pub revision: Revision,
     /// When the last success started, if there was one.
     pub last_success_at: Option<Timestamp>,
+    /// Attempts in a row, this one included, whose process was gone before it recorded their end.
+    pub deaths: u32,
 }
 
 /// Everything that is recorded of one finished attempt, in one statement.
@@ -245,6 +247,8 @@ pub struct AttemptRecord {
     pub cause: Cause,
     /// From the claim to the end; the store subtracts it from its own clock.
     pub elapsed: Duration,
+    /// From the end to now: none, unless the record had to wait for the database.
+    pub ended_ago: Duration,
     /// What the device looked like to it.
     pub revision: Revision,
     /// What came of it.

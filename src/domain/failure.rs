@@ -60,6 +60,8 @@ failure_kinds! {
     ExportTooLarge = "export_too_large", Retry;
     /// The snapshot was whole, but could not be delivered.
     PublishFailed = "publish_failed", Retry;
+    /// The snapshot was kept to be published later, and got lost: Redis was restarted without it.
+    SnapshotLost = "snapshot_lost", Retry;
     /// Our own fault: a task panicked.
     Internal = "internal", Retry;
     /// Anything else, with its source chain in the text.

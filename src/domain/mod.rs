@@ -7,6 +7,8 @@ pub mod device;
 pub mod digest;
 pub mod failure;
 pub mod host_key;
+pub mod lines;
+pub mod outbox;
 pub mod plan;
 pub mod request;
 pub mod schedule;

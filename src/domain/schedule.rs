@@ -149,6 +149,7 @@ impl Schedule {
                 State::Requested { at, .. } => *at = now.min(*at),
                 State::Retired => {}
             },
+            Event::Revised(last) => self.revised(&last, now, draw),
             Event::Removed => self.state = State::Retired,
         }
     }
@@ -247,6 +248,18 @@ impl Schedule {
         };
         if answered {
             *rest = soon;
+        }
+    }
+
+    /// What a running attempt comes to is newer than anything that is stored.
+    fn revised(&mut self, last: &LastAttempt, now: Timestamp, draw: Draw) {
+        match self.state {
+            State::Resting(_) => self.state = State::Resting(self.take_over(last, now, draw)),
+            State::Requested { at, .. } => {
+                let rest = self.take_over(last, now, draw);
+                self.state = State::Requested { at, rest };
+            }
+            State::Running(_) | State::Retired => {}
         }
     }
 
@@ -370,6 +383,10 @@ impl Schedule {
             }
         };
         let interrupted = last.status == Status::Interrupted;
+        // One death may be anybody's fault. A device whose export kills the process each time must
+        // not do so again and again.
+        let died = (interrupted && last.deaths >= 2)
+            .then(|| retry_at(last.deaths - 1, started_at, ended_at, self.period, draw));
         let Some(kind) = kind else {
             // What was interrupted before the interval had passed was extra, asked for by someone.
             let succeeded = if interrupted {
@@ -379,6 +396,9 @@ impl Schedule {
             };
             self.verdict = succeeded.map_or(Verdict::Unknown, |_| Verdict::Good);
             self.failures = 0;
+            if let Some(due) = died {
+                return self.unless_overdue(due, Cause::Retry, now, draw);
+            }
             let due = succeeded.map_or(ended_at, |at| later(at, self.period));
             return self.unless_overdue(due, Cause::Scheduled, now, draw);
         };
@@ -390,8 +410,11 @@ impl Schedule {
             self.soon(now, Cause::Edited, draw)
         } else if kind.blocks() {
             self.blocked_rest(started_at, now)
+        } else if kind == FailureKind::SnapshotLost {
+            // No fault of the device: nothing to wait for.
+            self.soon(now, Cause::Retry, draw)
         } else if interrupted {
-            self.unless_overdue(ended_at, Cause::Retry, now, draw)
+            self.unless_overdue(died.unwrap_or(ended_at), Cause::Retry, now, draw)
         } else {
             let due = retry_at(self.failures, started_at, ended_at, self.period, draw);
             self.unless_overdue(due, Cause::Retry, now, draw)

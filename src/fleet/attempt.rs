@@ -1,6 +1,7 @@
 //! One backup, top to bottom: presence, slot, lease, fresh row, credentials, SSH, whole export,
 //! normalise, deliver, record.
 
+mod delivery;
 mod ending;
 mod export;
 
@@ -14,14 +15,15 @@ use tracing::{Instrument as _, Span, debug, warn};
 
 pub use export::{ExportError, take_export};
 
-use export::on_a_thread;
+use delivery::Kept;
+pub(super) use export::on_a_thread;
 
 use super::progress::{ClaimedAt, Progress};
 use super::slots::{Lane, Slot};
 use super::{Context, draw};
 use crate::credentials::CredentialError;
 use crate::domain::Timestamp;
-use crate::domain::attempt::{AttemptId, Cause, Deferral, Step, Taken};
+use crate::domain::attempt::{AttemptId, Cause, Deferral, Status, Step, Taken};
 use crate::domain::device::{Device, DeviceId};
 use crate::domain::failure::{Failure, FailureKind, chain};
 use crate::domain::host_key::{Fingerprint, HostKeyMismatch};
@@ -118,17 +120,31 @@ impl Context {
             });
         }
         self.check_presence(ask).await?;
-        self.sink.ready().await?;
+        self.has_a_place().await?;
         progress.enter(Step::Slot);
         let slot = self.take_slot(ask).await?;
         ask.slot_held.store(true, Ordering::Relaxed);
         progress.enter(Step::Lock);
         self.metrics
             .waited_for_slot(progress.took(Step::Slot).unwrap_or_default());
-        // The wait may have been long: whoever queued up before the sink went away stops here.
-        self.sink.ready().await?;
+        // The wait may have been long: whoever queued up before that changed stops here.
+        self.has_a_place().await?;
         let lease = self.take_lease(ask.device).await?;
         Ok((slot, lease))
+    }
+
+    /// A router is not troubled for an export that could neither be delivered nor be kept.
+    async fn has_a_place(&self) -> Result<(), Deferral> {
+        let Err(away) = self.sink.ready().await else {
+            return Ok(());
+        };
+        let Some(outbox) = &self.outbox else {
+            return Err(away.into());
+        };
+        let full = |reason| Deferral::Unavailable {
+            reason: format!("{}; {reason}", chain(&away)),
+        };
+        outbox.room().await.map_err(full)
     }
 
     async fn check_presence(&self, ask: &Ask) -> Result<(), Deferral> {
@@ -183,7 +199,7 @@ impl Context {
         ask: &Ask,
         lease: &Lease,
         progress: &mut Progress,
-    ) -> Result<Taken, Stop> {
+    ) -> Result<Kept, Stop> {
         let _running = self.metrics.attempt_running();
         let work = AssertUnwindSafe(self.collect_leased(id, ask, lease, progress)).catch_unwind();
         tokio::select! {
@@ -207,7 +223,7 @@ impl Context {
         ask: &Ask,
         lease: &Lease,
         progress: &mut Progress,
-    ) -> Result<Taken, Stop> {
+    ) -> Result<Kept, Stop> {
         let device = self.claim(id, ask, progress).await?;
         let login = self.credentials.open(&device).await?;
         let deadline = self.limits.deadline(lease);
@@ -234,13 +250,14 @@ impl Context {
         progress.enter(Step::Normalise);
         let snapshot = self.normalise(id, &device, export, progress).await;
         progress.enter(Step::Publish);
-        self.deliver(&snapshot, lease).await?;
-        Ok(Taken {
+        let place = self.deliver(&snapshot, lease).await?;
+        let taken = Taken {
             hash: snapshot.hash,
             bytes: snapshot.text.expose().len() as u64,
             routeros_version: snapshot.routeros_version,
             shape: snapshot.shape,
-        })
+        };
+        Ok(Kept { taken, place })
     }
 
     /// Looks again, under the lease: the row may have changed, another replica may be done.
@@ -270,7 +287,18 @@ impl Context {
         })?;
         match claimed {
             Claimed::Gone => Err(Stop::Deferred(Deferral::Gone)),
-            Claimed::Superseded(last) => Err(Stop::Deferred(Deferral::Superseded(last))),
+            Claimed::Superseded(last) => {
+                if last.deaths > 1 && last.status == Status::Interrupted {
+                    warn!(
+                        deaths = last.deaths,
+                        "The process was gone each time before the backup of {} had ended; it is \
+                         put off. See whether the process was killed for want of memory, and raise \
+                         its limit or lower CONFIG_BACKUP_MAX_EXPORT_BYTES",
+                        ask.name
+                    );
+                }
+                Err(Stop::Deferred(Deferral::Superseded(last)))
+            }
             Claimed::Begun(begun) => {
                 Span::current().record("tenant.id", tracing::field::display(begun.device.tenant));
                 progress.claimed = Some(ClaimedAt {
@@ -355,18 +383,6 @@ impl Context {
             ledger: normalized.ledger,
             shape: normalized.shape,
         }
-    }
-
-    async fn deliver(&self, snapshot: &Snapshot, lease: &Lease) -> Result<(), Stop> {
-        if Instant::now() >= lease.expires {
-            return Err(Stop::Interrupted(
-                "the device's lock ran out before the snapshot could be published".to_owned(),
-            ));
-        }
-        let delivered = self.sink.deliver(snapshot).await;
-        self.metrics.published(delivered.is_ok());
-        delivered
-            .map_err(|error| Stop::Failed(Failure::from_error(FailureKind::PublishFailed, &error)))
     }
 
     fn deferred(&self, deferral: Deferral) -> Report {

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::Context;
@@ -17,32 +18,37 @@ use crate::ports::StoreError;
 /// be claimed, so at most the attempts that were running when it went away end up here.
 #[derive(Default)]
 pub struct Backlog {
-    waiting: Mutex<Vec<AttemptRecord>>,
+    /// Each with the moment at which the attempt ended.
+    waiting: Mutex<Vec<(Instant, AttemptRecord)>>,
     added: Notify,
 }
 
 impl Backlog {
-    fn lock(&self) -> MutexGuard<'_, Vec<AttemptRecord>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(Instant, AttemptRecord)>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps `record` until it can be written.
-    pub fn push(&self, record: AttemptRecord) {
-        self.lock().push(record);
+    /// Keeps `record`, of an attempt that ended at `ended`, until it can be written.
+    pub fn push(&self, ended: Instant, record: AttemptRecord) {
+        self.lock().push((ended, record));
         self.added.notify_one();
     }
 
     /// Whether an attempt at `device` waits: what the database says of it is older than the truth.
     pub fn holds(&self, device: DeviceId) -> bool {
-        self.lock().iter().any(|record| record.device == device)
+        self.lock()
+            .iter()
+            .any(|(_, record)| record.device == device)
     }
 
     fn first(&self) -> Option<AttemptRecord> {
-        self.lock().first().cloned()
+        let (ended, mut record) = self.lock().first().cloned()?;
+        record.ended_ago = ended.elapsed();
+        Some(record)
     }
 
     fn remove(&self, id: AttemptId) {
-        self.lock().retain(|record| record.id != id);
+        self.lock().retain(|(_, record)| record.id != id);
     }
 
     /// How many wait.
@@ -92,7 +98,7 @@ pub async fn flush(context: &Context) {
         () = context.shutdown.hard().cancelled() => {}
         () = drain => {}
     }
-    for record in std::mem::take(&mut *context.backlog.lock()) {
+    for (_, record) in std::mem::take(&mut *context.backlog.lock()) {
         error!(
             attempt.id = %record.id,
             device.id = %record.device,

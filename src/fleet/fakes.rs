@@ -107,6 +107,7 @@ impl World {
             store: store.clone(),
             coordinator: coordinator.clone(),
             sink: sink.clone(),
+            outbox: None,
             credentials: Credentials::new(Some(Key::from_bytes(KEY))),
             slots: Slots::new(slots),
             backlog: Backlog::default(),
@@ -146,6 +147,8 @@ impl World {
 pub struct State {
     pub devices: BTreeMap<DeviceId, Device>,
     pub last: BTreeMap<DeviceId, LastAttempt>,
+    pub seen: BTreeMap<DeviceId, Timestamp>,
+    pub unreadable: usize,
     pub running: BTreeMap<DeviceId, AttemptId>,
     pub records: Vec<AttemptRecord>,
     /// Looks at the digests, and the buckets that were read.
@@ -240,12 +243,26 @@ impl Store for MemoryStore {
             bucket: bucket(device.id),
             device: device.clone(),
             last: state.last.get(&device.id).cloned(),
+            first_seen: state.seen.get(&device.id).copied(),
         };
         let wanted = state.devices.values();
         Ok(wanted
             .filter(|device| buckets.contains(&bucket(device.id)))
             .map(listed)
             .collect())
+    }
+
+    fn unreadable(&self) -> usize {
+        self.state().unreadable
+    }
+
+    async fn note_seen(&self, devices: &[DeviceId]) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let mut state = self.here("note since when devices are known")?;
+        for device in devices {
+            state.seen.entry(*device).or_insert(now);
+        }
+        Ok(())
     }
 
     async fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError> {
@@ -306,7 +323,7 @@ impl Store for MemoryStore {
         if state.records.iter().any(|known| known.id == record.id) {
             return Ok(());
         }
-        let now = self.clock.now();
+        let now = self.clock.now() - record.ended_ago;
         let started_at = now - record.elapsed;
         let success = record.outcome.taken().map(|_| started_at);
         let before = state.last.get(&record.device);
@@ -321,6 +338,7 @@ impl Store for MemoryStore {
             consecutive_failures: record.consecutive_failures,
             revision: standing.map_or(record.revision, |(_, revision)| revision),
             last_success_at,
+            deaths: 0,
         };
         state.last.insert(record.device, last);
         state.running.remove(&record.device);
@@ -452,6 +470,7 @@ pub fn succeeded(device: &Device, now: Timestamp, ago: Duration) -> LastAttempt 
         consecutive_failures: 0,
         revision: device.revision(),
         last_success_at: Some(started_at),
+        deaths: 0,
     }
 }
 

@@ -5,7 +5,9 @@ pub mod attempt;
 pub mod backlog;
 #[cfg(test)]
 mod fakes;
+mod fence;
 pub mod hindrance;
+pub mod outbox;
 pub mod progress;
 pub mod reconciler;
 pub mod requests;
@@ -36,6 +38,8 @@ pub struct Context {
     pub coordinator: Arc<dyn Coordinator>,
     /// Where snapshots go.
     pub sink: Arc<dyn SnapshotSink>,
+    /// Where they wait while they cannot go there; embedded mode has none.
+    pub outbox: Option<outbox::Queue>,
     /// Opens stored credentials.
     pub credentials: Credentials,
     /// This process's SSH sessions.

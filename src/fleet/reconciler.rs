@@ -141,6 +141,8 @@ impl Reconciler {
                     );
                 }
                 self.context.metrics.reconciled(self.last_look);
+                let unreadable = self.context.store.unreadable();
+                self.context.metrics.set_unreadable_rows(unreadable);
             }
             Err(error) if self.away => {
                 debug!(error = chain(&error), "the inventory still cannot be read");
@@ -167,6 +169,7 @@ impl Reconciler {
         for buckets in changed.chunks(BUCKETS_PER_READ) {
             let listed = self.context.store.devices(buckets).await?;
             self.apply(buckets, &listed, &mut changes);
+            self.note_new(&listed).await;
             for bucket in buckets {
                 match digests.get(bucket) {
                     Some(digest) => self.buckets.insert(*bucket, digest.clone()),
@@ -175,6 +178,23 @@ impl Reconciler {
             }
         }
         Ok(changes)
+    }
+
+    /// Keeps since when a device is known: without a success its age counts from then, and must not
+    /// begin anew with each process. What cannot be noted now is noted by the next process.
+    async fn note_new(&self, listed: &[Listed]) {
+        let new = listed.iter().filter(|row| row.first_seen.is_none());
+        let new: Vec<DeviceId> = new.map(|row| row.device.id).collect();
+        if new.is_empty() {
+            return;
+        }
+        if let Err(error) = self.context.store.note_seen(&new).await {
+            debug!(
+                error = chain(&error),
+                "could not note since when {} devices are known",
+                new.len()
+            );
+        }
     }
 
     fn apply(&mut self, buckets: &[Bucket], listed: &[Listed], changes: &mut Changes) {

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::WeakUnboundedSender;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::worker::Mail;
-use crate::domain::attempt::AttemptId;
+use crate::domain::attempt::{AttemptId, LastAttempt};
 use crate::domain::device::{DeviceId, TenantId};
 use crate::domain::request::Reply;
 
@@ -167,6 +167,16 @@ impl Requests {
             .subscribe()
             .wait_for(|loaded| *loaded)
             .await;
+    }
+
+    /// Tells the device's worker, if there is one here, that what is stored of its last attempt
+    /// changed.
+    pub(super) fn revise(&self, device: DeviceId, last: LastAttempt) {
+        let member = self.lock().get(&device).cloned();
+        // Without a worker there is no schedule to put right.
+        if let Some(mailbox) = member.and_then(|member| member.mailbox.upgrade()) {
+            let _ = mailbox.send(Mail::Revised(Box::new(last)));
+        }
     }
 
     /// A worker has `device`, which is `tenant`'s, from now on.

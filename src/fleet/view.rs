@@ -1,6 +1,7 @@
 //! What this replica knows of each device now, for metrics and status.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,14 +10,26 @@ use crate::domain::device::DeviceId;
 use crate::domain::schedule::Condition;
 
 /// A device as this replica sees it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct DeviceView {
-    /// Its state.
-    pub state: Condition,
+    /// Its state while nothing is done to it.
+    pub at_rest: Condition,
+    /// Where there is an attempt: whether it has a slot. Until then it only waits for one.
+    pub slot_held: Option<Arc<AtomicBool>>,
     /// When its last success started.
     pub last_success_at: Option<Timestamp>,
     /// When it was first seen by this process; what its age counts from before any success.
     pub known_since: Timestamp,
+}
+
+impl DeviceView {
+    /// Its state: a device that waits for a slot is not worked on yet.
+    pub fn state(&self) -> Condition {
+        match &self.slot_held {
+            Some(held) if held.load(Ordering::Relaxed) => Condition::Running,
+            _ => self.at_rest,
+        }
+    }
 }
 
 /// The fleet as this replica sees it; workers write, metrics read.
@@ -43,12 +56,9 @@ impl Seat {
     /// Notes what the device is doing.
     pub fn show(&self, view: DeviceView) {
         let mut seats = self.view.lock();
-        let (number, shown) = seats
-            .shown
-            .entry(self.device)
-            .or_insert((self.number, view));
-        if *number <= self.number {
-            (*number, *shown) = (self.number, view);
+        let newer = seats.shown.get(&self.device);
+        if newer.is_none_or(|(number, _)| *number <= self.number) {
+            seats.shown.insert(self.device, (self.number, view));
         }
     }
 }
@@ -84,7 +94,7 @@ impl FleetView {
     pub fn counts(&self) -> BTreeMap<Condition, usize> {
         let mut counts: BTreeMap<_, _> = Condition::ALL.iter().map(|state| (*state, 0)).collect();
         for (_, view) in self.lock().shown.values() {
-            *counts.entry(view.state).or_default() += 1;
+            *counts.entry(view.state()).or_default() += 1;
         }
         counts
     }

@@ -32,6 +32,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(600);
 pub enum Mail {
     /// The device's row was edited.
     Edited(Box<Edit>),
+    /// What is stored of the device's last attempt changed after its end.
+    Revised(Box<LastAttempt>),
     /// The device left the inventory.
     Removed,
     /// Somebody asks for a backup now.
@@ -95,7 +97,7 @@ impl Worker {
             schedule: Schedule::resume(policy, device.id, device.revision(), last, now, draw()),
             known_last: last.map(|last| last.id),
             last_success_at: last.and_then(|last| last.last_success_at),
-            known_since: now,
+            known_since: listed.first_seen.unwrap_or(now),
             seat: context.view.enter(device.id),
             mailbox,
             waiting: Vec::new(),
@@ -125,7 +127,7 @@ impl Worker {
     {
         async move {
             while let Some((at, due)) = self.due() {
-                self.show();
+                self.show(None);
                 tokio::select! {
                     biased;
                     () = self.context.shutdown.soft().cancelled() => break,
@@ -157,10 +159,10 @@ impl Worker {
         A: FnMut(Ask) -> F,
         F: Future<Output = Report>,
     {
+        let slot_held = Arc::new(AtomicBool::new(false));
+        self.show(Some(&slot_held));
         self.schedule
             .handle(Event::Began, self.context.clock.now(), draw());
-        self.show();
-        let slot_held = Arc::new(AtomicBool::new(false));
         // Boxed, so that a sleeping worker does not carry the attempt's state.
         let mut attempt = Box::pin(attempt(Ask {
             id: self.upcoming(),
@@ -264,6 +266,11 @@ impl Worker {
     }
 
     /// A blocked device came due: count it and say what the operator should do.
+    ///
+    /// Every replica counts and says it for itself. The device's lock cannot tell them who does:
+    /// held for a moment it is free again when the next replica comes due, and held for longer it
+    /// would keep away the operator's request. A key for this alone would cost a round trip per
+    /// blocked device and replica, for a counter that is only ever compared with zero.
     async fn skip(&mut self, kind: FailureKind) {
         if self.context.coordinator.presence(self.device).await == Presence::Offline {
             self.context.metrics.skipped(Skip::Offline);
@@ -293,6 +300,15 @@ impl Worker {
                 self.schedule
                     .handle(Event::Edited(edit.revision), now, draw());
             }
+            Some(Mail::Revised(last)) => {
+                // Ids made later sort later: what is older than the attempt that this worker knows
+                // of is no news.
+                if self.known_last.is_none_or(|known| known <= last.id) {
+                    self.known_last = Some(last.id);
+                    self.last_success_at = last.last_success_at;
+                    self.schedule.handle(Event::Revised(last), now, draw());
+                }
+            }
             Some(Mail::Requested { reply, taken }) => {
                 // Who gave up already is noticed by `given_up`.
                 let _ = taken.send(self.upcoming());
@@ -307,12 +323,14 @@ impl Worker {
         }
     }
 
-    fn show(&self) {
+    /// Shows the state at rest, and `slot_held`, which tells when an attempt is more than waiting.
+    fn show(&self, slot_held: Option<&Arc<AtomicBool>>) {
         let Some(state) = self.schedule.condition() else {
             return;
         };
         self.seat.show(DeviceView {
-            state,
+            at_rest: state,
+            slot_held: slot_held.cloned(),
             last_success_at: self.last_success_at,
             known_since: self.known_since,
         });

@@ -6,6 +6,7 @@
 pub mod archive;
 mod build;
 mod labels;
+pub mod mirror;
 mod process;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use crate::domain::schedule::Condition;
 
 use build::Build;
 pub use labels::{Answered, Asked, Decrypted, LockResult, Skip};
+use mirror::MirrorMetrics;
 use process::Process;
 
 /// The content type of [`Metrics::render`]: the Prometheus text format.
@@ -39,9 +41,16 @@ pub struct Metrics {
     failures: IntCounterVec,
     queued: IntCounter,
     interrupted: IntCounter,
+    outbox_letters: IntGauge,
+    outbox_bytes: IntGauge,
+    outbox_oldest: Gauge,
+    outbox_dead: IntGauge,
+    outbox_relayed: IntCounter,
+    outbox_dead_lettered: IntCounter,
     deferrals: IntCounterVec,
     devices: IntGaugeVec,
     oldest_success: Gauge,
+    unreadable_rows: IntGauge,
     queue_wait: Histogram,
     stages: HistogramVec,
     reconcile: Histogram,
@@ -52,8 +61,7 @@ pub struct Metrics {
     decrypts: IntCounterVec,
     credential_cache: IntCounterVec,
     cached_credentials: IntGauge,
-    mirror_commits: IntCounterVec,
-    mirror_pending: IntGauge,
+    mirror: MirrorMetrics,
     process: Process,
 }
 
@@ -128,6 +136,30 @@ impl Metrics {
                 "mikrotik_config_backup_interrupted_total",
                 "Attempts ended because the process was told to stop.",
             )?,
+            outbox_letters: new.gauge(
+                "mikrotik_config_backup_outbox_snapshots",
+                "Snapshots in the outbox that wait to be published; every replica shows the same.",
+            )?,
+            outbox_bytes: new.gauge(
+                "mikrotik_config_backup_outbox_bytes",
+                "Size of the outbox, dead letters included; OUTBOX_MAX_BYTES stops new backups.",
+            )?,
+            outbox_oldest: new.gauge_f64(
+                "mikrotik_config_backup_outbox_oldest_age_seconds",
+                "How long the oldest snapshot in the outbox has waited; 0 when none does.",
+            )?,
+            outbox_dead: new.gauge(
+                "mikrotik_config_backup_outbox_dead_letters",
+                "Snapshots that were refused too often and wait for an operator.",
+            )?,
+            outbox_relayed: new.counter(
+                "mikrotik_config_backup_outbox_relayed_total",
+                "Snapshots from the outbox that this replica published.",
+            )?,
+            outbox_dead_lettered: new.counter(
+                "mikrotik_config_backup_outbox_dead_lettered_total",
+                "Snapshots that this replica put among the dead letters.",
+            )?,
             deferrals: new.counters(
                 "mikrotik_config_backup_deferrals_total",
                 "Attempts not made, through no fault of the device, by reason.",
@@ -135,13 +167,17 @@ impl Metrics {
             )?,
             devices: new.gauges(
                 "mikrotik_config_backup_devices",
-                "Devices by state, as this process knows them.",
+                "Devices by state, as this process knows them; running has a session's slot.",
                 "state",
             )?,
             oldest_success: new.gauge_f64(
                 "mikrotik_config_backup_oldest_success_age_seconds",
-                "Age of the oldest last success; a device without one counts from when this \
-                 process first saw it.",
+                "Age of the oldest last success; a device without one counts from when the service \
+                 first saw it.",
+            )?,
+            unreadable_rows: new.gauge(
+                "mikrotik_config_backup_unreadable_rows",
+                "Rows of the inventory that cannot be read: these devices are not backed up.",
             )?,
             queue_wait: new.histogram(
                 "mikrotik_config_backup_queue_wait_seconds",
@@ -192,16 +228,7 @@ impl Metrics {
                 "mikrotik_openbao_cache_entries",
                 "Opened Transit ciphertexts that are kept in memory.",
             )?,
-            mirror_commits: new.counters(
-                "mikrotik_git_mirror_commits_total",
-                "Commits to the git mirror, by result: an error is retried, and the archive has the \
-                 version all the same.",
-                &["status"],
-            )?,
-            mirror_pending: new.gauge(
-                "mikrotik_git_mirror_pending_devices",
-                "Devices whose newest version is in the archive and not in the git mirror yet.",
-            )?,
+            mirror: MirrorMetrics::new(&new)?,
             process: Process::new(&new)?,
             registry,
         };
@@ -263,9 +290,6 @@ impl Metrics {
                     .with_label_values(&[source.label(), result.label()]);
             }
         }
-        for status in ["success", "error"] {
-            self.mirror_commits.with_label_values(&[status]);
-        }
     }
 
     /// Counts a finished attempt and its time.
@@ -320,6 +344,26 @@ impl Metrics {
         let status = if acknowledged { "success" } else { "error" };
         let labels = ["config_snapshot", status];
         self.publishes.with_label_values(&labels).inc();
+    }
+
+    /// Shows how much is in the outbox.
+    pub fn set_outbox(&self, letters: u64, bytes: u64, oldest: Option<Duration>, dead: u64) {
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.outbox_letters.set(gauge(letters));
+        self.outbox_bytes.set(gauge(bytes));
+        self.outbox_oldest
+            .set(oldest.unwrap_or_default().as_secs_f64());
+        self.outbox_dead.set(gauge(dead));
+    }
+
+    /// Counts a snapshot that came out of the outbox into the stream.
+    pub fn relayed(&self) {
+        self.outbox_relayed.inc();
+    }
+
+    /// Counts a snapshot that became a dead letter.
+    pub fn dead_lettered(&self) {
+        self.outbox_dead_lettered.inc();
     }
 
     /// Counts a request for a lock.
@@ -383,16 +427,9 @@ impl Metrics {
         self.cached_credentials.set(count);
     }
 
-    /// Counts a commit to the git mirror, or that it failed.
-    pub fn mirrored(&self, written: bool) {
-        let status = if written { "success" } else { "error" };
-        self.mirror_commits.with_label_values(&[status]).inc();
-    }
-
-    /// Sets how many devices the git mirror is behind with.
-    pub fn set_mirror_pending(&self, devices: usize) {
-        self.mirror_pending
-            .set(i64::try_from(devices).unwrap_or(i64::MAX));
+    /// What the git mirror counts.
+    pub fn mirror(&self) -> MirrorMetrics {
+        self.mirror.clone()
     }
 
     /// Sets the number of devices in each state; states that `counts` leaves out are empty.
@@ -408,6 +445,12 @@ impl Metrics {
     pub fn set_oldest_success_age(&self, age: Option<Duration>) {
         self.oldest_success
             .set(age.unwrap_or_default().as_secs_f64());
+    }
+
+    /// Sets how many rows of the inventory cannot be read.
+    pub fn set_unreadable_rows(&self, rows: usize) {
+        self.unreadable_rows
+            .set(i64::try_from(rows).unwrap_or(i64::MAX));
     }
 
     /// The page for Prometheus, in its text format.

@@ -57,6 +57,7 @@ fn tried(
         consecutive_failures: u32::from(failed.is_some()),
         revision: status.device.revision(),
         last_success_at: success_hours_ago.map(|hours| NOW - time::Duration::hours(hours)),
+        deaths: 0,
     });
     if failed.is_some() {
         status.error = Some("an invented failure".into());

@@ -1,6 +1,5 @@
 //! Owns the difference of two exports: unified hunks, each named by the menus it lies in.
 
-mod lines;
 mod places;
 mod render;
 #[cfg(test)]
@@ -13,6 +12,7 @@ use std::ops::Range;
 use self::places::Places;
 use super::redact::Redacted;
 use crate::domain::digest::Digest;
+use crate::domain::lines::differences;
 use crate::domain::snapshot::ConfigText;
 
 pub use self::render::{Style, render};
@@ -174,7 +174,7 @@ impl Diff<'_> {
 pub fn diff<'a>(old: impl Into<Side<'a>>, new: impl Into<Side<'a>>, context: usize) -> Diff<'a> {
     let (old, new) = (old.into(), new.into());
     let (old_lines, new_lines) = (physical(old), physical(new));
-    let blocks = blocks(&old_lines, &new_lines);
+    let blocks = differences(&old_lines, &new_lines);
     let mut diff = Diff::default();
     if blocks.is_empty() {
         return diff;
@@ -222,41 +222,6 @@ fn physical<'a>(side: Side<'a>) -> Vec<Physical<'a>> {
             }
         })
         .collect()
-}
-
-/// The places where the sides differ: lines of old, and the lines of new in their stead.
-fn blocks<'a>(old: &[Physical<'a>], new: &[Physical<'a>]) -> Vec<(Range<usize>, Range<usize>)> {
-    let head = old.iter().zip(new).take_while(|(a, b)| a == b).count();
-    let (old, new) = (&old[head..], &new[head..]);
-    let tail = old.iter().rev().zip(new.iter().rev());
-    let tail = tail.take_while(|(a, b)| a == b).count();
-    let (old, new) = (&old[..old.len() - tail], &new[..new.len() - tail]);
-
-    let mut numbers: HashMap<Physical<'a>, u32> = HashMap::new();
-    let mut number = |line: &Physical<'a>| {
-        // An export has at most 2³¹−1 bytes, so two have fewer than 2³² lines.
-        let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
-        *numbers.entry(*line).or_insert(next)
-    };
-    let old: Vec<u32> = old.iter().map(&mut number).collect();
-    let new: Vec<u32> = new.iter().map(&mut number).collect();
-    let (removed, added) = lines::changed(&old, &new, numbers.len());
-
-    let mut blocks = Vec::new();
-    let (mut at_old, mut at_new) = (0, 0);
-    while at_old < old.len() || at_new < new.len() {
-        let run = |list: &[bool], from: usize| list[from..].iter().take_while(|c| **c).count();
-        let (gone, come) = (run(&removed, at_old), run(&added, at_new));
-        if gone + come > 0 {
-            blocks.push((
-                head + at_old..head + at_old + gone,
-                head + at_new..head + at_new + come,
-            ));
-        }
-        at_old += gone + 1;
-        at_new += come + 1;
-    }
-    blocks
 }
 
 fn hunk<'a>(

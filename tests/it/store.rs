@@ -5,4 +5,6 @@ mod hints;
 mod migrations;
 mod outage;
 mod postgres;
+mod settlements;
 mod sqlite;
+mod unreadable;

@@ -182,7 +182,8 @@ mod tests {
         let value = serde_json::to_value(&event).expect("serialises");
         assert_eq!(value["machine"], json!({"model": "RB5009UPr+S+"}));
         assert_eq!(value["ignored"], json!({"dated-header": 1}));
-        let back: SnapshotEvent = serde_json::from_value(value.clone()).expect("reads its own text");
+        let back: SnapshotEvent =
+            serde_json::from_value(value.clone()).expect("reads its own text");
         assert_eq!(
             (back.machine, back.ignored),
             (snapshot.machine, snapshot.ledger)

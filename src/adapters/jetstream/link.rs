@@ -115,6 +115,16 @@ impl Link {
         self.seen.borrow().connects
     }
 
+    /// Resolves once a connection was made after the `number`th one, with the number of the newest;
+    /// never when this one was closed for good.
+    pub(super) async fn newer_than(&self, number: u64) -> u64 {
+        let mut seen = self.seen.clone();
+        if seen.wait_for(|seen| seen.connects > number).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        seen.borrow().connects
+    }
+
     /// What the server said last, for a message.
     pub(super) fn complaint(&self) -> Option<String> {
         self.seen.borrow().complaint.clone()
@@ -174,8 +184,8 @@ fn note(sender: &watch::Sender<Seen>, event: &Event) {
             seen.losses += 1;
             if !std::mem::replace(&mut seen.away, true) {
                 tracing::warn!(
-                    "NATS is away: nothing is published or received until it is back; trying to \
-                     reconnect"
+                    "NATS is away: nothing is published or received until it is back, snapshots \
+                     wait in the outbox; trying to reconnect"
                 );
             }
         }
@@ -188,7 +198,16 @@ fn note(sender: &watch::Sender<Seen>, event: &Event) {
         }
         Event::ServerError(error) => {
             let error = error.to_string();
-            tracing::debug!(%error, "NATS complains");
+            // Nothing else tells of a subscription that is refused: nothing ever comes then.
+            if error.to_ascii_lowercase().contains("permissions violation") {
+                tracing::warn!(
+                    %error,
+                    "NATS refuses what the user of NATS_URL wants; the rights that it needs are in \
+                     deploy/README.md"
+                );
+            } else {
+                tracing::debug!(%error, "NATS complains");
+            }
             seen.complaint = Some(error);
         }
         Event::Closed => seen.closed = true,

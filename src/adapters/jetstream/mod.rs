@@ -10,14 +10,17 @@
 
 mod arrival;
 mod choice;
+mod delivery;
 mod event;
 mod link;
+mod look;
 mod message;
 mod objects;
 mod source;
 mod stream;
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,10 +35,11 @@ use secrecy::SecretString;
 use tokio::time::Instant;
 
 pub use arrival::{Flaw, Received, Rejection, Text};
+pub use delivery::{Arrival, Batch};
 pub use event::{ConfigRef, SnapshotEvent};
 pub use link::InvalidUrl;
 pub use objects::Unresolved;
-pub use source::{Arrival, Batch, CONSUMER, Lag, SIGN_OF_LIFE, SnapshotSource, SourceError};
+pub use source::{CONSUMER, Lag, SIGN_OF_LIFE, SnapshotSource, SourceError};
 
 use crate::domain::failure::chain;
 use crate::domain::snapshot::Snapshot;
@@ -83,6 +87,10 @@ pub struct JetStreamSink {
     known: Mutex<Known>,
     /// Held while looking for the stream, so that one looks for all.
     looking: tokio::sync::Mutex<()>,
+    /// The last connection that [`SnapshotSink::came_back`] told of.
+    told: AtomicU64,
+    /// The stream cannot be looked into over this connection.
+    blind: AtomicBool,
 }
 
 /// What was found out about the stream.
@@ -139,6 +147,8 @@ impl JetStreamSink {
             settings,
             known: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
+            told: AtomicU64::new(0),
+            blind: AtomicBool::new(false),
         })
     }
 
@@ -381,6 +391,19 @@ impl SnapshotSink for JetStreamSink {
                 }
             }
         }
+    }
+
+    async fn has(&self, snapshot: &Snapshot, age: Duration) -> Result<bool, SinkError> {
+        self.look_for(snapshot, age).await
+    }
+
+    async fn came_back(&self) {
+        let connection = self
+            .link
+            .newer_than(self.told.load(Ordering::Relaxed))
+            .await;
+        self.told.store(connection, Ordering::Relaxed);
+        self.blind.store(false, Ordering::Relaxed);
     }
 }
 

@@ -10,26 +10,32 @@ use super::rows::{
     self, bigint, device_columns, devices_with_profiles, is_ours, last_attempt_columns, storable,
 };
 use crate::domain::attempt::{AttemptId, AttemptRecord, Outcome};
-use crate::domain::device::DeviceId;
+use crate::domain::backoff::rung;
+use crate::domain::device::{DeviceId, Revision};
 use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Fingerprint;
 use crate::ports::{Begun, Claim, Claimed, StoreError};
 
 /// `prior` locks the state first, so two claims of one device take turns. A mark that another
-/// attempt left becomes a journal row. Parts of one statement do not see each other's writes:
-/// the answer is made of what was there before.
+/// attempt left becomes a journal row; if the one before it did, too, the device is deadly, and
+/// nothing begins. Parts of one statement do not see each other's writes: the answer is made of
+/// what was there before.
 const CLAIM: &str = concat!(
     "WITH prior AS MATERIALIZED ( \
          SELECT * FROM mikrotik_backup.device_state WHERE device_id = $1 FOR UPDATE \
      ), wanted AS MATERIALIZED ( \
-         SELECT d.id, d.tenant_id, \
-                $4 OR s.last_attempt_id IS NULL OR s.last_attempt_id IS NOT DISTINCT FROM $3 AS go \
-         FROM ",
+         SELECT w.*, w.current AND NOT w.deadly AS go FROM ( \
+             SELECT d.id, d.tenant_id, \
+                    $4 OR s.last_attempt_id IS NULL OR s.last_attempt_id IS NOT DISTINCT FROM $3 \
+                        AS current, \
+                    coalesce(NOT $4 AND s.deaths > 0 AND s.running_attempt_id <> $2, false) \
+                        AS deadly \
+             FROM ",
     devices_with_profiles!(),
     "    LEFT JOIN prior s ON true \
          WHERE d.id = $1 AND ",
     is_ours!(),
-    "), orphan AS ( \
+    ") w), orphan AS ( \
          INSERT INTO mikrotik_backup.attempts \
              (id, device_id, tenant_id, cause, started_at, finished_at, status, error, replica) \
          SELECT s.running_attempt_id, s.device_id, s.tenant_id, s.running_cause, s.running_since, \
@@ -37,20 +43,47 @@ const CLAIM: &str = concat!(
          FROM prior s, wanted w WHERE w.go AND s.running_attempt_id <> $2 \
          ON CONFLICT (id) DO NOTHING \
      ), mark AS ( \
-         INSERT INTO mikrotik_backup.device_state \
+         INSERT INTO mikrotik_backup.device_state AS s \
              (device_id, tenant_id, running_attempt_id, running_since, running_replica, running_cause) \
          SELECT w.id, w.tenant_id, $2, now(), $5, $6 FROM wanted w WHERE w.go \
          ON CONFLICT (device_id) DO UPDATE SET \
              tenant_id = excluded.tenant_id, running_attempt_id = excluded.running_attempt_id, \
              running_since = excluded.running_since, running_replica = excluded.running_replica, \
-             running_cause = excluded.running_cause \
-     ) SELECT w.go, now() AS now, s.menu_digests, s.secret_count, s.last_bytes, ",
+             running_cause = excluded.running_cause, \
+             deaths = s.deaths + (s.running_attempt_id IS NOT NULL \
+                 AND s.running_attempt_id <> excluded.running_attempt_id)::int \
+     ) SELECT w.go, w.current AND w.deadly AS deadly, s.running_attempt_id AS lost, now() AS now, s.menu_digests, s.secret_count, s.last_bytes, ",
     device_columns!(),
     ", ",
     last_attempt_columns!(),
     " FROM wanted w CROSS JOIN ",
     devices_with_profiles!(),
     " LEFT JOIN prior s ON true WHERE d.id = w.id",
+);
+
+/// The attempt of the mark is the last one: journaled, and kept as the state of the device,
+/// whose failure, if one stands, goes on to be compared with what it was.
+const PUT_OFF: &str = concat!(
+    "WITH lost AS MATERIALIZED ( \
+         SELECT * FROM mikrotik_backup.device_state \
+         WHERE device_id = $1 AND running_attempt_id = $2 FOR UPDATE \
+     ), orphan AS ( \
+         INSERT INTO mikrotik_backup.attempts \
+             (id, device_id, tenant_id, cause, started_at, finished_at, status, error, replica) \
+         SELECT l.running_attempt_id, l.device_id, l.tenant_id, l.running_cause, l.running_since, \
+                now(), 'interrupted', $3, l.running_replica FROM lost l \
+         ON CONFLICT (id) DO NOTHING \
+     ) UPDATE mikrotik_backup.device_state s SET \
+         last_attempt_id = l.running_attempt_id, last_attempt_at = l.running_since, \
+         last_finished_at = now(), status = 'interrupted', deaths = l.deaths + 1, \
+         next_due = now() + $7 * interval '1 microsecond', \
+         endpoint_digest = CASE WHEN l.error_kind IS NULL THEN $4 ELSE l.endpoint_digest END, \
+         credentials_digest = CASE WHEN l.error_kind IS NULL THEN $5 ELSE l.credentials_digest END, \
+         pin_digest = CASE WHEN l.error_kind IS NULL THEN $6 ELSE l.pin_digest END, \
+         running_attempt_id = NULL, running_since = NULL, running_replica = NULL, \
+         running_cause = NULL \
+     FROM lost l WHERE s.device_id = l.device_id RETURNING ",
+    last_attempt_columns!(),
 );
 
 const UNCLAIM: &str = "UPDATE mikrotik_backup.device_state SET running_attempt_id = NULL, \
@@ -76,22 +109,29 @@ macro_rules! unless_an_older_block_stands {
     };
 }
 
-/// An attempt that was taken for interrupted may still report its true outcome; anything else
-/// that is there already stays. State only moves forward, by the time at which attempts started.
+/// An attempt that was taken for interrupted may still report its true outcome. One that was queued
+/// may have been delivered by the relay before it is recorded here: then its mark is still there,
+/// and it is recorded as the success that it is. Anything else that is there already stays. State
+/// only moves forward, by the time at which attempts started.
 const RECORD: &str = concat!(
     "WITH attempt AS ( \
          INSERT INTO mikrotik_backup.attempts AS a \
              (id, device_id, tenant_id, cause, started_at, finished_at, status, error_kind, error, \
               sha256_hash, bytes, routeros_version, offered_fingerprint, ledger, replica) \
-         VALUES ($1, $2, $3, $4, now() - $5 * interval '1 microsecond', now(), $6, $7, $8, \
+         VALUES ($1, $2, $3, $4, now() - $5 * interval '1 microsecond', \
+                 now() - $27 * interval '1 microsecond', $6, $7, $8, \
                  $9, $10, $11, $12, $13, $14) \
          ON CONFLICT (id) DO UPDATE SET \
              started_at = excluded.started_at, finished_at = excluded.finished_at, \
-             status = excluded.status, error_kind = excluded.error_kind, error = excluded.error, \
+             status = CASE WHEN a.status = 'success' THEN a.status ELSE excluded.status END, \
+             error_kind = excluded.error_kind, error = excluded.error, \
              sha256_hash = excluded.sha256_hash, bytes = excluded.bytes, \
              routeros_version = excluded.routeros_version, \
              offered_fingerprint = excluded.offered_fingerprint, ledger = excluded.ledger \
-             WHERE a.status = 'interrupted' AND a.device_id = excluded.device_id \
+             WHERE a.device_id = excluded.device_id AND (a.status = 'interrupted' \
+                 OR a.status = 'success' AND excluded.status = 'queued' AND EXISTS ( \
+                     SELECT FROM mikrotik_backup.device_state m \
+                     WHERE m.device_id = excluded.device_id AND m.running_attempt_id = excluded.id)) \
          RETURNING a.* \
      ), steps AS ( \
          INSERT INTO mikrotik_backup.attempt_steps (attempt_id, ordinal, step, milliseconds) \
@@ -105,8 +145,8 @@ const RECORD: &str = concat!(
           blocked_since, offered_fingerprint, last_hash, last_bytes, routeros_version, \
           menu_digests, secret_count, endpoint_digest, credentials_digest, pin_digest) \
      SELECT a.device_id, a.tenant_id, a.id, a.started_at, a.finished_at, \
-            CASE WHEN a.sha256_hash IS NOT NULL THEN a.started_at END, a.status, a.error_kind, \
-            a.error, $17, now() + $18 * interval '1 microsecond', \
+            CASE WHEN a.status = 'success' THEN a.started_at END, a.status, a.error_kind, \
+            a.error, $17, a.finished_at + $18 * interval '1 microsecond', \
             CASE WHEN $19 THEN now() END, $20, a.sha256_hash, a.bytes, a.routeros_version, \
             $21, $22, $23, $24, $25 \
      FROM attempt a \
@@ -115,7 +155,7 @@ const RECORD: &str = concat!(
          last_attempt_at = excluded.last_attempt_at, last_finished_at = excluded.last_finished_at, \
          last_success_at = coalesce(excluded.last_success_at, s.last_success_at), \
          status = excluded.status, consecutive_failures = excluded.consecutive_failures, \
-         next_due = excluded.next_due, ",
+         next_due = excluded.next_due, deaths = 0, ",
     unless_an_older_block_stands!("error_kind"),
     unless_an_older_block_stands!("error"),
     unless_an_older_block_stands!("offered_fingerprint"),
@@ -162,6 +202,16 @@ impl PostgresStore {
         let Some(row) = row else {
             return Ok(Claimed::Gone);
         };
+        let unreadable = |error: sqlx::Error| StoreError::Failed {
+            operation: format!("read device {}", claim.device),
+            source: error.into(),
+        };
+        if row.try_get("deadly").map_err(unreadable)? {
+            let lost: uuid::Uuid = row.try_get("lost").map_err(unreadable)?;
+            let revision = rows::device(&row).map_err(unreadable)?.revision();
+            let deaths: i32 = row.try_get("deaths").map_err(unreadable)?;
+            return self.put_off(claim.device, lost, deaths, &revision).await;
+        }
         let answer = || -> sqlx::Result<Claimed> {
             if row.try_get("go")? {
                 let bytes: Option<i64> = row.try_get("last_bytes")?;
@@ -176,10 +226,45 @@ impl PostgresStore {
                 .ok_or_else(|| rows::unreadable("device_state.last_attempt_id", "no value"))?;
             Ok(Claimed::Superseded(Box::new(last)))
         };
-        answer().map_err(|error| StoreError::Failed {
-            operation: format!("read device {}", claim.device),
+        answer().map_err(unreadable)
+    }
+
+    /// The process has died in the last attempts at `device`, `deaths` of them before this one.
+    async fn put_off(
+        &self,
+        device: DeviceId,
+        lost: uuid::Uuid,
+        deaths: i32,
+        revision: &Revision,
+    ) -> Result<Claimed, StoreError> {
+        let wait = rung(u32::try_from(deaths).unwrap_or(1));
+        let row = self
+            .run(
+                || format!("put device {device} off, whose attempts end with the process"),
+                async |connection| {
+                    sqlx::query(PUT_OFF)
+                        .bind(device.0)
+                        .bind(lost)
+                        .bind(ORPHAN)
+                        .bind(revision.endpoint.to_string())
+                        .bind(revision.credentials.to_string())
+                        .bind(revision.pin.to_string())
+                        .bind(microseconds(wait))
+                        .fetch_optional(connection)
+                        .await
+                },
+            )
+            .await?;
+        let last = row.map(|row| rows::last_attempt(&row, self.clock.now()));
+        let last = last.transpose().map_err(|error| StoreError::Failed {
+            operation: format!("read device {device}"),
             source: error.into(),
-        })
+        })?;
+        // The lease is held, so nobody else takes the mark away.
+        let last = last.flatten().ok_or_else(|| StoreError::NotFound {
+            what: format!("the mark of attempt {lost} at device {device}"),
+        })?;
+        Ok(Claimed::Superseded(Box::new(last)))
     }
 
     pub(super) async fn take_back_claim(
@@ -215,7 +300,7 @@ impl PostgresStore {
     }
 }
 
-/// `RECORD` with its 26 parameters.
+/// `RECORD` with its 27 parameters.
 fn bind(
     record: &AttemptRecord,
     replica: &str,
@@ -253,7 +338,7 @@ fn bind(
         .bind(record.device.0)
         .bind(record.tenant.0)
         .bind(record.cause.as_str())
-        .bind(microseconds(record.elapsed))
+        .bind(microseconds(record.elapsed + record.ended_ago))
         .bind(outcome.status().as_str())
         .bind(failure.map(|failure| failure.kind.as_str()))
         .bind(error.or(interrupted))
@@ -275,6 +360,7 @@ fn bind(
         .bind(record.revision.credentials.to_string())
         .bind(record.revision.pin.to_string())
         .bind(older_block)
+        .bind(microseconds(record.ended_ago))
 }
 
 /// Microseconds, at most a thousand years: PostgreSQL's timestamps end somewhere.

@@ -33,7 +33,7 @@ const DEVICES: &str = concat!(
     device_columns!(),
     ", ",
     last_attempt_columns!(),
-    " FROM ",
+    ", (extract(epoch FROM statement_timestamp() - s.first_seen) * 1000000)::bigint AS seen_age FROM ",
     devices_with_profiles!(),
     " LEFT JOIN mikrotik_backup.device_state s ON s.device_id = d.id \
       WHERE get_byte(uuid_send(d.id), 15) = ANY($1) AND ",
@@ -50,6 +50,11 @@ const FIND: &str = concat!(
     is_ours!(),
     " ORDER BY d.id LIMIT 20"
 );
+
+/// Devices without a tenant are not readable anyway.
+const NOTE_SEEN: &str = "INSERT INTO mikrotik_backup.device_state (device_id, tenant_id) \
+     SELECT d.id, d.tenant_id FROM devices d WHERE d.id = ANY($1) AND d.tenant_id IS NOT NULL \
+     ON CONFLICT (device_id) DO NOTHING";
 
 /// Writers queue up on the row, and each sees what the one before it stored.
 const PIN: &str = "UPDATE devices SET \
@@ -111,18 +116,32 @@ impl PostgresStore {
                     },
                 )
                 .await?;
+            self.unreadable.forget(page);
             listed.extend(rows.iter().filter_map(|row| self.listed(row)));
         }
         Ok(listed)
     }
 
+    pub(super) async fn note_first_seen(&self, devices: &[DeviceId]) -> Result<(), StoreError> {
+        let ids: Vec<Uuid> = devices.iter().map(|device| device.0).collect();
+        self.run(
+            || format!("note since when {} devices are known", ids.len()),
+            async |connection| sqlx::query(NOTE_SEEN).bind(&ids).execute(connection).await,
+        )
+        .await
+        .map(drop)
+    }
+
     /// One row, or nothing and a warning: a row that cannot be read must not hide the others.
     fn listed(&self, row: &PgRow) -> Option<Listed> {
+        let now = self.clock.now();
         let read = || -> sqlx::Result<Listed> {
+            let seen_age: Option<i64> = row.try_get("seen_age")?;
             Ok(Listed {
                 bucket: bucket(row)?,
                 device: rows::device(row)?,
-                last: rows::last_attempt(row, self.clock.now())?,
+                last: rows::last_attempt(row, now)?,
+                first_seen: seen_age.map(|age| now - time::Duration::microseconds(age)),
             })
         };
         match read() {
@@ -130,6 +149,8 @@ impl PostgresStore {
             Err(error) => {
                 let id: Uuid = row.try_get("id").unwrap_or_default();
                 warn!(device.id = %id, %error, "Leaving out a device whose row cannot be read; correct the row");
+                // The bucket is computed, so that it can be read of any row.
+                self.unreadable.add(bucket(row).unwrap_or_default());
                 None
             }
         }

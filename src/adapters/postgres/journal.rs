@@ -46,7 +46,7 @@ const PRUNE: &str = "DELETE FROM mikrotik_backup.attempts WHERE id IN ( \
 const FORGET: &str = "DELETE FROM mikrotik_backup.device_state WHERE device_id IN ( \
          SELECT s.device_id FROM mikrotik_backup.device_state s \
          WHERE NOT EXISTS (SELECT FROM devices d WHERE d.id = s.device_id) \
-           AND greatest(s.last_finished_at, s.running_since) < now() - $1 * interval '1 second' \
+           AND coalesce(greatest(s.last_finished_at, s.running_since), s.first_seen) < now() - $1 * interval '1 second' \
          LIMIT $2 FOR UPDATE SKIP LOCKED)";
 
 /// The longest age in seconds, a thousand years: PostgreSQL's timestamps end somewhere.

@@ -9,6 +9,7 @@ mod listen;
 mod migrate;
 mod rights;
 mod rows;
+mod settlements;
 mod statuses;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ use crate::domain::device::DeviceId;
 use crate::domain::host_key::{Fingerprint, Pin};
 use crate::ports::{
     Bucket, Claim, Claimed, JournalEntry, JournalPage, Listed, StatusPage, Statuses, Store,
-    StoreError,
+    StoreError, UnreadableRows,
 };
 
 pub use connect::InvalidUrl;
@@ -59,6 +60,7 @@ pub struct PostgresStore {
     server: Arc<str>,
     clock: Clock,
     hints: listen::Hints,
+    unreadable: UnreadableRows,
 }
 
 impl PostgresStore {
@@ -87,6 +89,7 @@ impl PostgresStore {
             hints: listen::Hints::new(options.clone()),
             options,
             clock,
+            unreadable: UnreadableRows::default(),
         })
     }
 
@@ -151,6 +154,14 @@ impl Store for PostgresStore {
 
     async fn devices(&self, buckets: &[Bucket]) -> Result<Vec<Listed>, StoreError> {
         self.read_devices(buckets).await
+    }
+
+    fn unreadable(&self) -> usize {
+        self.unreadable.count()
+    }
+
+    async fn note_seen(&self, devices: &[DeviceId]) -> Result<(), StoreError> {
+        self.note_first_seen(devices).await
     }
 
     async fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError> {

@@ -53,7 +53,7 @@ macro_rules! last_attempt_columns {
          (extract(epoch FROM statement_timestamp() - s.last_attempt_at) * 1000000)::bigint AS started_age, \
          (extract(epoch FROM statement_timestamp() - s.last_finished_at) * 1000000)::bigint AS finished_age, \
          (extract(epoch FROM statement_timestamp() - s.last_success_at) * 1000000)::bigint AS success_age, \
-         s.endpoint_digest, s.credentials_digest, s.pin_digest"
+         s.endpoint_digest, s.credentials_digest, s.pin_digest, s.deaths"
     };
 }
 
@@ -125,6 +125,7 @@ pub(super) fn last_attempt(row: &PgRow, now: Timestamp) -> sqlx::Result<Option<L
     };
     let missing = || unreadable("device_state.last_attempt_at", "no value");
     let failures: i32 = row.try_get("consecutive_failures")?;
+    let deaths: i32 = row.try_get("deaths")?;
     let kind: Option<&str> = row.try_get("error_kind")?;
     Ok(Some(LastAttempt {
         id: AttemptId(id),
@@ -140,6 +141,7 @@ pub(super) fn last_attempt(row: &PgRow, now: Timestamp) -> sqlx::Result<Option<L
             pin: digest("pin_digest")?,
         },
         last_success_at: at("success_age")?,
+        deaths: u32::try_from(deaths).unwrap_or(0),
     }))
 }
 

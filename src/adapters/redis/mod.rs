@@ -5,6 +5,7 @@
 //! about [`Timeouts::connect`] plus [`Timeouts::response`] and never hangs it.
 
 mod link;
+mod outbox;
 
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use crate::ports::{Coordinator, CoordinatorError, Lease, Presence};
 
 pub use link::Timeouts;
 use link::{Link, Numbered, Request, Trouble, TroubleKind};
+pub use outbox::RedisOutbox;
 
 /// Deletes `KEYS[1]` if it still holds `ARGV[1]`. Sent whole (`EVAL`) and not by its digest: it is
 /// shorter than the round trip that a forgotten script would cost, and needs no second try.
@@ -41,12 +43,9 @@ impl RedisCoordinator {
     /// When `url` does not parse. The error does not repeat it.
     pub fn connect(url: &SecretString, timeouts: Timeouts) -> Result<Self, CoordinatorError> {
         let link = Link::new(url, timeouts);
-        let link = link.map_err(|error: RedisError| CoordinatorError {
-            operation: "read REDIS_URL; it must look like redis://[user:password@]host:6379[/db], \
-                        or rediss://… for TLS"
-                .to_owned(),
-            // The detail may quote a part of the URL; the category never does.
-            source: error.category().to_owned().into(),
+        let link = link.map_err(|error| {
+            let (operation, source) = invalid_url(&error);
+            CoordinatorError { operation, source }
         })?;
         Ok(Self { link })
     }
@@ -179,6 +178,14 @@ impl Drop for Abandoned {
             });
         }
     }
+}
+
+/// What was to be done, and why it could not: `error` comes from a URL that does not parse.
+fn invalid_url(error: &RedisError) -> (String, Box<dyn std::error::Error + Send + Sync>) {
+    let operation = "read REDIS_URL; it must look like redis://[user:password@]host:6379[/db], or \
+                     rediss://… for TLS";
+    // The detail may quote a part of the URL; the category never does.
+    (operation.to_owned(), error.category().to_owned().into())
 }
 
 /// The key that the platform's poller sets.

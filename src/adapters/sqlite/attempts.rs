@@ -12,6 +12,7 @@ use super::rows::{
 };
 use crate::domain::Timestamp;
 use crate::domain::attempt::{AttemptId, AttemptRecord, Outcome};
+use crate::domain::backoff::rung;
 use crate::domain::device::DeviceId;
 use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Fingerprint;
@@ -20,7 +21,7 @@ use crate::ports::{Begun, Claim, Claimed, StoreError};
 /// The device as it is, and whether the caller's wish is not out of date.
 const WANTED: &str = concat!(
     "SELECT ?3 OR s.last_attempt_id IS NULL OR s.last_attempt_id IS ?2 AS go, \
-            s.menu_digests, s.secret_count, s.last_bytes, ",
+            s.running_attempt_id, s.menu_digests, s.secret_count, s.last_bytes, ",
     device_columns!(),
     ", ",
     last_attempt_columns!(),
@@ -38,13 +39,28 @@ const ORPHAN: &str = "INSERT INTO attempts \
      FROM device_state s WHERE s.device_id = ?1 AND s.running_attempt_id <> ?2 \
      ON CONFLICT (id) DO NOTHING";
 
-const MARK: &str = "INSERT INTO device_state \
+/// The attempt of the mark is the last one, and kept as the state of the device, whose failure, if
+/// one stands, goes on to be compared with what it was.
+const PUT_OFF: &str = "UPDATE device_state SET \
+         last_attempt_id = running_attempt_id, last_attempt_at = running_since, \
+         last_finished_at = max(?2, running_since), status = 'interrupted', deaths = deaths + 1, \
+         next_due = ?6, \
+         endpoint_digest = CASE WHEN error_kind IS NULL THEN ?3 ELSE endpoint_digest END, \
+         credentials_digest = CASE WHEN error_kind IS NULL THEN ?4 ELSE credentials_digest END, \
+         pin_digest = CASE WHEN error_kind IS NULL THEN ?5 ELSE pin_digest END, \
+         running_attempt_id = NULL, running_since = NULL, running_replica = NULL, \
+         running_cause = NULL \
+     WHERE device_id = ?1";
+
+const MARK: &str = "INSERT INTO device_state AS s \
          (device_id, tenant_id, running_attempt_id, running_since, running_replica, running_cause) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
      ON CONFLICT (device_id) DO UPDATE SET \
          tenant_id = excluded.tenant_id, running_attempt_id = excluded.running_attempt_id, \
          running_since = excluded.running_since, running_replica = excluded.running_replica, \
-         running_cause = excluded.running_cause";
+         running_cause = excluded.running_cause, \
+         deaths = s.deaths + (s.running_attempt_id IS NOT NULL \
+             AND s.running_attempt_id <> excluded.running_attempt_id)";
 
 const DIED: &str = "the process that made this attempt died, or lost its lease, before it \
                     recorded how the attempt ended";
@@ -98,7 +114,7 @@ const STATE: &str = concat!(
          last_attempt_at = excluded.last_attempt_at, last_finished_at = excluded.last_finished_at, \
          last_success_at = coalesce(excluded.last_success_at, s.last_success_at), \
          status = excluded.status, consecutive_failures = excluded.consecutive_failures, \
-         next_due = excluded.next_due, ",
+         next_due = excluded.next_due, deaths = 0, ",
     unless_an_older_block_stands!("error_kind"),
     unless_an_older_block_stands!("error"),
     unless_an_older_block_stands!("offered_fingerprint"),
@@ -133,17 +149,20 @@ impl SqliteStore {
         self.write(
             || format!("begin an attempt at device {}", claim.device),
             async |connection| {
-                let wanted = sqlx::query(WANTED)
-                    .bind(claim.device.0.hyphenated())
-                    .bind(claim.known_last.map(|id| id.0.hyphenated()))
-                    .bind(claim.any_last)
-                    .fetch_optional(&mut *connection)
-                    .await?;
-                let Some(row) = wanted else {
+                let Some(row) = wanted(connection, claim).await? else {
                     return Ok(Claimed::Gone);
                 };
                 if !row.try_get("go")? {
                     let last = rows::last_attempt(&row, now)?.ok_or_else(|| {
+                        rows::unreadable("device_state.last_attempt_id", "no value")
+                    })?;
+                    return Ok(Claimed::Superseded(Box::new(last)));
+                }
+                if !claim.any_last && is_deadly(&row, claim)? {
+                    put_off(connection, claim, &row, now).await?;
+                    let row = wanted(connection, claim).await?;
+                    let last = row.map(|row| rows::last_attempt(&row, now)).transpose()?;
+                    let last = last.flatten().ok_or_else(|| {
                         rows::unreadable("device_state.last_attempt_id", "no value")
                     })?;
                     return Ok(Claimed::Superseded(Box::new(last)));
@@ -207,6 +226,62 @@ impl SqliteStore {
     }
 }
 
+async fn wanted(
+    connection: &mut SqliteConnection,
+    claim: &Claim,
+) -> sqlx::Result<Option<SqliteRow>> {
+    sqlx::query(WANTED)
+        .bind(claim.device.0.hyphenated())
+        .bind(claim.known_last.map(|id| id.0.hyphenated()))
+        .bind(claim.any_last)
+        .fetch_optional(connection)
+        .await
+}
+
+/// Whether the process has died in the last attempt, and in the one before it.
+fn is_deadly(row: &SqliteRow, claim: &Claim) -> sqlx::Result<bool> {
+    let lost: Option<String> = row.try_get("running_attempt_id")?;
+    let lost = lost.is_some_and(|lost| lost != claim.attempt.to_string());
+    Ok(lost && row.try_get::<i64, _>("deaths")? > 0)
+}
+
+async fn put_off(
+    connection: &mut SqliteConnection,
+    claim: &Claim,
+    row: &SqliteRow,
+    now: Timestamp,
+) -> sqlx::Result<()> {
+    orphan(connection, claim, now).await?;
+    let revision = rows::device(row)?.revision();
+    let deaths: i64 = row.try_get("deaths")?;
+    let wait = rung(u32::try_from(deaths).unwrap_or(1));
+    sqlx::query(PUT_OFF)
+        .bind(claim.device.0.hyphenated())
+        .bind(stored_time(now))
+        .bind(revision.endpoint.to_string())
+        .bind(revision.credentials.to_string())
+        .bind(revision.pin.to_string())
+        .bind(stored_time(now + span(wait)))
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+async fn orphan(
+    connection: &mut SqliteConnection,
+    claim: &Claim,
+    now: Timestamp,
+) -> sqlx::Result<()> {
+    sqlx::query(ORPHAN)
+        .bind(claim.device.0.hyphenated())
+        .bind(claim.attempt.0.hyphenated())
+        .bind(stored_time(now))
+        .bind(DIED)
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
 fn begun(row: &SqliteRow, now: Timestamp) -> sqlx::Result<Begun> {
     let bytes: Option<i64> = row.try_get("last_bytes")?;
     Ok(Begun {
@@ -219,13 +294,7 @@ fn begun(row: &SqliteRow, now: Timestamp) -> sqlx::Result<Begun> {
 
 async fn mark(connection: &mut SqliteConnection, claim: &Claim, begun: &Begun) -> sqlx::Result<()> {
     let now = stored_time(begun.now);
-    sqlx::query(ORPHAN)
-        .bind(claim.device.0.hyphenated())
-        .bind(claim.attempt.0.hyphenated())
-        .bind(&now)
-        .bind(DIED)
-        .execute(&mut *connection)
-        .await?;
+    orphan(connection, claim, begun.now).await?;
     sqlx::query(MARK)
         .bind(claim.device.0.hyphenated())
         .bind(begun.device.tenant.0.hyphenated())
@@ -256,15 +325,16 @@ struct Written {
 impl Written {
     fn of(record: &AttemptRecord, now: Timestamp) -> Self {
         let (failure, taken) = (record.outcome.failure(), record.outcome.taken());
+        let ended = now - span(record.ended_ago);
         let error = match &record.outcome {
             Outcome::Failed(failure) => Some(&failure.message),
             Outcome::Interrupted { reason } => Some(reason),
             Outcome::Delivered(_) | Outcome::Queued(_) => None,
         };
         Self {
-            started_at: stored_time(now - span(record.elapsed)),
-            finished_at: stored_time(now),
-            next_due: stored_time(now + span(record.next_due_in)),
+            started_at: stored_time(ended - span(record.elapsed)),
+            finished_at: stored_time(ended),
+            next_due: stored_time(ended + span(record.next_due_in)),
             error_kind: failure.map(|failure| failure.kind.as_str()),
             error: error.map(|text| shortened(&storable(text))),
             hash: taken.map(|taken| taken.hash.to_string()),

@@ -33,7 +33,7 @@ const DEVICES: &str = concat!(
     device_columns!(),
     ", ",
     last_attempt_columns!(),
-    " FROM ",
+    ", s.first_seen FROM ",
     devices_with_profiles!(),
     " LEFT JOIN device_state s ON s.device_id = d.id \
       WHERE d.bucket IN (SELECT value FROM json_each(?1)) AND ",
@@ -50,6 +50,11 @@ const FIND: &str = concat!(
     is_ours!(),
     " ORDER BY d.id LIMIT 20"
 );
+
+const NOTE_SEEN: &str = "INSERT INTO device_state AS s (device_id, tenant_id, first_seen) \
+     SELECT d.id, d.tenant_id, ?2 FROM devices d WHERE d.id IN (SELECT value FROM json_each(?1)) \
+     ON CONFLICT (device_id) DO UPDATE SET first_seen = excluded.first_seen \
+     WHERE s.first_seen IS NULL";
 
 const PIN: &str = "UPDATE devices SET \
      ssh_host_key_fingerprint = coalesce(ssh_host_key_fingerprint, ?2), \
@@ -113,18 +118,40 @@ impl SqliteStore {
                     },
                 )
                 .await?;
+            self.unreadable.forget(page);
             listed.extend(rows.iter().filter_map(|row| self.listed(row)));
         }
         Ok(listed)
     }
 
+    pub(super) async fn note_first_seen(&self, devices: &[DeviceId]) -> Result<(), StoreError> {
+        let now = stored_time(self.clock.now());
+        let ids = devices.iter().map(|device| device.to_string());
+        let ids: serde_json::Value = ids.collect::<Vec<_>>().into();
+        self.write(
+            || format!("note since when {} devices are known", devices.len()),
+            async |connection| {
+                sqlx::query(NOTE_SEEN)
+                    .bind(ids.to_string())
+                    .bind(now)
+                    .execute(connection)
+                    .await
+            },
+        )
+        .await
+        .map(drop)
+    }
+
     /// One row, or nothing and a warning: a row that cannot be read must not hide the others.
     fn listed(&self, row: &SqliteRow) -> Option<Listed> {
+        let now = self.clock.now();
         let read = || -> sqlx::Result<Listed> {
             Ok(Listed {
                 bucket: bucket(row)?,
                 device: rows::device(row)?,
-                last: rows::last_attempt(row, self.clock.now())?,
+                last: rows::last_attempt(row, now)?,
+                // What lies ahead was stored while the clock was wrong.
+                first_seen: rows::time(row, "first_seen")?.map(|at| at.min(now)),
             })
         };
         match read() {
@@ -132,6 +159,8 @@ impl SqliteStore {
             Err(error) => {
                 let id = row.try_get("id").unwrap_or("");
                 warn!(device.id = %id, %error, "Leaving out a device whose row cannot be read; correct the row");
+                // The bucket is computed, so that it can be read of any row.
+                self.unreadable.add(bucket(row).unwrap_or_default());
                 None
             }
         }

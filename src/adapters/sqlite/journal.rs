@@ -51,7 +51,8 @@ const PRUNE: &str = "DELETE FROM attempts WHERE id IN ( \
 const FORGET: &str = "DELETE FROM device_state WHERE device_id IN ( \
          SELECT s.device_id FROM device_state s \
          WHERE NOT EXISTS (SELECT 1 FROM devices d WHERE d.id = s.device_id) \
-           AND max(coalesce(s.last_finished_at, ''), coalesce(s.running_since, '')) < ?1 \
+           AND coalesce(nullif(max(coalesce(s.last_finished_at, ''), coalesce(s.running_since, '')), ''), \
+                        s.first_seen, '') < ?1 \
          LIMIT ?2)";
 
 impl SqliteStore {

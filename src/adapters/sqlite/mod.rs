@@ -32,7 +32,7 @@ use crate::domain::device::DeviceId;
 use crate::domain::host_key::{Fingerprint, Pin};
 use crate::ports::{
     Bucket, Claim, Claimed, JournalEntry, JournalPage, Listed, StatusPage, Statuses, Store,
-    StoreError,
+    StoreError, UnreadableRows,
 };
 
 pub use device::{
@@ -59,6 +59,7 @@ pub struct SqliteStore {
     edited: Notify,
     /// The number of the latest edit that [`Store::changed`] has told of.
     told: Mutex<i64>,
+    unreadable: Box<UnreadableRows>,
 }
 
 /// What only the one process has that may write.
@@ -188,6 +189,14 @@ impl Store for SqliteStore {
 
     async fn devices(&self, buckets: &[Bucket]) -> Result<Vec<Listed>, StoreError> {
         self.read_devices(buckets).await
+    }
+
+    fn unreadable(&self) -> usize {
+        self.unreadable.count()
+    }
+
+    async fn note_seen(&self, devices: &[DeviceId]) -> Result<(), StoreError> {
+        self.note_first_seen(devices).await
     }
 
     async fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError> {

@@ -116,6 +116,7 @@ impl SqliteStore {
             clock,
             edited: Notify::new(),
             told: Mutex::new(latest),
+            unreadable: Box::default(),
         })
     }
 
@@ -152,6 +153,7 @@ impl SqliteStore {
             clock,
             edited: Notify::new(),
             told: Mutex::new(latest),
+            unreadable: Box::default(),
         })
     }
 

@@ -53,7 +53,7 @@ macro_rules! last_attempt_columns {
     () => {
         "s.last_attempt_id, s.status, s.error_kind, s.consecutive_failures, s.last_attempt_at, \
          s.last_finished_at, s.last_success_at, s.endpoint_digest, s.credentials_digest, \
-         s.pin_digest"
+         s.pin_digest, s.deaths"
     };
 }
 
@@ -157,6 +157,7 @@ pub(super) fn last_attempt(row: &SqliteRow, now: Timestamp) -> sqlx::Result<Opti
         Digest::parse(row.try_get(column)?).ok_or_else(|| unreadable(column, "no SHA-256 digest"))
     };
     let failures: i64 = row.try_get("consecutive_failures")?;
+    let deaths: i64 = row.try_get("deaths")?;
     let kind: Option<&str> = row.try_get("error_kind")?;
     Ok(Some(LastAttempt {
         id: AttemptId(last.into_uuid()),
@@ -172,6 +173,7 @@ pub(super) fn last_attempt(row: &SqliteRow, now: Timestamp) -> sqlx::Result<Opti
             pin: digest("pin_digest")?,
         },
         last_success_at: time(row, "last_success_at")?.map(|at| at.min(now)),
+        deaths: u32::try_from(deaths).unwrap_or(0),
     }))
 }
 

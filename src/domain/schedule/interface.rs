@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::Timestamp;
-use crate::domain::attempt::{Cause, Deferral};
+use crate::domain::attempt::{Cause, Deferral, LastAttempt};
 use crate::domain::device::Revision;
 use crate::domain::failure::FailureKind;
 
@@ -34,6 +34,9 @@ pub enum Event {
     Edited(Revision),
     /// Somebody asked for a backup now.
     Requested,
+    /// What is stored of the last attempt is another thing now: its snapshot, which had been kept to
+    /// be published later, will not be.
+    Revised(Box<LastAttempt>),
     /// The device left the inventory.
     Removed,
 }

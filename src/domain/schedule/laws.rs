@@ -62,7 +62,10 @@ fn kinds() -> impl Strategy<Value = FailureKind> {
 fn results() -> impl Strategy<Value = Made> {
     prop_oneof![
         1 => Just(Made::Taken),
-        3 => kinds().prop_map(Made::Failed),
+        // No attempt ends in this one: it is what a queued one turns out to have come to.
+        3 => kinds()
+            .prop_filter("of an attempt", |kind| *kind != FailureKind::SnapshotLost)
+            .prop_map(Made::Failed),
         1 => Just(Made::Interrupted),
     ]
 }
@@ -95,6 +98,7 @@ fn records() -> impl Strategy<Value = LastAttempt> {
                     consecutive_failures: if failed { failures } else { 0 },
                     revision,
                     last_success_at: succeeded.then_some(started_at),
+                    deaths: failures,
                 }
             },
         )
@@ -123,6 +127,7 @@ fn whats() -> impl Strategy<Value = What> {
         8 => Just(What::Event(Event::Skipped)),
         15 => revisions().prop_map(|revision| What::Event(Event::Edited(revision))),
         10 => Just(What::Event(Event::Requested)),
+        2 => records().prop_map(|last| What::Event(Event::Revised(Box::new(last)))),
         1 => Just(What::Event(Event::Removed)),
     ]
 }
@@ -202,7 +207,7 @@ proptest! {
                 Event::Finished(Finish::Deferred(deferral)) => {
                     !matches!(deferral, Deferral::Superseded(_))
                 }
-                Event::Finished(_) | Event::Edited(_) | Event::Removed => false,
+                Event::Finished(_) | Event::Edited(_) | Event::Revised(_) | Event::Removed => false,
             };
             if harmless {
                 prop_assert_eq!(step.after.blocked(), step.before.blocked());
@@ -270,6 +275,8 @@ proptest! {
                 }
                 Some(Finish::Made { result: Made::Taken, .. }) => prop_assert_eq!(after, 0),
                 Some(Finish::Deferred(Deferral::Superseded(_))) => {}
+                // What another replica found out.
+                None if matches!(step.event, Event::Revised(_)) => {}
                 _ => prop_assert!(after == before || after == 0),
             }
             if step.after.verdict == Verdict::Unknown || step.after.verdict == Verdict::Good {
@@ -368,6 +375,7 @@ proptest! {
                 consecutive_failures: live.failures,
                 revision: standing.map_or(*revision, |(_, revision)| revision),
                 last_success_at: None,
+                deaths: 0,
             };
             let resumed = Schedule::resume(POLICY, device, live.revision, Some(&stored), step.now, draw);
             prop_assert_eq!(resumed.blocked(), live.blocked());

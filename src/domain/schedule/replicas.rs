@@ -174,6 +174,7 @@ impl World {
             consecutive_failures: schedule.consecutive_failures(),
             revision: standing.map_or(revision, |(_, revision)| revision),
             last_success_at: failed.is_none().then_some(began),
+            deaths: 0,
         });
         self.replicas[n].known = Some(id);
     }

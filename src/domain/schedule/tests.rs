@@ -149,6 +149,7 @@ fn record(status: Status, failure: Option<FailureKind>, ago: Duration) -> LastAt
         consecutive_failures: u32::from(failure.is_some()),
         revision: original(),
         last_success_at: None,
+        deaths: 0,
     }
 }
 
@@ -553,6 +554,33 @@ fn an_attempt_that_died_with_its_process_is_repeated_soon() {
 }
 
 #[test]
+fn from_the_second_death_on_the_ladder_says_when() {
+    let minutes = |n: u64| Duration::from_secs(60 * n);
+    for (deaths, wait) in [(1, 0), (2, 5), (3, 15), (4, 60), (9, 60)] {
+        let died = LastAttempt {
+            deaths,
+            ..record(Status::Interrupted, None, MINUTE)
+        };
+        let cause = match deaths {
+            1 => Cause::Scheduled,
+            _ => Cause::Retry,
+        };
+        Story::resumed(Some(&died), original()).waits(minutes(wait), cause);
+
+        // Adopted from the claim that found it, it is the same; and a standing failure stands.
+        let failing = LastAttempt {
+            deaths,
+            ..record(Status::Interrupted, Some(Timeout), MINUTE)
+        };
+        let story = Story::new()
+            .then(Event::Began)
+            .deferred(Deferral::Superseded(Box::new(failing)));
+        story.waits(minutes(wait), Cause::Retry);
+        story.failures(1);
+    }
+}
+
+#[test]
 fn a_requested_attempt_that_died_does_not_bring_the_next_one_forward() {
     let mut last = record(Status::Interrupted, None, MINUTE);
     last.last_success_at = Some(NOW - HOUR);
@@ -576,4 +604,36 @@ fn a_record_from_the_future_is_taken_as_made_now() {
 fn conditions_have_names_of_their_own() {
     let names: std::collections::BTreeSet<_> = Condition::ALL.iter().map(|c| c.as_str()).collect();
     assert_eq!(names.len(), Condition::ALL.len());
+}
+
+#[test]
+fn a_device_whose_snapshot_was_lost_is_due_at_once_and_after_a_restart_too() {
+    let mut schedule = Schedule::resume(POLICY, device(), original(), None, NOW, NONE);
+    schedule.handle(Event::Began, NOW, NONE);
+    let taken = Finish::Made {
+        started_at: NOW,
+        revision: original(),
+        result: Made::Taken,
+    };
+    schedule.handle(Event::Finished(taken), NOW, NONE);
+    let lost = LastAttempt {
+        deaths: 0,
+        id: AttemptId(Uuid::nil()),
+        started_at: NOW,
+        finished_at: NOW,
+        status: Status::Failed,
+        failure: Some(FailureKind::SnapshotLost),
+        consecutive_failures: 1,
+        revision: original(),
+        last_success_at: None,
+        deaths: 0,
+    };
+    let now = later(NOW, MINUTE);
+    let draw = Draw::new(0.5);
+    schedule.handle(Event::Revised(Box::new(lost.clone())), now, draw);
+    let resumed = Schedule::resume(POLICY, device(), original(), Some(&lost), now, draw);
+    for schedule in [schedule, resumed] {
+        assert!(schedule.due_in(now) <= Duration::from_secs(5));
+        assert_eq!(schedule.consecutive_failures(), 1);
+    }
 }

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::delivery::{Kept, Place};
 use super::{Ask, Report, Stop};
-use crate::domain::attempt::{AttemptId, AttemptRecord, Deferral, Outcome, Taken};
+use crate::domain::attempt::{AttemptId, AttemptRecord, Deferral, Outcome};
 use crate::domain::device::{Device, DeviceId};
 use crate::domain::failure::{Advice, Failure, chain};
 use crate::domain::request::Reply;
@@ -23,11 +25,18 @@ impl Context {
         &self,
         id: AttemptId,
         ask: &Ask,
-        result: Result<Taken, Stop>,
+        result: Result<Kept, Stop>,
         progress: &mut Progress,
     ) -> Report {
         let outcome = match result {
-            Ok(taken) => Outcome::Delivered(taken),
+            Ok(Kept {
+                taken,
+                place: Place::Sink,
+            }) => Outcome::Delivered(taken),
+            Ok(Kept {
+                taken,
+                place: Place::Outbox,
+            }) => Outcome::Queued(taken),
             Err(Stop::Failed(failure)) => Outcome::Failed(with_remedy(failure, self.advice, ask)),
             Err(Stop::Interrupted(reason)) => Outcome::Interrupted { reason },
             Err(Stop::Deferred(deferral)) => {
@@ -87,6 +96,7 @@ impl Context {
             tenant: claimed.device.tenant,
             cause: ask.cause,
             elapsed: claimed.instant.elapsed(),
+            ended_ago: Duration::ZERO,
             revision: claimed.device.revision(),
             outcome,
             offered_key: progress.offered_key.take(),
@@ -97,6 +107,7 @@ impl Context {
             next_due_in: after.due_in(report.at),
         };
         self.observe(&record, &claimed.device);
+        let ended = Instant::now();
         let recorded = tokio::select! {
             biased;
             recorded = self.store.record(&record, &self.replica) => {
@@ -109,7 +120,7 @@ impl Context {
                 error,
                 "the attempt could not be recorded yet; kept in memory"
             );
-            self.backlog.push(record);
+            self.backlog.push(ended, record);
         }
     }
 

@@ -39,7 +39,9 @@ pub async fn take_export(
 
 /// Does `work` on a thread of its own: a text of 100 MB takes seconds of CPU, in which the threads
 /// of the runtime have other sockets to serve. A panic goes on in the caller.
-pub(super) async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(in crate::fleet) async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
     let span = Span::current();
     match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
         Ok(done) => done,

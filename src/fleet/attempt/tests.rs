@@ -324,6 +324,7 @@ async fn a_record_that_the_database_cannot_take_waits_for_it() {
     until("it is recorded", || world.context.backlog.is_empty()).await;
     let (record, told) = only_record(&world);
     assert_eq!((Some(record.id), told), (first.made, "success"));
+    assert!(record.ended_ago >= Duration::from_millis(50), "it waited");
     recorder.abort();
 }
 

@@ -89,6 +89,31 @@ async fn rows_are_followed_by_the_period_and_by_hints() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_age_of_a_device_without_a_success_survives_a_restart() {
+    let world = World::new(1);
+    world.store.state().put(device(1));
+    world.store.state().unreadable = 2;
+    let age = || {
+        let now = world.context.clock.now();
+        world.context.view.oldest_success_age(now)
+    };
+    let first = run(&world);
+    sleep(SECOND).await;
+    assert!(age().is_some_and(|age| age <= SECOND), "{:?}", age());
+    first.abort();
+    while age().is_some() {
+        sleep(SECOND).await;
+    }
+    sleep(HOUR).await;
+    let second = run(&world);
+    sleep(SECOND).await;
+    assert!(age().is_some_and(|age| age >= HOUR), "{:?}", age());
+    let unreadable = world.metric("mikrotik_config_backup_unreadable_rows");
+    assert_eq!(unreadable, 2.0);
+    second.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_import_with_many_hints_does_not_become_as_many_looks() {
     let world = World::new(1);
     let running = run(&world);

@@ -42,6 +42,7 @@ fn bench_taking(
         bucket: 0,
         device: device(1),
         last,
+        first_seen: None,
     };
     let context = world.context.clone();
     let worker = Worker::new(context.clone(), POLICY, &listed, mailbox);
@@ -57,7 +58,9 @@ fn bench_taking(
                 notes.push(((started_at - START).unsigned_abs(), ask.cause));
                 notes.len() - 1
             };
-            unhurried(sleep(takes)).await;
+            unhurried(sleep(takes / 2)).await;
+            ask.slot_held.store(true, Ordering::Relaxed);
+            unhurried(sleep(takes / 2)).await;
             let revision = row.lock().unwrap().revision();
             let finish = match script(n) {
                 Finished::Deferred(deferral) => Finish::Deferred(deferral),
@@ -251,6 +254,20 @@ async fn a_deferral_is_looked_at_again_after_the_recheck() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_device_that_waits_for_a_slot_is_not_shown_as_running() {
+    let bench = bench_taking(2 * MINUTE, None, taken);
+    while bench.attempts().is_empty() {
+        sleep(SECOND).await;
+    }
+    sleep(30 * SECOND).await;
+    assert_eq!(bench.shown(), [Condition::New], "it waits");
+    sleep(MINUTE).await;
+    assert_eq!(bench.shown(), [Condition::Running]);
+    sleep(MINUTE).await;
+    assert_eq!(bench.shown(), [Condition::Ok]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_replicas_record_is_adopted() {
     let bench = bench(None, |_| {
         let last = succeeded(&device(1), START, Duration::ZERO);
@@ -322,7 +339,8 @@ async fn the_newer_of_two_workers_of_a_device_is_the_one_that_is_shown() {
     let world = World::new(1);
     let view = &world.context.view;
     let seen = |state| DeviceView {
-        state,
+        at_rest: state,
+        slot_held: None,
         last_success_at: None,
         known_since: START,
     };

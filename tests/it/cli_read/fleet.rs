@@ -184,6 +184,7 @@ impl Fleet {
             tenant: device.tenant,
             cause: Cause::Scheduled,
             elapsed: Duration::from_secs(hours * 3600),
+            ended_ago: Duration::ZERO,
             revision: device.revision(),
             consecutive_failures: u32::from(failure.is_some()),
             standing: failure.map(|kind| (kind, device.revision())),

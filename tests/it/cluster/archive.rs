@@ -2,6 +2,7 @@
 
 mod bad;
 mod large;
+mod mirrored;
 mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,7 +49,11 @@ async fn until_ready(role: &Replica) {
 
 /// A sink that is ready, over which the test publishes.
 async fn publisher(cluster: &Cluster) -> JetStreamSink {
-    let sink = JetStreamSink::connect(&cluster.nats.url(), Settings::default()).await;
+    let settings = Settings {
+        stream_max_bytes: 256 << 20,
+        ..Settings::default()
+    };
+    let sink = JetStreamSink::connect(&cluster.nats.url(), settings).await;
     let sink = sink.expect("the URL of the test's server");
     until("the sink to be ready", || async { sink.ready().await.ok() }).await;
     sink

@@ -10,6 +10,7 @@ mod lifecycle;
 mod openbao;
 mod operator;
 mod outages;
+mod outbox;
 pub mod poll;
 mod readme;
 mod replicas;

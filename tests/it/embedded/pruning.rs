@@ -26,6 +26,8 @@ async fn a_running_service_prunes_when_it_is_asked() {
         archive.store(&old).await.expect("store");
     }
     store.close().await;
+    // And with it the lock.
+    drop(store);
     let service = folder
         .run("service", &[("CONFIG_BACKUP_INTERVAL", "86400")])
         .await;

@@ -192,14 +192,14 @@ async fn a_full_disk_fails_the_backup_and_loses_nothing() {
         said.contains("is full") || said.contains("no space is left"),
         "{full:?}"
     );
+
+    fs::remove_file(ballast).expect("free the space");
     assert_eq!(
         folder.versions(device).await.len(),
         1,
         "what was stored is there"
     );
     folder.every_version_opens(device).await;
-
-    fs::remove_file(ballast).expect("free the space");
     folder.cli(&["backup", "edge-1"], "").await.exits(0);
     assert_eq!(folder.versions(device).await.len(), 2);
     folder.every_version_opens(device).await;

@@ -54,11 +54,14 @@ pub async fn suite(store: &dyn Store, operator: &dyn Operator) {
     attempts::a_backup_is_recorded_and_remembered(store, operator).await;
     attempts::the_slower_replica_is_superseded(store, operator).await;
     attempts::a_lost_attempt_is_journaled_as_interrupted(store, operator).await;
+    attempts::a_device_in_whose_attempts_the_process_dies_is_put_off(store, operator).await;
+    attempts::a_late_record_tells_the_times_of_the_attempt(store, operator).await;
     attempts::a_claim_that_was_taken_back_never_was(store, operator).await;
     attempts::a_block_outlasts_everything_but_another_outcome(store, operator).await;
     attempts::state_only_moves_forward(store, operator).await;
     attempts::text_that_a_database_hates_is_stored(store, operator).await;
     inventory::the_first_pin_wins(store, operator).await;
+    inventory::since_when_a_device_is_known_is_kept(store, operator).await;
     statuses::the_state_of_each_device_is_read_in_pages(store, operator).await;
     journal::the_journal_is_paged_newest_first(store, operator).await;
     journal::the_journal_is_pruned_in_batches(store, operator).await;
@@ -108,6 +111,7 @@ pub fn record(id: AttemptId, device: &Device, outcome: Outcome) -> AttemptRecord
         tenant: device.tenant,
         cause: Cause::Scheduled,
         elapsed: Duration::from_secs(1),
+        ended_ago: Duration::ZERO,
         revision: device.revision(),
         consecutive_failures: u32::from(outcome.failure().is_some()),
         standing: outcome

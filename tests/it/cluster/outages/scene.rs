@@ -160,12 +160,23 @@ impl Scene {
                 let went_on = made.any(|made| made.status == "success" && made.started_at > began);
                 assert!(went_on, "{row}: nobody was backed up");
             }
+            Check::BackupsGoOn => {
+                tokio::time::sleep(row.lasts).await;
+                let journal = journal(&self.cluster).await;
+                let mut made = journal.values().flatten();
+                let went_on = made.any(|made| made.status == "queued" && made.started_at > began);
+                assert!(went_on, "{row}: nothing was kept");
+            }
         }
         self.end_of(row.fault).await;
         let given_back = Clock::System.now();
         let waiting = Instant::now();
         self.backed_up_since(given_back).await;
         let took = waiting.elapsed();
+        until("everything in the outbox to be delivered", || async {
+            (self.cluster.attempts("status = 'queued'").await == 0).then_some(())
+        })
+        .await;
         let evidence = self.nothing_is_lost(row, given_back).await;
         eprintln!(
             "  every device again after {:.1} s; {}",

@@ -242,6 +242,109 @@ pub(super) async fn a_lost_attempt_is_journaled_as_interrupted(
     assert_eq!(journal_status(store, lost.attempt).await, Status::Success);
 }
 
+pub(super) async fn a_device_in_whose_attempts_the_process_dies_is_put_off(
+    store: &dyn Store,
+    operator: &dyn Operator,
+) {
+    let id = operator.insert(NewDevice::default()).await;
+    let good = claim(id, None, "replica-a");
+    let device = begin(store, &good).await.device;
+    let delivered = Outcome::Delivered(taken("x"));
+    let delivered = record(good.attempt, &device, delivered);
+    store.record(&delivered, "replica-a").await.expect("record");
+
+    // Its process is gone: anybody's fault, so the next one begins. It is gone as well.
+    let known = Some(good.attempt);
+    let first = claim(id, known, "replica-a");
+    begin(store, &first).await;
+    let second = claim(id, known, "replica-b");
+    begin(store, &second).await;
+    let third = claim(id, known, "replica-a");
+    let put_off = store.claim(&third).await.expect("claim a device");
+    let Claimed::Superseded(last) = put_off else {
+        panic!("begun: {put_off:?}");
+    };
+    assert_eq!(
+        (last.id, last.status),
+        (second.attempt, Status::Interrupted)
+    );
+    assert_eq!((last.deaths, last.failure), (2, None));
+    assert_eq!(last.revision, device.revision());
+    assert!(last.last_success_at.is_some_and(|at| at < last.started_at));
+    for lost in [&first, &second] {
+        assert_eq!(
+            journal_status(store, lost.attempt).await,
+            Status::Interrupted
+        );
+    }
+    let state = operator.state(id).await;
+    assert_eq!(state["running_attempt_id"], None);
+    assert_eq!(state["deaths"].as_deref(), Some("2"));
+    // A restart knows it as well, and so does whoever still knows the attempt before.
+    let stored = self::last(store, id).await;
+    assert_eq!((stored.id, stored.deaths), (last.id, last.deaths));
+    let superseded = store.claim(&third).await.expect("claim a device");
+    assert!(
+        matches!(superseded, Claimed::Superseded(_)),
+        "{superseded:?}"
+    );
+
+    // When its time has come it is tried, and dies again; somebody who asks for it gets it.
+    let fourth = claim(id, Some(second.attempt), "replica-a");
+    begin(store, &fourth).await;
+    let fifth = claim(id, Some(second.attempt), "replica-a");
+    let put_off = store.claim(&fifth).await.expect("claim a device");
+    assert!(
+        matches!(&put_off, Claimed::Superseded(last) if last.deaths == 3),
+        "{put_off:?}"
+    );
+    let asked = Claim {
+        any_last: true,
+        cause: Cause::Manual,
+        ..claim(id, None, "replica-a")
+    };
+    begin(store, &asked).await;
+
+    // An end that is recorded, whatever it is, begins the count anew.
+    let mut failed = record(asked.attempt, &device, failed(FailureKind::Timeout));
+    failed.elapsed = Duration::ZERO; // It began a moment ago, after the others.
+    store.record(&failed, "replica-a").await.expect("record");
+    let last = self::last(store, id).await;
+    assert_eq!((last.id, last.deaths), (asked.attempt, 0));
+    let lost = claim(id, Some(asked.attempt), "replica-a");
+    begin(store, &lost).await;
+    let next = claim(id, Some(asked.attempt), "replica-a");
+    begin(store, &next).await;
+    assert_eq!(operator.state(id).await["deaths"].as_deref(), Some("1"));
+}
+
+pub(super) async fn a_late_record_tells_the_times_of_the_attempt(
+    store: &dyn Store,
+    operator: &dyn Operator,
+) {
+    let hour = time::Duration::HOUR;
+    let id = operator.insert(NewDevice::default()).await;
+    let prompt = claim(id, None, "one");
+    let device = begin(store, &prompt).await.device;
+    let prompt = record(prompt.attempt, &device, Outcome::Delivered(taken("x")));
+    store.record(&prompt, "one").await.expect("record");
+    let (now, _) = store.attempt(prompt.id).await.expect("the journal row");
+
+    let id = operator.insert(NewDevice::default()).await;
+    let late = claim(id, None, "one");
+    let device = begin(store, &late).await.device;
+    let mut late = record(late.attempt, &device, Outcome::Delivered(taken("x")));
+    late.ended_ago = Duration::from_secs(3600);
+    store.record(&late, "one").await.expect("record");
+    let (entry, _) = store.attempt(late.id).await.expect("the journal row");
+    assert_eq!(entry.finished_at - entry.started_at, late.elapsed);
+    let before = now.finished_at - entry.finished_at;
+    assert!((before - hour).abs() < time::Duration::MINUTE, "{before}");
+    let last = last(store, id).await;
+    assert_eq!(last.finished_at - last.started_at, late.elapsed);
+    assert_eq!(last.last_success_at, Some(last.started_at));
+}
+
 pub(super) async fn a_block_outlasts_everything_but_another_outcome(
     store: &dyn Store,
     operator: &dyn Operator,

@@ -56,6 +56,7 @@ pub(super) async fn only_our_devices_are_listed(store: &dyn Store, operator: &dy
         bucket,
         device,
         last,
+        ..
     } = listed(store, id).await.expect("one of ours");
     assert_eq!(bucket, row.id.as_bytes()[15]);
     assert_eq!(
@@ -278,4 +279,36 @@ pub(super) async fn the_first_pin_wins(store: &dyn Store, operator: &dyn Operato
     );
     let gone = store.pin_host_key(DeviceId(Uuid::new_v4()), &first).await;
     assert!(matches!(gone, Err(StoreError::NotFound { .. })), "{gone:?}");
+}
+
+pub(super) async fn since_when_a_device_is_known_is_kept(
+    store: &dyn Store,
+    operator: &dyn Operator,
+) {
+    let id = operator.insert(NewDevice::default()).await;
+    let new = listed(store, id).await.expect("listed");
+    assert_eq!(new.first_seen, None);
+    store.note_seen(&[id]).await.expect("note it");
+    let first = listed(store, id).await.expect("listed").first_seen;
+    let first = first.expect("noted");
+    store.note_seen(&[id]).await.expect("note it again");
+    let wish = claim(id, None, "one");
+    begin(store, &wish).await;
+    let again = listed(store, id).await.expect("listed");
+    assert_eq!(again.last, None, "being known is no attempt");
+    // PostgreSQL tells ages: what is computed from one twice differs by how long the answers took.
+    let drift = again.first_seen.expect("noted") - first;
+    assert!(drift.abs() < time::Duration::milliseconds(200), "{drift}");
+
+    // One whose first attempt came before anybody noted it is known from then on.
+    let tried = operator.insert(NewDevice::default()).await;
+    begin(store, &claim(tried, None, "one")).await;
+    store.note_seen(&[tried]).await.expect("note it");
+    assert!(
+        listed(store, tried)
+            .await
+            .expect("listed")
+            .first_seen
+            .is_some()
+    );
 }

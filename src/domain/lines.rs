@@ -1,4 +1,4 @@
-//! Owns which lines changed: the edit script of two lists of numbered lines.
+//! Owns which lines of a text changed: where two lists of lines differ.
 //!
 //! Exports of 100 MB have more than a million lines, and many of them are alike (`    blocked`, the
 //! rest of a wrapped entry). Myers alone is quadratic where much changed, and the usual heuristics
@@ -8,9 +8,11 @@
 //! Every step is bounded, so a diff of anything takes about linear time; what that costs is that
 //! a diff of two huge, repetitive and quite different texts need not be the shortest one.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::ops::Range;
 
-use similar::{Algorithm, DiffOp};
+use imara_diff::{Algorithm, Diff, Token};
 
 /// So many lines, old and new together, are given to Myers at once, at most.
 const SMALL: usize = 2048;
@@ -18,9 +20,48 @@ const SMALL: usize = 2048;
 /// So often anchors are looked for between anchors.
 const ROUNDS: u8 = 12;
 
+/// A run of lines of the old text, and the run of the new one that stands in its stead; either may
+/// be empty.
+pub type Difference = (Range<usize>, Range<usize>);
+
+/// The places where two texts differ, in order.
+pub fn differences<T: Copy + Eq + Hash>(old: &[T], new: &[T]) -> Vec<Difference> {
+    let head = old.iter().zip(new).take_while(|(a, b)| a == b).count();
+    let (old, new) = (&old[head..], &new[head..]);
+    let tail = old.iter().rev().zip(new.iter().rev());
+    let tail = tail.take_while(|(a, b)| a == b).count();
+    let (old, new) = (&old[..old.len() - tail], &new[..new.len() - tail]);
+
+    let mut numbers: HashMap<T, u32> = HashMap::new();
+    let mut number = |line: &T| {
+        // An export has at most 2³¹−1 bytes, so two have fewer than 2³² lines.
+        let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
+        *numbers.entry(*line).or_insert(next)
+    };
+    let old: Vec<u32> = old.iter().map(&mut number).collect();
+    let new: Vec<u32> = new.iter().map(&mut number).collect();
+    let (removed, added) = changed(&old, &new, numbers.len());
+
+    let mut differences = Vec::new();
+    let (mut at_old, mut at_new) = (0, 0);
+    while at_old < old.len() || at_new < new.len() {
+        let run = |list: &[bool], from: usize| list[from..].iter().take_while(|c| **c).count();
+        let (gone, come) = (run(&removed, at_old), run(&added, at_new));
+        if gone + come > 0 {
+            differences.push((
+                head + at_old..head + at_old + gone,
+                head + at_new..head + at_new + come,
+            ));
+        }
+        at_old += gone + 1;
+        at_new += come + 1;
+    }
+    differences
+}
+
 /// Which lines of `before` were removed and which of `after` were added, so that the others are
 /// the same in the same order. Lines are numbered: equal numbers below `count` mean equal lines.
-pub(super) fn changed(before: &[u32], after: &[u32], count: usize) -> (Vec<bool>, Vec<bool>) {
+fn changed(before: &[u32], after: &[u32], count: usize) -> (Vec<bool>, Vec<bool>) {
     const OLD: u8 = 1;
     const NEW: u8 = 2;
     let mut sides = vec![0_u8; count];
@@ -41,6 +82,7 @@ pub(super) fn changed(before: &[u32], after: &[u32], count: usize) -> (Vec<bool>
         new: &new,
         seen: vec![Seen::default(); count],
         pairs: Vec::new(),
+        diff: Diff::default(),
     };
     search.run();
     let mut removed = vec![true; before.len()];
@@ -68,6 +110,8 @@ struct Search<'a> {
     seen: Vec<Seen>,
     /// What is the same: where in old and new, and how many lines.
     pairs: Vec<(usize, usize, usize)>,
+    /// Reused by every comparison of a small part.
+    diff: Diff,
 }
 
 impl Search<'_> {
@@ -117,19 +161,31 @@ impl Search<'_> {
 
     /// Compares a part that is small enough; gives how far into it the last equal lines reach.
     fn myers(&mut self, old: Range<usize>, new: Range<usize>) -> Option<(usize, usize)> {
-        let (a, b) = (&self.old[old.clone()], &self.new[new.clone()]);
+        let tokens = |lines: &[u32]| -> Vec<Token> { lines.iter().copied().map(Token).collect() };
+        let (a, b) = (
+            tokens(&self.old[old.clone()]),
+            tokens(&self.new[new.clone()]),
+        );
+        let kinds = u32::try_from(self.seen.len()).unwrap_or(u32::MAX);
+        self.diff.compute_with(Algorithm::Myers, &a, &b, kinds);
         let mut last = None;
-        for change in similar::capture_diff_slices(Algorithm::Myers, a, b) {
-            if let DiffOp::Equal {
-                old_index,
-                new_index,
-                len,
-            } = change
-            {
-                let (at_old, at_new) = (old.start + old_index, new.start + new_index);
-                self.pairs.push((at_old, at_new, len));
-                last = Some((at_old + len, at_new + len));
+        // What is the same lies between the hunks, and behind the last one.
+        let (mut at_old, mut at_new) = (old.start, new.start);
+        let end = (old.end - old.start, new.end - new.start);
+        let hunks = self.diff.hunks().map(|hunk| {
+            let (gone, come) = (hunk.before, hunk.after);
+            (
+                (gone.start as usize, come.start as usize),
+                (gone.end as usize, come.end as usize),
+            )
+        });
+        for (from, to) in hunks.chain([(end, end)]) {
+            let length = old.start + from.0 - at_old;
+            if length > 0 {
+                self.pairs.push((at_old, at_new, length));
+                last = Some((at_old + length, at_new + length));
             }
+            (at_old, at_new) = (old.start + to.0, new.start + to.1);
         }
         last
     }

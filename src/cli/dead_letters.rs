@@ -1,0 +1,157 @@
+//! The dead letters of the outbox: what `failed` lists of them, and how `retry` puts them back.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use serde::Serialize;
+
+use super::complain;
+use super::output::{emit, emit_json};
+use super::reading::configuration;
+use crate::adapters::redis::RedisOutbox;
+use crate::app::AppError;
+use crate::clock::Clock;
+use crate::config::{Config, Mode};
+use crate::domain::Timestamp;
+use crate::domain::attempt::AttemptId;
+use crate::domain::device::{DeviceId, TenantId};
+use crate::domain::failure::chain;
+use crate::fleet::outbox::letter::Filed;
+use crate::ports::{Outbox as _, OutboxError};
+use crate::report::{ago, count, printable};
+
+/// A dead letter as it is listed.
+#[derive(Serialize)]
+struct Dead {
+    attempt: AttemptId,
+    device: DeviceId,
+    tenant: TenantId,
+    #[serde(with = "time::serde::rfc3339")]
+    taken_at: Timestamp,
+    #[serde(with = "time::serde::rfc3339::option")]
+    dead_since: Option<Timestamp>,
+    refusals: u32,
+    reason: Option<String>,
+}
+
+impl Dead {
+    fn of(letter: &Filed) -> Self {
+        Self {
+            attempt: letter.id,
+            device: letter.device_id,
+            tenant: letter.tenant_id,
+            taken_at: letter.created_at,
+            dead_since: letter.dead_since,
+            refusals: letter.attempts,
+            reason: letter.reason.clone(),
+        }
+    }
+}
+
+fn outbox(config: &Config) -> Result<RedisOutbox, AppError> {
+    let Mode::Cluster(cluster) = &config.mode else {
+        return Err(configuration(anyhow!(
+            "DATABASE_URL is not set: embedded mode has no outbox, and so no dead letters"
+        )));
+    };
+    let url = cluster.redis_url().map_err(configuration)?;
+    RedisOutbox::connect(url, &config.replica).map_err(configuration)
+}
+
+fn unreachable(error: OutboxError) -> AppError {
+    AppError::Configuration(error.into())
+}
+
+/// Lists nothing but dead letters.
+pub(super) async fn list(config: &Config, limit: u16, json: bool) -> Result<ExitCode, AppError> {
+    let texts = outbox(config)?
+        .dead(limit.into())
+        .await
+        .map_err(unreachable)?;
+    if json {
+        let letters = texts.iter().filter_map(|text| Filed::read(text).ok());
+        let dead: Vec<_> = letters.map(|letter| Dead::of(&letter)).collect();
+        return emit_json(&dead);
+    }
+    match texts.is_empty() {
+        true => Ok(emit("there are no dead letters\n")),
+        false => Ok(emit(&render(&texts))),
+    }
+}
+
+/// The dead letters as a section below something else; empty when there are none, or nobody to ask.
+pub(super) async fn beside(config: &Config, limit: u16) -> String {
+    let Mode::Cluster(cluster) = &config.mode else {
+        return String::new();
+    };
+    if cluster.redis_url().is_err() {
+        return String::new();
+    }
+    let asked = async {
+        outbox(config)?
+            .dead(limit.into())
+            .await
+            .map_err(unreachable)
+    };
+    match asked.await {
+        Ok(texts) if texts.is_empty() => String::new(),
+        Ok(texts) => format!("\n{}", render(&texts)),
+        Err(AppError::Configuration(error) | AppError::Failed(error)) => {
+            let error = chain(error.as_ref());
+            complain(&format!(
+                "the dead letters of the outbox are not known: {error}"
+            ));
+            String::new()
+        }
+    }
+}
+
+fn render(texts: &[Vec<u8>]) -> String {
+    let now = Clock::System.now();
+    let mut shown = format!(
+        "{} in the outbox; once the cause is corrected, `mikrotik-backup retry --dead-letters` \
+         puts them back:\n",
+        count(texts.len(), "dead letter")
+    );
+    for text in texts {
+        let line = match Filed::read(text) {
+            Ok(letter) => format!(
+                "device {}, taken {}, attempt {}, refused {}: {}",
+                letter.device_id,
+                ago(letter.created_at, now),
+                letter.id,
+                count(letter.attempts as usize, "time"),
+                letter.reason.as_deref().unwrap_or("no reason is known"),
+            ),
+            Err(error) => format!("{} bytes: {}", text.len(), chain(&error)),
+        };
+        let _ = writeln!(shown, "    {}", printable(&line));
+    }
+    shown
+}
+
+/// Puts every dead letter back into the outbox.
+pub(super) async fn put_back(config: &Config) -> Result<ExitCode, AppError> {
+    let outbox = outbox(config)?;
+    let (mut revived, mut unreadable) = (0, 0);
+    for text in outbox.dead(u32::MAX).await.map_err(unreachable)? {
+        let Ok(letter) = Filed::read(&text) else {
+            unreadable += 1;
+            continue;
+        };
+        let letter = letter.revived().letter();
+        if outbox.revive(&text, &letter).await.map_err(unreachable)? {
+            revived += 1;
+        }
+    }
+    let mut said = format!("put {} back into the outbox\n", count(revived, "snapshot"));
+    if unreadable > 0 {
+        let _ = writeln!(
+            said,
+            "{} cannot be read and stay where they are: LRANGE backup:outbox:dead 0 -1 shows them",
+            count(unreadable, "dead letter")
+        );
+    }
+    Ok(emit(&said))
+}

@@ -1,0 +1,207 @@
+//! The laws of the relay, over any course of events.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+
+const RETRY: Duration = Duration::from_secs(30);
+const POLICY: RelayPolicy = RelayPolicy {
+    retry: RETRY,
+    max_refusals: 3,
+};
+
+fn device(n: u8) -> DeviceId {
+    DeviceId(Uuid::from_u128(u128::from(n)))
+}
+
+fn attempt(n: usize) -> AttemptId {
+    AttemptId(Uuid::from_u128(n as u128))
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Happening {
+    Arrives(u8),
+    Answer(Answer),
+    Passes(u16),
+    Back,
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let answer = prop::sample::select(vec![
+        Answer::Delivered,
+        Answer::Away,
+        Answer::Refused,
+        Answer::Unsettled,
+    ]);
+    prop_oneof![
+        3 => (0..4_u8).prop_map(Happening::Arrives),
+        5 => answer.prop_map(Happening::Answer),
+        2 => (0..200_u16).prop_map(Happening::Passes),
+        1 => Just(Happening::Back),
+    ]
+}
+
+/// What became of the letters, beside the lanes.
+#[derive(Default)]
+struct World {
+    arrived: BTreeMap<DeviceId, Vec<AttemptId>>,
+    ended: BTreeMap<DeviceId, Vec<AttemptId>>,
+}
+
+impl World {
+    fn open(&self) -> usize {
+        let count = |lists: &BTreeMap<_, Vec<_>>| lists.values().map(Vec::len).sum::<usize>();
+        count(&self.arrived) - count(&self.ended)
+    }
+}
+
+proptest! {
+    #[test]
+    fn letters_of_a_device_end_in_their_order_and_none_is_forgotten(
+        course in prop::collection::vec(happening(), 0..120),
+        sample in 0.0..1.0_f64,
+    ) {
+        let mut lanes = Lanes::new(POLICY, Pause::default());
+        let mut world = World::default();
+        let mut now = Duration::ZERO;
+        for (number, happening) in course.into_iter().enumerate() {
+            match happening {
+                Happening::Arrives(n) => {
+                    lanes.take_in(attempt(number), device(n), 0);
+                    world.arrived.entry(device(n)).or_default().push(attempt(number));
+                }
+                Happening::Passes(seconds) => now += Duration::from_secs(seconds.into()),
+                Happening::Back => lanes.came_back(),
+                Happening::Answer(answer) => {
+                    let Some(offer) = lanes.next(now) else { continue };
+                    // Only the first that has not ended yet is ever offered.
+                    let ended = world.ended.entry(offer.device).or_default();
+                    prop_assert_eq!(world.arrived[&offer.device][ended.len()], offer.attempt);
+                    let verdict = lanes.answered(offer.device, answer, now, Draw::new(sample));
+                    if matches!(verdict, Verdict::Settle | Verdict::Bury) {
+                        ended.push(offer.attempt);
+                        lanes.done(offer.device);
+                    }
+                }
+            }
+        }
+        // However it went, from here on everything is delivered once the pauses are over.
+        for _ in 0..world.open() {
+            let wakes = lanes.wakes_at().expect("letters wait");
+            now = now.max(wakes);
+            let offer = lanes.next(now).expect("one may be offered");
+            world.ended.entry(offer.device).or_default().push(offer.attempt);
+            let verdict = lanes.answered(offer.device, Answer::Delivered, now, Draw::ZERO);
+            prop_assert_eq!(verdict, Verdict::Settle);
+            lanes.done(offer.device);
+        }
+        prop_assert_eq!(lanes.next(Duration::MAX), None);
+        world.ended.retain(|_, ended| !ended.is_empty());
+        prop_assert_eq!(world.arrived, world.ended);
+    }
+
+    #[test]
+    fn a_refused_letter_holds_nobody_else_up(others in prop::collection::vec(1..5_u8, 1..30)) {
+        let mut lanes = Lanes::new(POLICY, Pause::default());
+        lanes.take_in(attempt(1000), device(0), 0);
+        lanes.take_in(attempt(1001), device(0), 0);
+        for (number, other) in others.iter().enumerate() {
+            lanes.take_in(attempt(number), device(*other), 0);
+        }
+        let now = Duration::from_secs(5);
+        let mut delivered = Vec::new();
+        while let Some(offer) = lanes.next(now) {
+            if offer.device == device(0) {
+                let verdict = lanes.answered(offer.device, Answer::Refused, now, Draw::ZERO);
+                prop_assert_eq!(verdict, Verdict::Count);
+            } else {
+                delivered.push(offer.attempt);
+                lanes.answered(offer.device, Answer::Delivered, now, Draw::ZERO);
+                lanes.done(offer.device);
+            }
+        }
+        let expected: Vec<_> = (0..others.len()).map(attempt).collect();
+        prop_assert_eq!(delivered, expected, "all others, in their order, at the same moment");
+    }
+
+    #[test]
+    fn an_outage_is_asked_about_ever_more_seldom(sample in 0.0..1.0_f64) {
+        let mut lanes = Lanes::new(POLICY, Pause::default());
+        lanes.take_in(attempt(1), device(1), 0);
+        let mut now = Duration::ZERO;
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            lanes.answered(device(1), Answer::Away, now, Draw::new(sample));
+            prop_assert_eq!(lanes.next(now), None, "no hot loop");
+            let wakes = lanes.wakes_at().expect("it is offered again");
+            pauses.push(wakes - now);
+            // Its relay gives the lease away and gets it again.
+            let mut again = Lanes::new(POLICY, lanes.pause());
+            again.take_in(attempt(1), device(1), 0);
+            prop_assert_eq!(again.next(now), None, "it goes on waiting");
+            now = wakes;
+            prop_assert!(lanes.next(now).is_some());
+        }
+        prop_assert!(pauses[0] >= RETRY && pauses[0] <= RETRY.mul_f64(1.0 + PAUSE_JITTER));
+        prop_assert!(pauses.is_sorted());
+        let longest = LONGEST_PAUSE.mul_f64(1.0 + PAUSE_JITTER);
+        prop_assert!(pauses.iter().all(|pause| *pause <= longest));
+        lanes.answered(device(1), Answer::Away, now, Draw::new(sample));
+        lanes.came_back();
+        prop_assert!(lanes.next(now).is_some(), "at once when it is back");
+        lanes.answered(device(1), Answer::Away, now, Draw::new(sample));
+        let pause = lanes.wakes_at().expect("it is offered again") - now;
+        prop_assert!(pause >= RETRY / 32 && pause < RETRY / 16, "{pause:?}: soon again, yet no loop");
+    }
+}
+
+#[test]
+fn so_many_refusals_end_a_letter_and_the_next_of_its_device_follows() {
+    let mut lanes = Lanes::new(POLICY, Pause::default());
+    // Refused once already, before the relay that counted it died.
+    lanes.take_in(attempt(1), device(1), 1);
+    lanes.take_in(attempt(2), device(1), 0);
+    let refused = |lanes: &mut Lanes, now| {
+        let offer = lanes.next(now).expect("it may be offered");
+        assert_eq!(offer.attempt, attempt(1));
+        lanes.answered(offer.device, Answer::Refused, now, Draw::ZERO)
+    };
+    assert_eq!(refused(&mut lanes, Duration::ZERO), Verdict::Count);
+    assert_eq!(
+        lanes.next(RETRY),
+        None,
+        "the second refusal doubles the rest"
+    );
+    assert_eq!(refused(&mut lanes, 2 * RETRY), Verdict::Bury);
+    lanes.done(device(1));
+    let next = lanes.next(2 * RETRY).expect("the next one");
+    assert_eq!(next.attempt, attempt(2));
+}
+
+#[test]
+fn what_is_delivered_and_not_settled_is_remembered_as_delivered() {
+    let mut lanes = Lanes::new(POLICY, Pause::default());
+    lanes.take_in(attempt(1), device(1), 0);
+    let mut answered = |answer| lanes.answered(device(1), answer, Duration::ZERO, Draw::ZERO);
+    assert_eq!(answered(Answer::Delivered), Verdict::Settle);
+    assert_eq!(answered(Answer::Unsettled), Verdict::Keep);
+    assert_eq!(lanes.next(Duration::ZERO), None);
+    assert!(lanes.next(RETRY).expect("after a rest").delivered);
+}
+
+#[test]
+fn a_letter_is_looked_for_when_its_id_may_have_been_forgotten() {
+    let hour = Duration::from_secs(3600);
+    for (age, window, look) in [
+        (Duration::ZERO, 24 * hour, false),
+        (21 * hour, 24 * hour, false),
+        (22 * hour, 24 * hour, true),
+        (90 * hour, 24 * hour, true),
+        (Duration::ZERO, Duration::ZERO, true),
+    ] {
+        assert_eq!(must_look(age, window), look, "{age:?} {window:?}");
+    }
+}

@@ -1,0 +1,45 @@
+//! Work that must not go on once a lease may have run out.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+use tokio::time::{Instant, sleep_until};
+
+/// Does `work` until `expires`; `None` when it was not done by then.
+///
+/// The clock is looked at before every step of the work. A process that was stopped for a while and
+/// goes on finds timers and answers to what it asked before at the same time, and which of the two a
+/// timeout looks at first is not agreed upon.
+pub async fn until<F: Future>(expires: Instant, work: F) -> Option<F::Output> {
+    let mut work = pin!(work);
+    let mut end = pin!(sleep_until(expires));
+    poll_fn(|context| {
+        if Instant::now() >= expires || end.as_mut().poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        work.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn work_ends_at_the_fence_and_does_not_begin_behind_it() {
+        let second = Duration::from_secs(1);
+        let done = until(Instant::now() + 2 * second, tokio::time::sleep(second));
+        assert_eq!(done.await, Some(()));
+        let late = until(Instant::now() + second, tokio::time::sleep(2 * second));
+        assert_eq!(late.await, None);
+        assert_eq!(
+            until(Instant::now(), async { 1 }).await,
+            None,
+            "ready at once, but too late"
+        );
+    }
+}

@@ -1,0 +1,311 @@
+//! The relay's desk: the letters in its hands, offered one after the other.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::give_up;
+use crate::domain::attempt::AttemptId;
+use crate::domain::device::DeviceId;
+use crate::domain::failure::{Failure, FailureKind, chain};
+use crate::domain::outbox::{Answer, Lanes, Offer, Pause, Verdict};
+use crate::fleet::attempt::on_a_thread;
+use crate::fleet::outbox::Queue;
+use crate::fleet::outbox::letter::Filed;
+use crate::fleet::{Context, draw, fence};
+use crate::ports::{Letter, Next, OutboxError, RelayLease, SinkError};
+
+/// Letters that rest are kept in hands up to so many, and so many bytes; beyond, others wait for
+/// their rest to be over.
+const MOST_LETTERS: usize = 500;
+const MOST_BYTES: usize = 64 << 20;
+
+/// What the relay has in its hands.
+pub(super) struct Desk<'a> {
+    context: &'a Context,
+    queue: &'a Queue,
+    expires: watch::Receiver<Instant>,
+    lanes: Lanes,
+    letters: HashMap<AttemptId, Held>,
+    bytes: usize,
+    origin: Instant,
+    /// Why letters are not published now, so that it is said once.
+    away: Option<String>,
+}
+
+struct Held {
+    filed: Filed,
+    /// With the text that lies in the outbox, byte by byte.
+    letter: Letter,
+    refusal: String,
+}
+
+impl<'a> Desk<'a> {
+    pub(super) fn new(
+        context: &'a Context,
+        queue: &'a Queue,
+        expires: watch::Receiver<Instant>,
+        origin: Instant,
+        pause: Pause,
+    ) -> Self {
+        Self {
+            context,
+            queue,
+            expires,
+            lanes: Lanes::new(queue.policy(), pause),
+            letters: HashMap::new(),
+            bytes: 0,
+            origin,
+            away: None,
+        }
+    }
+
+    /// The sink is connected again.
+    pub(super) fn came_back(&mut self) {
+        self.lanes.came_back();
+    }
+
+    /// How long the sink is left alone.
+    pub(super) fn pause(&self) -> Pause {
+        self.lanes.pause()
+    }
+
+    /// How long nothing can be done unless something happens.
+    pub(super) fn idle_for(&self) -> Duration {
+        let wakes = self.lanes.wakes_at();
+        wakes.map_or(Duration::MAX, |at| at.saturating_sub(self.origin.elapsed()))
+    }
+
+    /// Offers one letter, or takes one in; false when there is nothing to do now.
+    pub(super) async fn serve(&mut self, lease: &RelayLease) -> Result<bool, OutboxError> {
+        let now = self.origin.elapsed();
+        if let Some(offer) = self.lanes.next(now) {
+            self.offer(offer).await?;
+            return Ok(true);
+        }
+        let full = self.letters.len() >= MOST_LETTERS || self.bytes >= MOST_BYTES;
+        if full || self.lanes.pause().lasts(now) {
+            return Ok(false);
+        }
+        match self.queue.letters.take(lease).await? {
+            Next::Letter(text) => {
+                self.take_in(text).await?;
+                Ok(true)
+            }
+            // The lease that is lost is noticed by whoever renews it.
+            Next::Empty | Next::LeaseLost => Ok(false),
+        }
+    }
+
+    async fn take_in(&mut self, text: Vec<u8>) -> Result<(), OutboxError> {
+        match Filed::read(&text) {
+            Ok(filed) => {
+                self.lanes
+                    .take_in(filed.id, filed.device_id, filed.attempts);
+                self.bytes += text.len();
+                let letter = Letter {
+                    text,
+                    ..filed.letter()
+                };
+                let refusal = String::new();
+                let held = Held {
+                    filed,
+                    letter,
+                    refusal,
+                };
+                self.letters.insert(held.filed.id, held);
+                Ok(())
+            }
+            Err(error) => {
+                // Not ours, and nobody's to delete: kept as it is, out of the way.
+                warn!(
+                    error = chain(&error),
+                    "something in the outbox is no letter; it is put among the dead ones as it is"
+                );
+                self.context.metrics.dead_lettered();
+                self.queue.letters.bury(&text, None, &text).await
+            }
+        }
+    }
+
+    async fn offer(&mut self, offer: Offer) -> Result<(), OutboxError> {
+        let answer = if offer.delivered {
+            Answer::Delivered
+        } else {
+            self.publish(offer.attempt).await
+        };
+        let verdict = self.answered(offer.device, answer);
+        match verdict {
+            Verdict::Settle => self.settle(offer).await,
+            Verdict::Count => self.count(offer.attempt).await,
+            Verdict::Bury => self.bury(offer).await,
+            Verdict::Keep => Ok(()),
+        }
+    }
+
+    fn answered(&mut self, device: DeviceId, answer: Answer) -> Verdict {
+        let now = self.origin.elapsed();
+        self.lanes.answered(device, answer, now, draw())
+    }
+
+    /// Publishes a letter, unless the stream has it already.
+    async fn publish(&mut self, attempt: AttemptId) -> Answer {
+        let Some(held) = self.letters.get(&attempt) else {
+            return Answer::Delivered;
+        };
+        let (filed, key) = (held.filed.clone(), self.queue.key.clone());
+        let snapshot = match on_a_thread(move || filed.open(&key)).await {
+            Ok(snapshot) => snapshot,
+            Err(error) => return self.refused(attempt, chain(&error)),
+        };
+        let age = self.context.clock.now() - snapshot.collected_at;
+        let age = Duration::try_from(age).unwrap_or_default();
+        let expires = *self.expires.borrow();
+        let work = async {
+            if self.context.sink.has(&snapshot, age).await? {
+                debug!(attempt.id = %attempt, "it is in the stream already");
+                return Ok(());
+            }
+            let delivered = self.context.sink.deliver(&snapshot).await;
+            self.context.metrics.published(delivered.is_ok());
+            delivered
+        };
+        match fence::until(expires, work).await {
+            Some(Ok(())) => {
+                if self.away.take().is_some() {
+                    info!("snapshots that were kept are being published");
+                }
+                Answer::Delivered
+            }
+            Some(Err(error @ SinkError::Refused { .. })) => self.refused(attempt, chain(&error)),
+            Some(Err(error @ SinkError::Unavailable { .. })) => {
+                let error = chain(&error);
+                if self.away.replace(error.clone()).is_none() {
+                    warn!(
+                        error,
+                        "snapshots stay in the outbox until they can be published"
+                    );
+                }
+                Answer::Away
+            }
+            None => Answer::Away,
+        }
+    }
+
+    fn refused(&mut self, attempt: AttemptId, reason: String) -> Answer {
+        if let Some(held) = self.letters.get_mut(&attempt) {
+            warn!(
+                attempt.id = %attempt, device.id = %held.filed.device_id,
+                refusals = held.filed.attempts + 1, allowed = self.queue.limits.max_attempts,
+                error = reason, "a snapshot from the outbox was refused"
+            );
+            held.refusal = reason;
+        }
+        Answer::Refused
+    }
+
+    /// Notes the success in the database, then removes the letter.
+    async fn settle(&mut self, offer: Offer) -> Result<(), OutboxError> {
+        let Some(held) = self.letters.get(&offer.attempt) else {
+            self.lanes.done(offer.device);
+            return Ok(());
+        };
+        let news = match held.filed.delivered() {
+            Some(delivered) => self.queue.settlements.delivered(&delivered).await,
+            // Its hash is not one, although it was published: it is settled as far as can be.
+            None => Ok(false),
+        };
+        match news {
+            Ok(news) => {
+                self.queue.letters.remove(&held.letter).await?;
+                if news {
+                    self.context.metrics.backup_success();
+                }
+                self.context.metrics.relayed();
+                let waited = self.context.clock.now() - held.filed.created_at;
+                info!(
+                    attempt.id = %offer.attempt, device.id = %offer.device,
+                    waited_s = waited.whole_seconds(), settled = news,
+                    "Published a snapshot from the outbox"
+                );
+                self.done(offer);
+            }
+            Err(error) => self.unsettled(offer, &chain(&error)),
+        }
+        Ok(())
+    }
+
+    fn unsettled(&mut self, offer: Offer, error: &str) {
+        warn!(
+            attempt.id = %offer.attempt, error,
+            "the end of a queued attempt could not be recorded yet; tried again"
+        );
+        self.answered(offer.device, Answer::Unsettled);
+    }
+
+    async fn count(&mut self, attempt: AttemptId) -> Result<(), OutboxError> {
+        let Some(held) = self.letters.get_mut(&attempt) else {
+            return Ok(());
+        };
+        let refused = held.filed.refused();
+        let letter = refused.letter();
+        self.queue
+            .letters
+            .replace(&held.letter, &letter.text)
+            .await?;
+        held.filed = refused;
+        held.letter = letter;
+        Ok(())
+    }
+
+    /// Notes the failure in the database, then puts the letter among the dead ones.
+    async fn bury(&mut self, offer: Offer) -> Result<(), OutboxError> {
+        let Some(held) = self.letters.get(&offer.attempt) else {
+            self.lanes.done(offer.device);
+            return Ok(());
+        };
+        let text = format!(
+            "{}; refused {} times, so the snapshot was put among the dead letters of the outbox: \
+             `mikrotik-backup retry --dead-letters` puts it back",
+            held.refusal, self.queue.limits.max_attempts
+        );
+        let failure = Failure::new(FailureKind::PublishFailed, text);
+        let given_up = give_up(
+            self.context,
+            self.queue,
+            offer.attempt,
+            offer.device,
+            &failure,
+        );
+        if let Err(error) = given_up.await {
+            self.unsettled(offer, &chain(&error));
+            return Ok(());
+        }
+        let dead = held
+            .filed
+            .dead(held.refusal.clone(), self.context.clock.now());
+        let text = dead.letter().text;
+        let letter = &held.letter;
+        self.queue
+            .letters
+            .bury(&letter.text, Some(letter), &text)
+            .await?;
+        self.context.metrics.dead_lettered();
+        warn!(
+            attempt.id = %offer.attempt, device.id = %offer.device, reason = held.refusal,
+            "a snapshot was put among the dead letters of the outbox"
+        );
+        self.done(offer);
+        Ok(())
+    }
+
+    fn done(&mut self, offer: Offer) {
+        if let Some(held) = self.letters.remove(&offer.attempt) {
+            self.bytes = self.bytes.saturating_sub(held.letter.text.len());
+        }
+        self.lanes.done(offer.device);
+    }
+}

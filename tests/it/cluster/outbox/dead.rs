@@ -1,0 +1,170 @@
+//! What is lost or refused for good: it is said, and tried again or put back.
+
+use async_nats::jetstream::stream;
+use nix::sys::signal::Signal;
+
+use super::{ONCE, drained, exactly_once_in_order, fleet, letters, queued, shows};
+use crate::cluster::harness::Cluster;
+use crate::cluster::poll::until;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_flushed_redis_has_lost_fails_and_is_backed_up_again_at_once() {
+    let Some(mut cluster) = Cluster::start().await else {
+        return;
+    };
+    let fleet = fleet(&cluster, 77, 2).await;
+    cluster.nats.stop();
+    let replica = cluster.replica("flushed", &ONCE).await;
+    queued(&cluster, 2).await;
+    let mut client = cluster.redis.client().await;
+    redis::cmd("FLUSHALL")
+        .exec_async(&mut client)
+        .await
+        .expect("flush Redis");
+    until("the losses to be found and made good", || async {
+        let lost = cluster.attempts("error_kind = 'snapshot_lost'").await;
+        (lost == 2 && cluster.attempts("status = 'queued'").await == 2).then_some(())
+    })
+    .await;
+    assert_eq!(letters(&cluster).await, 2);
+    cluster.nats.start().await;
+    drained(&cluster).await;
+    for (router, device) in &fleet {
+        let state = cluster.state(*device).await.expect("a state");
+        assert_eq!((state.status.as_str(), state.failures), ("success", 0));
+        assert_eq!(router.stats().exports_begun, 2, "once for each loss");
+    }
+    let lost = "mikrotik_config_backup_failures_total{kind=\"snapshot_lost\"}";
+    shows(&replica, lost, 2.0).await;
+    exactly_once_in_order(&cluster).await;
+}
+
+/// A sealed stream takes nothing, and says so of each message.
+async fn sealed(cluster: &Cluster) {
+    let jetstream = cluster.nats.jetstream().await;
+    let config = stream::Config {
+        name: "CONFIG_SNAPSHOTS".to_owned(),
+        subjects: vec!["config.snapshot.>".to_owned()],
+        ..stream::Config::default()
+    };
+    let created = jetstream.create_stream(config.clone()).await;
+    created.expect("a stream");
+    let sealed = stream::Config {
+        sealed: true,
+        ..config
+    };
+    jetstream.update_stream(sealed).await.expect("seal it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_again_and_again_is_a_dead_letter_until_it_is_put_back() {
+    let Some(mut cluster) = Cluster::start().await else {
+        return;
+    };
+    let fleet = fleet(&cluster, 78, 2).await;
+    sealed(&cluster).await;
+    cluster.nats.stop();
+    let overrides = [ONCE[0], ONCE[1], ("OUTBOX_MAX_ATTEMPTS", "2")];
+    let mut replica = cluster.replica("refused", &overrides).await;
+    queued(&cluster, 2).await;
+    cluster.nats.start().await;
+    shows(&replica, "mikrotik_config_backup_outbox_dead_letters", 2.0).await;
+    assert_eq!(letters(&cluster).await, 0);
+    for (_, device) in &fleet {
+        let state = cluster.state(*device).await.expect("a state");
+        assert_eq!(state.error_kind.as_deref(), Some("publish_failed"));
+        let error = state.error.expect("a text");
+        assert!(
+            error.contains("sealed") && error.contains("retry --dead-letters"),
+            "{error}"
+        );
+    }
+    shows(
+        &replica,
+        "mikrotik_config_backup_outbox_dead_lettered_total",
+        2.0,
+    )
+    .await;
+    replica.signal(Signal::SIGTERM);
+    assert_eq!(replica.exit_code().await, 0);
+
+    let run = |words: &[&str]| {
+        let mut command = cluster.command("operator", &[]);
+        let output = command.args(words).output().expect("run the binary");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{text}{complaint}");
+        text
+    };
+    let failed = run(&["failed"]);
+    assert!(failed.contains("2 dead letters"), "{failed}");
+    assert!(failed.contains("sealed stream"), "{failed}");
+    let json: serde_json::Value = serde_json::from_str(&run(&["failed", "--json"])).expect("JSON");
+    assert_eq!(json.as_array().map(Vec::len), Some(2));
+
+    let jetstream = cluster.nats.jetstream().await;
+    jetstream
+        .delete_stream("CONFIG_SNAPSHOTS")
+        .await
+        .expect("delete the sealed stream");
+    let put_back = run(&["retry", "--dead-letters"]);
+    assert!(put_back.contains("2 snapshots"), "{put_back}");
+    assert_eq!(letters(&cluster).await, 2);
+    // Its attempts failed, so that a replica would also back the devices up again when due.
+    let _replica = cluster.replica("again", &overrides).await;
+    until("both attempts to be settled", || async {
+        let settled = "status = 'success' AND replica = 'refused'";
+        (cluster.attempts(settled).await == 2).then_some(())
+    })
+    .await;
+    drained(&cluster).await;
+    let failed = run(&["failed"]);
+    assert!(failed.contains("nothing has failed"), "{failed}");
+    exactly_once_in_order(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bad_letter_holds_no_other_device_up() {
+    let Some(mut cluster) = Cluster::start().await else {
+        return;
+    };
+    let fleet = fleet(&cluster, 79, 3).await;
+    cluster.nats.stop();
+    let mut replica = cluster.replica("spoilt", &ONCE).await;
+    queued(&cluster, 3).await;
+    replica.signal(Signal::SIGTERM);
+    assert_eq!(replica.exit_code().await, 0);
+    // The first letter is spoilt, and something else was put before it.
+    let mut client = cluster.redis.client().await;
+    let first: String = redis::cmd("LINDEX")
+        .arg("backup:outbox")
+        .arg(0)
+        .query_async(&mut client)
+        .await
+        .expect("the first letter");
+    let mut letter: serde_json::Value = serde_json::from_str(&first).expect("JSON");
+    letter["payload"] = "AAAA".into();
+    redis::pipe()
+        .cmd("LSET")
+        .arg("backup:outbox")
+        .arg(0)
+        .arg(letter.to_string())
+        .cmd("LPUSH")
+        .arg("backup:outbox")
+        .arg("no letter at all")
+        .exec_async(&mut client)
+        .await
+        .expect("spoil it");
+    cluster.nats.start().await;
+    let patient = [("OUTBOX_RETRY_INTERVAL", "3600"), ONCE[1]];
+    let replica = cluster.replica("patient", &patient).await;
+    until("the others to arrive", || async {
+        (cluster.messages().await.len() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(letters(&cluster).await, 1, "the spoilt one rests");
+    shows(&replica, "mikrotik_config_backup_outbox_dead_letters", 1.0).await;
+    assert_eq!(cluster.attempts("status = 'success'").await, 2);
+    assert_eq!(cluster.attempts("status = 'queued'").await, 1);
+    drop(fleet);
+}
