@@ -169,6 +169,7 @@ async fn main() {
             command_timeout: Duration::from_secs(60),
             ssh: ssh::Options::default(),
         },
+        normalizer: Default::default(),
         replica: "example".to_owned(),
         advice: Advice::Sql,
     });

@@ -90,6 +90,7 @@ fn context(config: &Config, ports: Ports, shutdown: &Shutdown) -> Result<Arc<Con
                 max_output: config.max_export_bytes,
             },
         },
+        normalizer: config.normalizer.clone(),
         replica: config.replica.clone(),
         advice: config.mode.advice(),
     }))

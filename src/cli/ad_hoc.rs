@@ -19,7 +19,7 @@ use crate::domain::device::Endpoint;
 use crate::domain::failure::chain;
 use crate::domain::host_key::Pin;
 use crate::fleet::attempt::take_export;
-use crate::{routeros, ssh};
+use crate::ssh;
 
 /// Takes the export and prints it, or writes it to a file. Nothing else is stored.
 pub(super) async fn backup(
@@ -103,7 +103,12 @@ async fn take(
     for menu in export.incomplete_menus.iter() {
         complain(&format!("the router could not export {menu}"));
     }
-    Ok(routeros::normalize(&export).text.expose().to_owned())
+    Ok(config
+        .normalizer
+        .normalize(&export)
+        .text
+        .expose()
+        .to_owned())
 }
 
 fn told(error: ssh::SshError) -> anyhow::Error {

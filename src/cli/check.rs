@@ -268,7 +268,8 @@ async fn find(config: &Config, args: &CheckArgs) -> Result<Patient, AppError> {
     })
 }
 
-fn transit(config: &Config) -> Result<Option<Arc<Transit>>, AppError> {
+/// What opens Transit ciphertexts, for a command.
+pub(super) fn transit(config: &Config) -> Result<Option<Arc<Transit>>, AppError> {
     let metrics = Metrics::new().map_err(|error| AppError::Failed(error.into()))?;
     app::transit(config, &Arc::new(metrics))
 }

@@ -97,7 +97,7 @@ pub(super) async fn devices(config: &Config, command: &Devices) -> Result<ExitCo
     let done = match command {
         Devices::List(args) => list(config, &reading, args).await,
         Devices::Show(args) => show(config, &reading, args).await,
-        Devices::Export(args) => export(&reading, args).await,
+        Devices::Export(args) => export(config, &reading, args).await,
     };
     reading.close().await;
     done
@@ -319,8 +319,13 @@ async fn show(config: &Config, reading: &Reading, args: &ShowArgs) -> Result<Exi
     Ok(emit(&shown))
 }
 
-async fn export(reading: &Reading, args: &ExportArgs) -> Result<ExitCode, AppError> {
+async fn export(
+    config: &Config,
+    reading: &Reading,
+    args: &ExportArgs,
+) -> Result<ExitCode, AppError> {
     let credentials = Credentials::new(reading.key().await?);
+    let credentials = credentials.with_transit(super::check::transit(config)?);
     let mut devices = Vec::new();
     walk(reading.store(), false, |status| {
         devices.push(status.device.clone())

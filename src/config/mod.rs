@@ -26,6 +26,8 @@ pub use problem::{ConfigError, Problem};
 pub use reader::{Effective, Source};
 pub use values::{Cluster, Log, LogFormat, Mode, OpenBao, OutboxLimits, StreamLimits};
 
+use crate::routeros::Normalizer;
+
 use reader::Reader;
 use settings as table;
 
@@ -79,6 +81,8 @@ pub struct Config {
     pub offline_recheck: Duration,
     /// `CONFIG_BACKUP_MAX_EXPORT_BYTES`.
     pub max_export_bytes: usize,
+    /// The normalisation with `CONFIG_BACKUP_IGNORE_COMMENTS`.
+    pub normalizer: Normalizer,
     /// `CONFIG_BACKUP_JOURNAL_DAYS`.
     pub journal_days: u64,
     /// `CONNECTION_TIMEOUT_SECONDS`.
@@ -165,6 +169,7 @@ fn read(need: Need, surroundings: &Environment, reader: &mut Reader<'_>) -> Conf
         reader.refuse_placeholder_password(setting, url.as_ref(), strict);
     }
     require(need, clustered, reader);
+    warn_of_idle(need, clustered, surroundings, reader);
 
     let openbao = read_openbao(reader, strict);
     let interval = reader.seconds(&table::INTERVAL);
@@ -214,6 +219,7 @@ fn read(need: Need, surroundings: &Environment, reader: &mut Reader<'_>) -> Conf
         jitter_max,
         offline_recheck: reader.seconds(&table::OFFLINE_RECHECK),
         max_export_bytes: reader.size(&table::MAX_EXPORT_BYTES),
+        normalizer: read_normalizer(reader),
         journal_days: reader.number(&table::JOURNAL_DAYS),
         connect_timeout: reader.seconds(&table::CONNECTION_TIMEOUT),
         refresh: reader.seconds(&table::DEVICE_REFRESH),
@@ -279,6 +285,33 @@ fn require(need: Need, clustered: bool, reader: &mut Reader<'_>) {
     }
 }
 
+/// Warns of what is set and has no effect in this mode.
+fn warn_of_idle(need: Need, clustered: bool, surroundings: &Environment, reader: &mut Reader<'_>) {
+    if need != Need::Run {
+        return;
+    }
+    let idle = if clustered {
+        vec![table::DATA_DIR.name]
+    } else {
+        vec![
+            table::MIGRATE_ON_START.name,
+            table::NATS_STREAM_MAX_BYTES.name,
+            table::NATS_STREAM_REPLICAS.name,
+            table::OUTBOX_RETRY_INTERVAL.name,
+            table::OUTBOX_MAX_ATTEMPTS.name,
+            table::OUTBOX_MAX_BYTES.name,
+        ]
+    };
+    let without = if clustered { "with" } else { "without" };
+    for name in idle {
+        if surroundings.get(name).is_some() {
+            reader.warnings.push(format!(
+                "{name} is set and has no effect {without} DATABASE_URL"
+            ));
+        }
+    }
+}
+
 fn read_openbao(reader: &mut Reader<'_>, strict: bool) -> Option<OpenBao> {
     let address = reader.url(&table::OPENBAO_ADDR);
     if address
@@ -310,6 +343,16 @@ fn read_openbao(reader: &mut Reader<'_>, strict: bool) -> Option<OpenBao> {
         address: address?.expose_secret().to_owned(),
         token: token?,
     })
+}
+
+fn read_normalizer(reader: &mut Reader<'_>) -> Normalizer {
+    let read = |list: &str| {
+        let form = table::IGNORE_COMMENTS.form;
+        Normalizer::ignoring(list).map_err(|error| format!("must be {form}: {error}"))
+    };
+    let shown = |list: &str| list.lines().collect::<Vec<_>>().join(" ⏎ ");
+    let normalizer = reader.text(&table::IGNORE_COMMENTS, read, shown);
+    normalizer.unwrap_or_default()
 }
 
 fn read_token(

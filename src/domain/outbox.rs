@@ -69,16 +69,41 @@ pub struct Offer {
     pub delivered: bool,
 }
 
+/// How long a sink that is away is left alone. It outlives the relay's lease: whoever gives that
+/// away and gets it again goes on waiting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Pause {
+    /// Nothing is offered before.
+    until: Duration,
+    /// The next pause is the first one times two to the power of this.
+    exponent: i32,
+}
+
+impl Pause {
+    /// Whether the sink is left alone at `now`.
+    pub fn lasts(&self, now: Duration) -> bool {
+        now < self.until
+    }
+
+    /// The sink came back: no need to wait any longer.
+    pub fn came_back(&mut self) {
+        self.until = Duration::ZERO;
+        self.exponent = -HEAD_START;
+    }
+
+    fn begin(&mut self, first: Duration, now: Duration, draw: Draw) {
+        self.until = now.saturating_add(pause(first, self.exponent, draw));
+        self.exponent = self.exponent.saturating_add(1);
+    }
+}
+
 /// The letters that the relay has taken and not dealt with yet.
 #[derive(Clone, Debug)]
 pub struct Lanes {
     policy: RelayPolicy,
     lanes: BTreeMap<DeviceId, Lane>,
     taken: u64,
-    /// Nothing is offered before.
-    paused_until: Duration,
-    /// The next pause is the first one times two to the power of this.
-    exponent: i32,
+    pause: Pause,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -98,15 +123,19 @@ struct Waiting {
 }
 
 impl Lanes {
-    /// Nothing has been taken yet.
-    pub fn new(policy: RelayPolicy) -> Self {
+    /// Nothing has been taken yet; a `pause` from before goes on.
+    pub fn new(policy: RelayPolicy, pause: Pause) -> Self {
         Self {
             policy,
             lanes: BTreeMap::new(),
             taken: 0,
-            paused_until: Duration::ZERO,
-            exponent: 0,
+            pause,
         }
+    }
+
+    /// The pause, to go on with later.
+    pub fn pause(&self) -> Pause {
+        self.pause
     }
 
     /// Takes in a letter; those of one device in their order.
@@ -123,7 +152,7 @@ impl Lanes {
 
     /// The letter to offer at `now`: of those that may be, the one that was taken first.
     pub fn next(&self, now: Duration) -> Option<Offer> {
-        if now < self.paused_until {
+        if self.pause.lasts(now) {
             return None;
         }
         let firsts = self
@@ -143,13 +172,8 @@ impl Lanes {
     /// is nothing to wait for.
     pub fn wakes_at(&self) -> Option<Duration> {
         let rests = self.lanes.values().map(|lane| lane.rests_until).min();
-        let paused = (self.paused_until > Duration::ZERO).then_some(self.paused_until);
-        rests.map(|at| at.max(self.paused_until)).or(paused)
-    }
-
-    /// Whether the sink was away and is not asked before a moment later than `now`.
-    pub fn paused(&self, now: Duration) -> bool {
-        now < self.paused_until
+        let paused = (self.pause.until > Duration::ZERO).then_some(self.pause.until);
+        rests.map(|at| at.max(self.pause.until)).or(paused)
     }
 
     /// Takes in what was said to the first letter of `device`, and tells what to do. What is then
@@ -171,12 +195,11 @@ impl Lanes {
         match answer {
             Answer::Delivered => {
                 letter.delivered = true;
-                self.exponent = 0;
+                self.pause.exponent = 0;
                 Verdict::Settle
             }
             Answer::Away => {
-                self.paused_until = now.saturating_add(pause(policy.retry, self.exponent, draw));
-                self.exponent = self.exponent.saturating_add(1);
+                self.pause.begin(policy.retry, now, draw);
                 Verdict::Keep
             }
             Answer::Refused => {
@@ -208,8 +231,7 @@ impl Lanes {
 
     /// The sink came back: no need to wait any longer.
     pub fn came_back(&mut self) {
-        self.paused_until = Duration::ZERO;
-        self.exponent = -HEAD_START;
+        self.pause.came_back();
     }
 }
 

@@ -348,8 +348,9 @@ impl Context {
         progress: &mut Progress,
     ) -> Snapshot {
         let collected_at = self.clock.now();
+        let normalizer = self.normalizer.clone();
         let (export, normalized) = on_a_thread(move || {
-            let normalized = routeros::normalize(&export);
+            let normalized = normalizer.normalize(&export);
             (export, normalized)
         })
         .await;
@@ -371,12 +372,13 @@ impl Context {
             attempt: id,
             device: device.id,
             tenant: device.tenant,
+            machine: export.header.machine,
             routeros_version: export.header.routeros_version,
             collected_at,
             hash: normalized.hash,
             text: normalized.text,
             normalization_version: routeros::NORMALIZATION_VERSION,
-            normalization_rules: routeros::rules_fingerprint(),
+            normalization_rules: self.normalizer.fingerprint(),
             incomplete_menus: export.incomplete_menus,
             ledger: normalized.ledger,
             shape: normalized.shape,

@@ -121,6 +121,7 @@ impl World {
                 command_timeout: Duration::from_secs(10),
                 ssh: ssh::Options::default(),
             },
+            normalizer: Default::default(),
             replica: "one".to_owned(),
             advice: Advice::Sql,
         });

@@ -27,6 +27,7 @@ use crate::domain::schedule::Draw;
 use crate::lifecycle::Shutdown;
 use crate::metrics::Metrics;
 use crate::ports::{Coordinator, Lease, SnapshotSink, Store};
+use crate::routeros::Normalizer;
 use crate::ssh;
 
 /// What every attempt works with. One per process, shared by all workers.
@@ -59,6 +60,8 @@ pub struct Context {
     pub shutdown: Shutdown,
     /// Time limits of an attempt.
     pub limits: Limits,
+    /// What is done to an export before it is compared with others.
+    pub normalizer: Normalizer,
     /// The name of this process in the journal.
     pub replica: String,
     /// How an operator unblocks a device.

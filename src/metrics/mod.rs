@@ -6,6 +6,7 @@
 pub mod archive;
 mod build;
 mod labels;
+pub mod mirror;
 mod process;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use crate::domain::schedule::Condition;
 
 use build::Build;
 pub use labels::{Answered, Asked, Decrypted, LockResult, Skip};
+use mirror::MirrorMetrics;
 use process::Process;
 
 /// The content type of [`Metrics::render`]: the Prometheus text format.
@@ -59,8 +61,7 @@ pub struct Metrics {
     decrypts: IntCounterVec,
     credential_cache: IntCounterVec,
     cached_credentials: IntGauge,
-    mirror_commits: IntCounterVec,
-    mirror_pending: IntGauge,
+    mirror: MirrorMetrics,
     process: Process,
 }
 
@@ -227,16 +228,7 @@ impl Metrics {
                 "mikrotik_openbao_cache_entries",
                 "Opened Transit ciphertexts that are kept in memory.",
             )?,
-            mirror_commits: new.counters(
-                "mikrotik_git_mirror_commits_total",
-                "Commits to the git mirror, by result: an error is retried, and the archive has the \
-                 version all the same.",
-                &["status"],
-            )?,
-            mirror_pending: new.gauge(
-                "mikrotik_git_mirror_pending_devices",
-                "Devices whose newest version is in the archive and not in the git mirror yet.",
-            )?,
+            mirror: MirrorMetrics::new(&new)?,
             process: Process::new(&new)?,
             registry,
         };
@@ -297,9 +289,6 @@ impl Metrics {
                 self.requests
                     .with_label_values(&[source.label(), result.label()]);
             }
-        }
-        for status in ["success", "error"] {
-            self.mirror_commits.with_label_values(&[status]);
         }
     }
 
@@ -438,16 +427,9 @@ impl Metrics {
         self.cached_credentials.set(count);
     }
 
-    /// Counts a commit to the git mirror, or that it failed.
-    pub fn mirrored(&self, written: bool) {
-        let status = if written { "success" } else { "error" };
-        self.mirror_commits.with_label_values(&[status]).inc();
-    }
-
-    /// Sets how many devices the git mirror is behind with.
-    pub fn set_mirror_pending(&self, devices: usize) {
-        self.mirror_pending
-            .set(i64::try_from(devices).unwrap_or(i64::MAX));
+    /// What the git mirror counts.
+    pub fn mirror(&self) -> MirrorMetrics {
+        self.mirror.clone()
     }
 
     /// Sets the number of devices in each state; states that `counts` leaves out are empty.

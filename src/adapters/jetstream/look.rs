@@ -1,6 +1,7 @@
 //! Whether the stream has a snapshot already: asked before one is published that was tried so long
 //! ago that the stream may have forgotten its id.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::header::NATS_MESSAGE_ID;
@@ -32,6 +33,9 @@ impl JetStreamSink {
     ) -> Result<bool, SinkError> {
         let operation = || format!("look for attempt {} in the stream", snapshot.attempt);
         let unavailable = |error: BoxedError| Self::unavailable(operation(), error);
+        if self.blind.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
         let target = self.target().await;
         let target = target.map_err(|error| unavailable(error.into()))?;
         let work = async {
@@ -44,11 +48,13 @@ impl JetStreamSink {
         let found = self.link.while_connected(work).await;
         let found: Result<bool, BoxedError> = found.map_err(|away| unavailable(away.into()))?;
         Ok(found.unwrap_or_else(|error| {
-            // Twice is allowed, and never is not.
+            // Twice is allowed, and never is not. Where a right is missing each look would cost a
+            // timeout: there is none until the next connection.
+            self.blind.store(true, Ordering::Relaxed);
             tracing::warn!(
-                attempt.id = %snapshot.attempt,
                 error = chain(error.as_ref()),
-                "not known whether the stream has a snapshot already; it is published (again)"
+                "old snapshots from the outbox cannot be looked for in the stream: they are \
+                 published, and may come twice; README of deploy/ lists the rights"
             );
             false
         }))

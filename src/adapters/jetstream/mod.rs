@@ -20,7 +20,7 @@ mod source;
 mod stream;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -89,6 +89,8 @@ pub struct JetStreamSink {
     looking: tokio::sync::Mutex<()>,
     /// The last connection that [`SnapshotSink::came_back`] told of.
     told: AtomicU64,
+    /// The stream cannot be looked into over this connection.
+    blind: AtomicBool,
 }
 
 /// What was found out about the stream.
@@ -146,6 +148,7 @@ impl JetStreamSink {
             known: Mutex::default(),
             looking: tokio::sync::Mutex::default(),
             told: AtomicU64::new(0),
+            blind: AtomicBool::new(false),
         })
     }
 
@@ -400,6 +403,7 @@ impl SnapshotSink for JetStreamSink {
             .newer_than(self.told.load(Ordering::Relaxed))
             .await;
         self.told.store(connection, Ordering::Relaxed);
+        self.blind.store(false, Ordering::Relaxed);
     }
 }
 

@@ -64,7 +64,7 @@ proptest! {
         course in prop::collection::vec(happening(), 0..120),
         sample in 0.0..1.0_f64,
     ) {
-        let mut lanes = Lanes::new(POLICY);
+        let mut lanes = Lanes::new(POLICY, Pause::default());
         let mut world = World::default();
         let mut now = Duration::ZERO;
         for (number, happening) in course.into_iter().enumerate() {
@@ -105,7 +105,7 @@ proptest! {
 
     #[test]
     fn a_refused_letter_holds_nobody_else_up(others in prop::collection::vec(1..5_u8, 1..30)) {
-        let mut lanes = Lanes::new(POLICY);
+        let mut lanes = Lanes::new(POLICY, Pause::default());
         lanes.take_in(attempt(1000), device(0), 0);
         lanes.take_in(attempt(1001), device(0), 0);
         for (number, other) in others.iter().enumerate() {
@@ -129,7 +129,7 @@ proptest! {
 
     #[test]
     fn an_outage_is_asked_about_ever_more_seldom(sample in 0.0..1.0_f64) {
-        let mut lanes = Lanes::new(POLICY);
+        let mut lanes = Lanes::new(POLICY, Pause::default());
         lanes.take_in(attempt(1), device(1), 0);
         let mut now = Duration::ZERO;
         let mut pauses = Vec::new();
@@ -138,6 +138,10 @@ proptest! {
             prop_assert_eq!(lanes.next(now), None, "no hot loop");
             let wakes = lanes.wakes_at().expect("it is offered again");
             pauses.push(wakes - now);
+            // Its relay gives the lease away and gets it again.
+            let mut again = Lanes::new(POLICY, lanes.pause());
+            again.take_in(attempt(1), device(1), 0);
+            prop_assert_eq!(again.next(now), None, "it goes on waiting");
             now = wakes;
             prop_assert!(lanes.next(now).is_some());
         }
@@ -156,7 +160,7 @@ proptest! {
 
 #[test]
 fn so_many_refusals_end_a_letter_and_the_next_of_its_device_follows() {
-    let mut lanes = Lanes::new(POLICY);
+    let mut lanes = Lanes::new(POLICY, Pause::default());
     // Refused once already, before the relay that counted it died.
     lanes.take_in(attempt(1), device(1), 1);
     lanes.take_in(attempt(2), device(1), 0);
@@ -179,7 +183,7 @@ fn so_many_refusals_end_a_letter_and_the_next_of_its_device_follows() {
 
 #[test]
 fn what_is_delivered_and_not_settled_is_remembered_as_delivered() {
-    let mut lanes = Lanes::new(POLICY);
+    let mut lanes = Lanes::new(POLICY, Pause::default());
     lanes.take_in(attempt(1), device(1), 0);
     let mut answered = |answer| lanes.answered(device(1), answer, Duration::ZERO, Draw::ZERO);
     assert_eq!(answered(Answer::Delivered), Verdict::Settle);

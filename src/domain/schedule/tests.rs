@@ -617,6 +617,7 @@ fn a_device_whose_snapshot_was_lost_is_due_at_once_and_after_a_restart_too() {
     };
     schedule.handle(Event::Finished(taken), NOW, NONE);
     let lost = LastAttempt {
+        deaths: 0,
         id: AttemptId(Uuid::nil()),
         started_at: NOW,
         finished_at: NOW,

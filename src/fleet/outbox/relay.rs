@@ -17,6 +17,7 @@ use super::Queue;
 use crate::domain::attempt::AttemptId;
 use crate::domain::device::DeviceId;
 use crate::domain::failure::{Failure, FailureKind, chain};
+use crate::domain::outbox::Pause;
 use crate::fleet::Context;
 use crate::ports::{GivenUp, OutboxError, RelayLease, StoreError};
 
@@ -30,6 +31,9 @@ const RENEW: Duration = Duration::from_secs(3);
 /// How often a replica looks whether it may relay, a relay whether another replica put something
 /// in, and all of them how much there is.
 const LOOK: Duration = Duration::from_secs(3);
+/// How long a relay that cannot publish holds on to the lease before it gives the others a chance:
+/// their way to the sink may be open.
+const YIELD: Duration = Duration::from_secs(5);
 /// How often queued attempts are compared with the outbox.
 const COMPARE: Duration = Duration::from_secs(30);
 /// How many queued attempts are compared at once.
@@ -46,15 +50,34 @@ pub async fn run(context: &Context) {
         return;
     };
     let soft = context.shutdown.soft();
+    let (origin, mut pause) = (Instant::now(), Pause::default());
+    let mut compared = None;
     while !soft.is_cancelled() {
+        let mut rest = LOOK;
         match queue.letters.try_lease(LEASE).await {
-            Ok(Some(lease)) => hold(context, queue, lease).await,
+            Ok(Some(lease)) => {
+                let mut hold = Hold {
+                    context,
+                    queue,
+                    lease,
+                    origin,
+                    pause,
+                    compared,
+                };
+                hold.relay().await;
+                (pause, compared) = (hold.pause, hold.compared);
+                if pause.lasts(origin.elapsed()) {
+                    // Long enough for any other replica to look.
+                    rest = 2 * LOOK;
+                }
+            }
             Ok(None) => {}
             Err(error) => debug!(error = chain(&error), "no relaying"),
         }
         tokio::select! {
             () = soft.cancelled() => {}
-            () = sleep(LOOK) => {}
+            () = context.sink.came_back() => pause.came_back(),
+            () = sleep(rest) => {}
         }
     }
 }
@@ -81,32 +104,89 @@ pub async fn watch(context: &Context) {
     }
 }
 
-/// Relays while the lease is held.
-async fn hold(context: &Context, queue: &Queue, lease: RelayLease) {
-    debug!("this replica relays the outbox");
-    let (expires, expiry) = watch::channel(lease.expires);
-    let ended = tokio::select! {
-        biased;
-        () = keep(queue, &lease, &expires) => {
-            warn!("the relay's lease was lost; another replica goes on");
-            Ok(())
+/// One time of holding the lease.
+struct Hold<'a> {
+    context: &'a Context,
+    queue: &'a Queue,
+    lease: RelayLease,
+    /// What moments are counted from.
+    origin: Instant,
+    pause: Pause,
+    /// When queued attempts were last compared with the outbox.
+    compared: Option<Instant>,
+}
+
+impl Hold<'_> {
+    /// Relays while the lease is held.
+    async fn relay(&mut self) {
+        debug!("this replica relays the outbox");
+        let (queue, lease) = (self.queue, self.lease.clone());
+        let (expires, expiry) = watch::channel(lease.expires);
+        let ended = tokio::select! {
+            biased;
+            () = keep(queue, &lease, &expires) => {
+                warn!("the relay's lease was lost; another replica goes on");
+                // Whoever took it may have seen another Redis than we did.
+                self.compared = None;
+                Ok(())
+            }
+            ended = self.work(expiry) => ended,
+        };
+        if let Err(error) = ended {
+            warn!(
+                error = chain(&error),
+                "the outbox cannot be relayed; tried again in a moment"
+            );
+            self.compared = None;
         }
-        ended = work(context, queue, &lease, expiry) => ended,
-    };
-    if let Err(error) = ended {
-        warn!(
-            error = chain(&error),
-            "the outbox cannot be relayed; tried again in a moment"
-        );
+        // What this relay had in its hands is the next one's, at once if Redis is there.
+        if let Err(error) = queue.letters.recover(&lease).await {
+            debug!(
+                error = chain(&error),
+                "letters stay where the next relay finds them"
+            );
+        }
+        queue.letters.release(&lease).await;
     }
-    // What this relay had in its hands is the next one's, at once if Redis is there.
-    if let Err(error) = queue.letters.recover(&lease).await {
-        debug!(
-            error = chain(&error),
-            "letters stay where the next relay finds them"
-        );
+
+    /// Takes, offers, settles and removes, until the process stops, Redis is in trouble, or others
+    /// should have their turn. Whatever is not clear then is found by the next one that recovers.
+    async fn work(&mut self, expires: watch::Receiver<Instant>) -> Result<(), OutboxError> {
+        let Self { context, queue, .. } = *self;
+        let recovered = queue.letters.recover(&self.lease).await?;
+        if recovered > 0 {
+            info!(
+                letters = recovered,
+                "took over what another relay left behind"
+            );
+        }
+        let mut desk = Desk::new(context, queue, expires, self.origin, self.pause);
+        let mut away_since: Option<Instant> = None;
+        let soft = context.shutdown.soft();
+        while !soft.is_cancelled() {
+            if self.compared.is_none_or(|at| at.elapsed() >= COMPARE) {
+                self.compared = Some(Instant::now());
+                compare(context, queue).await;
+            }
+            let served = desk.serve(&self.lease).await?;
+            self.pause = desk.pause();
+            if served {
+                continue;
+            }
+            if !self.pause.lasts(self.origin.elapsed()) {
+                away_since = None;
+            } else if away_since.get_or_insert_with(Instant::now).elapsed() >= YIELD {
+                return Ok(());
+            }
+            tokio::select! {
+                () = soft.cancelled() => {}
+                () = context.sink.came_back() => desk.came_back(),
+                () = queue.added.notified() => {}
+                () = sleep(desk.idle_for().min(LOOK)) => {}
+            }
+        }
+        Ok(())
     }
-    queue.letters.release(&lease).await;
 }
 
 /// Renews the lease; returns when it is lost.
@@ -126,42 +206,6 @@ async fn keep(queue: &Queue, lease: &RelayLease, expires: &watch::Sender<Instant
             }
         }
     }
-}
-
-/// Takes, offers, settles and removes, until the process stops or Redis is in trouble. Whatever is
-/// not clear then is found again by the next one that recovers.
-async fn work(
-    context: &Context,
-    queue: &Queue,
-    lease: &RelayLease,
-    expires: watch::Receiver<Instant>,
-) -> Result<(), OutboxError> {
-    let recovered = queue.letters.recover(lease).await?;
-    if recovered > 0 {
-        info!(
-            letters = recovered,
-            "took over what another relay left behind"
-        );
-    }
-    let mut desk = Desk::new(context, queue, expires);
-    let mut compared: Option<Instant> = None;
-    let soft = context.shutdown.soft();
-    while !soft.is_cancelled() {
-        if compared.is_none_or(|at| at.elapsed() >= COMPARE) {
-            compared = Some(Instant::now());
-            compare(context, queue).await;
-        }
-        if desk.serve(lease).await? {
-            continue;
-        }
-        tokio::select! {
-            () = soft.cancelled() => {}
-            () = context.sink.came_back() => desk.came_back(),
-            () = queue.added.notified() => {}
-            () = sleep(desk.idle_for().min(LOOK)) => {}
-        }
-    }
-    Ok(())
 }
 
 /// An attempt that is queued has its letter in the outbox: it is put in before the attempt is

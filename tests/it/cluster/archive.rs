@@ -2,6 +2,7 @@
 
 mod bad;
 mod large;
+mod mirrored;
 mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet};

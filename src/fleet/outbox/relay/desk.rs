@@ -11,7 +11,7 @@ use super::give_up;
 use crate::domain::attempt::AttemptId;
 use crate::domain::device::DeviceId;
 use crate::domain::failure::{Failure, FailureKind, chain};
-use crate::domain::outbox::{Answer, Lanes, Offer, Verdict};
+use crate::domain::outbox::{Answer, Lanes, Offer, Pause, Verdict};
 use crate::fleet::attempt::on_a_thread;
 use crate::fleet::outbox::Queue;
 use crate::fleet::outbox::letter::Filed;
@@ -48,15 +48,17 @@ impl<'a> Desk<'a> {
         context: &'a Context,
         queue: &'a Queue,
         expires: watch::Receiver<Instant>,
+        origin: Instant,
+        pause: Pause,
     ) -> Self {
         Self {
             context,
             queue,
             expires,
-            lanes: Lanes::new(queue.policy()),
+            lanes: Lanes::new(queue.policy(), pause),
             letters: HashMap::new(),
             bytes: 0,
-            origin: Instant::now(),
+            origin,
             away: None,
         }
     }
@@ -64,6 +66,11 @@ impl<'a> Desk<'a> {
     /// The sink is connected again.
     pub(super) fn came_back(&mut self) {
         self.lanes.came_back();
+    }
+
+    /// How long the sink is left alone.
+    pub(super) fn pause(&self) -> Pause {
+        self.lanes.pause()
     }
 
     /// How long nothing can be done unless something happens.
@@ -80,7 +87,7 @@ impl<'a> Desk<'a> {
             return Ok(true);
         }
         let full = self.letters.len() >= MOST_LETTERS || self.bytes >= MOST_BYTES;
-        if full || self.lanes.paused(now) {
+        if full || self.lanes.pause().lasts(now) {
             return Ok(false);
         }
         match self.queue.letters.take(lease).await? {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{ONCE, drained, exactly_once_in_order, fleet, leftovers, queued};
 use crate::cluster::harness::{Cluster, Replica};
 use crate::cluster::poll::until;
+use crate::services::redis;
 
 const RELAYS: &str = "this replica relays the outbox";
 
@@ -80,9 +81,15 @@ async fn letters_in_the_hands_of_a_relay_that_was_killed_are_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_have_one_relay_and_a_stop_hands_over() {
-    let Some((mut cluster, mut first, _fleet)) = with_letters(76, 3).await else {
+    let Some(cluster) = Cluster::start().await else {
         return;
     };
+    let _fleet = fleet(&cluster, 76, 3).await;
+    let mut first = cluster.replica("first", &ONCE).await;
+    until("the first replica to relay", || async {
+        relays(&first).then_some(())
+    })
+    .await;
     let second = cluster.replica("second", &ONCE).await;
     // Longer than the lease lives, and than the second one waits between two looks.
     let whole = Duration::from_secs(11);
@@ -99,7 +106,22 @@ async fn two_replicas_have_one_relay_and_a_stop_hands_over() {
     })
     .await;
     assert!(began.elapsed() < 2 * whole, "the lease was given back");
-    cluster.nats.start().await;
+}
+
+/// The relay's own way to NATS is cut: it gives the lease to one whose way is open.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_cannot_publish_lets_others() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let _fleet = fleet(&cluster, 80, 3).await;
+    let nowhere = format!("nats://127.0.0.1:{}", redis::free_port());
+    let [retry, interval] = ONCE;
+    let cut_off = [retry, interval, ("NATS_URL", nowhere.as_str())];
+    let first = cluster.replica("cut-off", &cut_off).await;
+    queued(&cluster, 3).await;
+    assert!(relays(&first));
+    let _second = cluster.replica("open", &ONCE).await;
     drained(&cluster).await;
     exactly_once_in_order(&cluster).await;
 }
