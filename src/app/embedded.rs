@@ -93,6 +93,7 @@ impl Embedded {
         let ask = Ask {
             device: device.id,
             name: device.name.clone(),
+            settings: device.settings,
             cause: Cause::Manual,
             known_last: last.map(|last| last.id),
             schedule,

@@ -12,6 +12,7 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::complain;
 use super::reading::{Reading, emit, emit_json, unreadable_archive};
 use crate::app::AppError;
 use crate::config::Config;
@@ -194,6 +195,10 @@ impl Listed {
                 || "-".into(),
                 |(added, removed)| format!("+{added} -{removed}"),
             ),
+            match self.incomplete_menus.as_slice() {
+                [] => String::new(),
+                menus => format!("incomplete: no {}", printable(&menus.join(", "))),
+            },
         ]
     }
 }
@@ -224,6 +229,7 @@ async fn list(reading: &Reading, args: &ListArgs) -> Result<ExitCode, AppError> 
         "ROUTEROS",
         "BYTES",
         "LINES",
+        "",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(listed.iter().map(Listed::row));
@@ -237,6 +243,10 @@ async fn show(reading: &Reading, args: &ShowArgs) -> Result<ExitCode, AppError> 
     let version = which::find(&archive, &subject, which).await?;
     if args.ignored {
         return Ok(emit(&ignored(&version)));
+    }
+    if !version.incomplete_menus.is_empty() {
+        let menus = version.incomplete_menus.join(", ");
+        complain(&format!("incomplete: the router could not export {menus}"));
     }
     let opened = archive.open(version.id).await.map_err(unreadable_archive)?;
     let terminal = std::io::stdout().is_terminal();

@@ -10,6 +10,7 @@ pub mod host_key;
 pub mod plan;
 pub mod request;
 pub mod schedule;
+pub mod session;
 pub mod snapshot;
 
 /// A moment in UTC, as the local clock or the database (converted to the local clock) saw it.

@@ -19,6 +19,7 @@ use crate::domain::failure::FailureKind;
 use crate::domain::plan::Known;
 use crate::domain::request::{Reply, answered_by};
 use crate::domain::schedule::{Condition, Event, Finish, Made, Next, Policy, Schedule};
+use crate::domain::session::DeviceSettings;
 use crate::metrics::Skip;
 use crate::ports::{Listed, Presence};
 
@@ -47,6 +48,8 @@ pub struct Edit {
     pub name: String,
     /// Its revision now.
     pub revision: Revision,
+    /// What differs for it from the service's own settings, now.
+    pub settings: DeviceSettings,
 }
 
 impl From<&Known> for Edit {
@@ -54,6 +57,7 @@ impl From<&Known> for Edit {
         Self {
             name: known.name.clone(),
             revision: known.revision,
+            settings: known.settings,
         }
     }
 }
@@ -63,6 +67,7 @@ pub struct Worker {
     context: Arc<Context>,
     device: DeviceId,
     name: String,
+    settings: DeviceSettings,
     schedule: Schedule,
     known_last: Option<AttemptId>,
     last_success_at: Option<Timestamp>,
@@ -87,6 +92,7 @@ impl Worker {
         Self {
             device: device.id,
             name: device.name.clone(),
+            settings: device.settings,
             schedule: Schedule::resume(policy, device.id, device.revision(), last, now, draw()),
             known_last: last.map(|last| last.id),
             last_success_at: last.and_then(|last| last.last_success_at),
@@ -159,6 +165,7 @@ impl Worker {
         let mut attempt = Box::pin(attempt(Ask {
             device: self.device,
             name: self.name.clone(),
+            settings: self.settings,
             cause,
             known_last: self.known_last,
             schedule: self.schedule.clone(),
@@ -256,6 +263,7 @@ impl Worker {
             Some(Mail::Edited(edit)) => {
                 debug!(device.id = %self.device, "the row of {} was edited", edit.name);
                 self.name = edit.name;
+                self.settings = edit.settings;
                 self.schedule
                     .handle(Event::Edited(edit.revision), now, draw());
             }

@@ -1,12 +1,119 @@
-//! The conversation that ends in one whole export.
+//! The conversation that ends in one whole export that is believed.
 
 use std::panic::resume_unwind;
 
-use tracing::Span;
+use tracing::{Span, debug, warn};
 
-use crate::domain::failure::Failure;
+use super::Stop;
+use crate::domain::attempt::{AttemptId, Step};
+use crate::domain::device::Device;
+use crate::domain::failure::{Failure, FailureKind};
+use crate::domain::session::MissingMenus;
+use crate::domain::snapshot::Snapshot;
+use crate::fleet::Context;
+use crate::fleet::progress::Progress;
+use crate::ports::Begun;
 use crate::routeros;
 use crate::ssh::{Session, SshError};
+
+/// A snapshot to deliver.
+pub(super) struct Believed {
+    pub(super) snapshot: Snapshot,
+    /// Why it was read twice.
+    pub(super) warning: Option<String>,
+}
+
+impl Context {
+    /// Takes the export and makes the snapshot of it, unless it lacks what another attempt may
+    /// still bring.
+    pub(super) async fn take_snapshot(
+        &self,
+        id: AttemptId,
+        session: &mut Session,
+        begun: &Begun,
+        progress: &mut Progress,
+    ) -> Result<Believed, Stop> {
+        let device = &begun.device;
+        progress.enter(Step::Export);
+        let export = take_export(session, device.routeros_version.as_deref()).await?;
+        let missing = begun.missing_menus.after(&export.incomplete_menus);
+        let waited_for = unless_final(&export, &missing);
+        progress.observed.missing_menus = Some(missing);
+        if let Some(failure) = waited_for {
+            return Err(Stop::Failed(failure));
+        }
+        progress.enter(Step::Normalise);
+        let snapshot = self.normalise(id, device, export, progress).await;
+        if !snapshot.incomplete_menus.is_empty() {
+            self.metrics.incomplete();
+        }
+        Ok(Believed {
+            snapshot,
+            warning: None,
+        })
+    }
+
+    async fn normalise(
+        &self,
+        id: AttemptId,
+        device: &Device,
+        export: routeros::Export,
+        progress: &mut Progress,
+    ) -> Snapshot {
+        let collected_at = self.clock.now();
+        let gap = export.gap();
+        let (export, normalized) = on_a_thread(move || {
+            let normalized = routeros::normalize(&export);
+            (export, normalized)
+        })
+        .await;
+        progress.ledger.clone_from(&normalized.ledger);
+        self.metrics.comments(
+            normalized.ledger.values().sum(),
+            normalized.unknown_comment_lines,
+        );
+        if let Some(gap) = gap {
+            warn!(gap, "Taken without menus that failed three times in a row");
+        }
+        for remark in &export.remarks {
+            warn!(
+                remark,
+                "The export is whole, but something about it was odd"
+            );
+        }
+        for comment in &normalized.unknown_comments {
+            debug!(comment, "kept a comment that no rule knows");
+        }
+        Snapshot {
+            attempt: id,
+            device: device.id,
+            tenant: device.tenant,
+            routeros_version: export.header.routeros_version,
+            collected_at,
+            hash: normalized.hash,
+            text: normalized.text,
+            normalization_version: routeros::NORMALIZATION_VERSION,
+            normalization_rules: routeros::rules_fingerprint(),
+            incomplete_menus: export.incomplete_menus,
+            ledger: normalized.ledger,
+            shape: normalized.shape,
+        }
+    }
+}
+
+/// The failure of an export that lacks menus which another attempt may still bring.
+fn unless_final(export: &routeros::Export, missing: &MissingMenus) -> Option<Failure> {
+    let gap = export.gap().filter(|_| !missing.is_final())?;
+    let left = missing.attempts_left();
+    let patience = MissingMenus::PATIENCE;
+    Some(Failure::new(
+        FailureKind::TruncatedOutput,
+        format!(
+            "{gap}; where the same menus fail in {patience} attempts in a row, the export is taken \
+             without them and marked as incomplete: {left} more"
+        ),
+    ))
+}
 
 /// Holds the conversation that ends in one whole export: which command to run, and what to make of
 /// the answer, is decided by [`routeros::Dialogue`].
@@ -71,3 +178,6 @@ impl ExportError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
