@@ -40,10 +40,21 @@ impl fmt::Debug for ConfigText {
 /// What is remembered of an export's form, to suspect the next one of being cut.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Shape {
-    /// Digest of the logical configuration lines of each menu, in the order of first appearance.
-    pub menus: Vec<(String, Digest)>,
+    /// Each menu that has configuration, in the order of first appearance.
+    pub menus: Vec<MenuShape>,
     /// How many properties with secret values (passwords, keys, …) are in it.
     pub secrets: u32,
+}
+
+/// What is remembered of one menu.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MenuShape {
+    /// Its path, such as `/ip firewall filter`; empty for what stands before the first menu.
+    pub menu: String,
+    /// Digest of its logical configuration lines.
+    pub digest: Digest,
+    /// How many they are; 0 where it was not kept.
+    pub items: u32,
 }
 
 /// A whole, normalised export, ready to be delivered.

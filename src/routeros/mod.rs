@@ -17,6 +17,7 @@ mod redact;
 mod rules;
 mod search;
 mod shape;
+mod suspicion;
 #[cfg(test)]
 mod tests;
 mod version;
@@ -29,4 +30,5 @@ pub use normalize::{NORMALIZATION_VERSION, Normalized, normalize, normalize_text
 pub use redact::{MASK, Redacted, redact};
 pub use rules::{Kind, Rule, rules, rules_fingerprint};
 pub use search::{History, Hit, Matcher, PatternError, Span, history};
+pub use suspicion::{Remembered, Suspicion, suspicion};
 pub use version::{Version, version_in_resource_print};

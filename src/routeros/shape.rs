@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::digest::Digest;
-use crate::domain::snapshot::Shape;
+use crate::domain::snapshot::{MenuShape, Shape};
 
 /// At most so many menus are told apart; RouterOS has a few hundred. What comes after counts as
 /// one more menu, so that noise cannot fill the memory.
@@ -111,7 +111,7 @@ fn is_menu_word(word: &str) -> bool {
 #[derive(Default)]
 pub(super) struct ShapeBuilder {
     index: HashMap<String, usize>,
-    menus: Vec<(String, Sha256)>,
+    menus: Vec<(String, Sha256, u32)>,
     /// The slot used last: an export goes menu by menu.
     last: usize,
     secrets: u32,
@@ -123,12 +123,13 @@ impl ShapeBuilder {
         let same = self
             .menus
             .get(self.last)
-            .is_some_and(|(name, _)| name == menu);
+            .is_some_and(|(name, ..)| name == menu);
         let slot = if same { self.last } else { self.slot(menu) };
         self.last = slot;
-        if let Some((_, hasher)) = self.menus.get_mut(slot) {
+        if let Some((_, hasher, items)) = self.menus.get_mut(slot) {
             hasher.update((command.len() as u64).to_be_bytes());
             hasher.update(command);
+            *items = items.saturating_add(1);
         }
         self.secrets = self.secrets.saturating_add(count_secrets(menu, command));
     }
@@ -141,7 +142,7 @@ impl ShapeBuilder {
             return self.slot(OTHER_MENUS);
         }
         let slot = self.menus.len();
-        self.menus.push((menu.to_owned(), Sha256::new()));
+        self.menus.push((menu.to_owned(), Sha256::new(), 0));
         self.index.insert(menu.to_owned(), slot);
         slot
     }
@@ -154,7 +155,11 @@ impl ShapeBuilder {
             menus: self
                 .menus
                 .into_iter()
-                .map(|(menu, hasher)| (menu, digest(hasher)))
+                .map(|(menu, hasher, items)| MenuShape {
+                    menu,
+                    digest: digest(hasher),
+                    items,
+                })
                 .collect(),
             secrets: self.secrets,
         }
@@ -368,6 +373,7 @@ mod tests {
         );
         let split = shape(&[("/b", "x"), ("/a", "y"), ("/b", "z")]);
         assert_eq!(split, shape(&[("/b", "x"), ("/b", "z"), ("/a", "y")]));
-        assert_eq!(split.menus[0].0, "/b");
+        assert_eq!(split.menus[0].menu, "/b");
+        assert_eq!(split.menus[0].items, 2);
     }
 }

@@ -224,7 +224,7 @@ fn shapes_count_secrets_and_digest_menus_whatever_the_form() {
         assert_eq!(shape(name).secrets, secrets, "{name}");
     }
     let menus: Vec<_> = shape("chr_7.10_error-exporting").menus;
-    let names: Vec<_> = menus.iter().map(|(menu, _)| menu.as_str()).collect();
+    let names: Vec<_> = menus.iter().map(|menu| menu.menu.as_str()).collect();
     assert_eq!(
         names,
         [

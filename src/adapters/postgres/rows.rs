@@ -13,7 +13,7 @@ use crate::domain::digest::Digest;
 use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Pin;
 use crate::domain::session::{DeviceSettings, MissingMenus, Observed, SshAlgorithms};
-use crate::domain::snapshot::Shape;
+use crate::domain::snapshot::{MenuShape, Shape};
 
 /// A device with its profile and its settings: `d`, `p` and `t`.
 macro_rules! devices_with_profiles {
@@ -168,18 +168,23 @@ pub(super) fn shape(row: &PgRow) -> sqlx::Result<Option<Shape>> {
     }))
 }
 
-fn menus_from_json(stored: &Value) -> Option<Vec<(String, Digest)>> {
-    let pair = |entry: &Value| {
-        let menu = entry.get(0)?.as_str()?;
-        Some((menu.to_owned(), Digest::parse(entry.get(1)?.as_str()?)?))
+fn menus_from_json(stored: &Value) -> Option<Vec<MenuShape>> {
+    let of_menu = |entry: &Value| {
+        let items = entry.get(2).and_then(Value::as_u64).unwrap_or(0);
+        Some(MenuShape {
+            menu: entry.get(0)?.as_str()?.to_owned(),
+            digest: Digest::parse(entry.get(1)?.as_str()?)?,
+            items: u32::try_from(items).unwrap_or(u32::MAX),
+        })
     };
-    stored.as_array()?.iter().map(pair).collect()
+    stored.as_array()?.iter().map(of_menu).collect()
 }
 
-/// The stored form of [`Shape::menus`]: pairs, because a JSON object keeps no order.
-pub(super) fn menus_to_json(menus: &[(String, Digest)]) -> Value {
-    let pair = |(menu, digest): &(String, Digest)| serde_json::json!([storable(menu), digest]);
-    Value::Array(menus.iter().map(pair).collect())
+/// The stored form of [`Shape::menus`]: arrays, because a JSON object keeps no order.
+pub(super) fn menus_to_json(menus: &[MenuShape]) -> Value {
+    let of_menu =
+        |menu: &MenuShape| serde_json::json!([storable(&menu.menu), menu.digest, menu.items]);
+    Value::Array(menus.iter().map(of_menu).collect())
 }
 
 /// Reads an array of texts; what is stored otherwise, or not at all, is empty.
@@ -243,8 +248,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn menus_survive_storage_in_order(names in proptest::collection::vec("[^\u{0}]{0,20}", 0..20)) {
-            let menus: Vec<_> = names.into_iter().map(|name| (name.clone(), Digest::of(name))).collect();
+        fn menus_survive_storage_in_order(menus in proptest::collection::vec(("[^\u{0}]{0,20}", any::<u32>()), 0..20)) {
+            let menus: Vec<_> = menus
+                .into_iter()
+                .map(|(menu, items)| MenuShape { digest: Digest::of(&menu), menu, items })
+                .collect();
             prop_assert_eq!(menus_from_json(&menus_to_json(&menus)), Some(menus));
         }
 

@@ -16,7 +16,7 @@ use mikrotik_backup::domain::attempt::{
 use mikrotik_backup::domain::device::{Device, DeviceId};
 use mikrotik_backup::domain::digest::Digest;
 use mikrotik_backup::domain::failure::{Failure, FailureKind};
-use mikrotik_backup::domain::snapshot::Shape;
+use mikrotik_backup::domain::snapshot::{MenuShape, Shape};
 use mikrotik_backup::ports::{Begun, Bucket, Claim, Claimed, Listed, Store};
 use uuid::Uuid;
 
@@ -146,7 +146,11 @@ pub fn taken(text: &str) -> Taken {
         shape: Shape {
             // Neither alphabetical nor by length: the order must be kept.
             menus: ["/system note", "/ip address", "/interface"]
-                .map(|menu| (menu.to_owned(), Digest::of(menu)))
+                .map(|menu| MenuShape {
+                    menu: menu.to_owned(),
+                    digest: Digest::of(menu),
+                    items: 7,
+                })
                 .to_vec(),
             secrets: 3,
         },

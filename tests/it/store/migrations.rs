@@ -153,7 +153,11 @@ async fn many_replicas_migrate_at_once() {
         applied.push(migration.await.expect("no panic").expect("migrate").applied);
     }
     applied.sort_unstable();
-    assert_eq!(applied, [0, 0, 0, versions().len()], "one of them did the work");
+    assert_eq!(
+        applied,
+        [0, 0, 0, versions().len()],
+        "one of them did the work"
+    );
 }
 
 /// Tables as a platform may have them: other types, more columns, some of ours missing.
