@@ -6,8 +6,8 @@ use std::time::Duration;
 /// Which SSH algorithms may be offered to a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum SshAlgorithms {
-    /// Only what is not known to be weak. RouterOS with its default `strong-crypto=no` has none of
-    /// it and is not reached.
+    /// Only what is not known to be weak. RouterOS 6 is not reached by it, nor is a RouterOS 7
+    /// without `strong-crypto=yes` whose only MAC is `hmac-sha1` and that has no GCM.
     Modern,
     /// Also what old RouterOS needs, after everything better.
     #[default]

@@ -40,6 +40,8 @@ pub(super) struct Answer {
     pub(super) wire: Arc<WireControl>,
     pub(super) channel: ChannelWriteHalf<Msg>,
     pub(super) buffer: Vec<u8>,
+    /// Exports begun on this connection before this one.
+    pub(super) exports_before: u64,
     /// The rest of the output is lost.
     pub(super) lost: bool,
 }
@@ -102,6 +104,7 @@ impl Answer {
     async fn export(&mut self, secrets: bool) -> Result<Flow, russh::Error> {
         let text = match self.fault {
             Some(Fault::StallBeforeOutput) => return Ok(Flow::Hold),
+            Some(Fault::CutThenStall) if self.exports_before > 0 => return Ok(Flow::Hold),
             Some(Fault::EmptyOutput) => "",
             Some(Fault::ErrorText) => "std failure: timeout (13)\r\n",
             Some(Fault::PermissionDenied) => "not enough permissions (9)\r\n",
@@ -123,7 +126,12 @@ impl Answer {
         if dropping {
             self.wire.cut_after(half);
         }
-        let (mut sent, mut after_item) = (0, false);
+        let cuts = match self.fault {
+            Some(Fault::Cut) => true,
+            Some(Fault::CutOnce | Fault::CutThenStall) => self.exports_before == 0,
+            _ => false,
+        };
+        let (mut sent, mut after_item, mut paused) = (0, false, false);
         for piece in export {
             if sent >= half {
                 match self.fault {
@@ -133,7 +141,12 @@ impl Answer {
                         self.push(&line[..line.len().div_ceil(2)]).await?;
                         return Ok(Flow::Stop);
                     }
-                    Some(Fault::Cut) if after_item => return Ok(Flow::Stop),
+                    _ if cuts && after_item => return Ok(Flow::Stop),
+                    Some(Fault::PauseMidOutput(time)) if !paused => {
+                        paused = true;
+                        self.flush().await?;
+                        tokio::time::sleep(time).await;
+                    }
                     Some(Fault::Interrupted) => {
                         self.push(b"#error exporting /ip socks\r\n#interrupted\r\n")
                             .await?;

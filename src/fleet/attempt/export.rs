@@ -25,7 +25,8 @@ pub(super) struct Believed {
 
 impl Context {
     /// Takes the export and makes the snapshot of it, unless it lacks what another attempt may
-    /// still bring.
+    /// still bring. One that looks cut beside the last good one is read again on the same
+    /// connection, within the same deadline: what comes twice is what the router has.
     pub(super) async fn take_snapshot(
         &self,
         id: AttemptId,
@@ -43,14 +44,54 @@ impl Context {
             return Err(Stop::Failed(failure));
         }
         progress.enter(Step::Normalise);
-        let snapshot = self.normalise(id, device, export, progress).await;
+        let mut snapshot = self.normalise(id, device, export, progress).await;
+        let mut warning = None;
+        if let Some(suspicion) = suspect(begun, &snapshot) {
+            let suspicion = suspicion.to_string();
+            snapshot = self
+                .read_again(session, snapshot, device, &suspicion, progress)
+                .await?;
+            warn!(suspicion, "Read the export twice, and it was the same");
+            warning = Some(suspicion);
+        }
         if !snapshot.incomplete_menus.is_empty() {
             self.metrics.incomplete();
         }
-        Ok(Believed {
-            snapshot,
-            warning: None,
-        })
+        Ok(Believed { snapshot, warning })
+    }
+
+    /// Reads the export once more; the snapshot of it, if it is equal to the suspected one.
+    async fn read_again(
+        &self,
+        session: &mut Session,
+        suspected: Snapshot,
+        device: &Device,
+        suspicion: &str,
+        progress: &mut Progress,
+    ) -> Result<Snapshot, Stop> {
+        let (id, hash) = (suspected.attempt, suspected.hash);
+        // Two texts at once would be twice the memory.
+        drop(suspected);
+        let truncated = |why: String| {
+            self.metrics.suspected(false);
+            let text = format!("{suspicion}; so it was read again, {why}");
+            Stop::Failed(Failure::new(FailureKind::TruncatedOutput, text))
+        };
+        progress.enter(Step::Export);
+        let version = device.routeros_version.as_deref();
+        let export = take_export(session, version).await.map_err(|error| {
+            let failure = error.into_failure();
+            truncated(format!("which failed: {failure}"))
+        })?;
+        progress.enter(Step::Normalise);
+        let again = self.normalise(id, device, export, progress).await;
+        if again.hash != hash {
+            return Err(truncated(
+                "and was another one: one of the two is cut".to_owned(),
+            ));
+        }
+        self.metrics.suspected(true);
+        Ok(again)
     }
 
     async fn normalise(
@@ -99,6 +140,23 @@ impl Context {
             shape: normalized.shape,
         }
     }
+}
+
+/// What makes `snapshot` look cut beside the last good one of its router.
+fn suspect(begun: &Begun, snapshot: &Snapshot) -> Option<routeros::Suspicion> {
+    let (shape, bytes) = begun.last_shape.as_ref().zip(begun.last_bytes)?;
+    routeros::suspicion(
+        routeros::Remembered {
+            shape,
+            bytes,
+            incomplete_menus: &begun.last_incomplete_menus,
+        },
+        routeros::Remembered {
+            shape: &snapshot.shape,
+            bytes: snapshot.text.expose().len() as u64,
+            incomplete_menus: &snapshot.incomplete_menus,
+        },
+    )
 }
 
 /// The failure of an export that lacks menus which another attempt may still bring.

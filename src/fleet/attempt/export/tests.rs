@@ -138,3 +138,83 @@ async fn a_device_with_a_shorter_timeout_is_given_up_sooner() {
     );
     assert!(!world.store.state().running.contains_key(&id(1)));
 }
+
+/// A world in which one good export has been taken.
+async fn known(router: &Router) -> (World, Device) {
+    let device = device_at(router);
+    let world = world(&device);
+    assert_eq!(told(&again(&world, &device).await), "success");
+    (world, device)
+}
+
+#[tokio::test]
+async fn an_export_that_lost_its_tail_is_read_again_and_refused() {
+    let router = router(RouterOptions::default());
+    let (world, device) = known(&router).await;
+    let connections = router.stats().connections;
+    router.set_fault(Fault::CutOnce);
+    let record = again(&world, &device).await;
+    assert_eq!(told(&record), "truncated_output");
+    let text = message(&record);
+    assert!(text.contains("read again, and was another one"), "{text}");
+    let stats = router.stats();
+    assert_eq!(stats.connections, connections + 1, "on the same connection");
+    assert_eq!(stats.exports_begun, 3);
+    assert_eq!(world.sink.taken().len(), 1, "the cut one was not published");
+    let refuted = "mikrotik_config_backup_suspicions_total{result=\"refuted\"}";
+    assert_eq!(world.metric(refuted), 1.0);
+}
+
+#[tokio::test]
+async fn what_the_router_says_twice_is_published_with_a_warning() {
+    let router = router(RouterOptions::default());
+    let (world, device) = known(&router).await;
+    router.set_fault(Fault::Cut);
+    let record = again(&world, &device).await;
+    let taken = record.outcome.taken().expect("a snapshot");
+    let warning = taken.warning.as_deref().expect("a suspicion");
+    assert!(
+        warning.contains("ends in") || warning.contains("gone"),
+        "{warning}"
+    );
+    let steps: Vec<_> = record.steps.iter().map(|step| step.step.as_str()).collect();
+    assert_eq!(
+        steps[steps.len() - 5..],
+        ["export", "normalise", "export", "normalise", "publish"]
+    );
+    let confirmed = "mikrotik_config_backup_suspicions_total{result=\"confirmed\"}";
+    assert_eq!(world.metric(confirmed), 1.0);
+    // It is the last good one now: the same again raises no suspicion.
+    let record = again(&world, &device).await;
+    let taken = record.outcome.taken().expect("a snapshot");
+    assert_eq!(taken.warning, None);
+}
+
+#[tokio::test]
+async fn secrets_that_are_gone_at_once_name_the_policy() {
+    let router = router(RouterOptions::default());
+    let (world, device) = known(&router).await;
+    router.set_fault(Fault::SecretsWithheld);
+    let record = again(&world, &device).await;
+    let taken = record.outcome.taken().expect("a snapshot");
+    let warning = taken.warning.as_deref().expect("a suspicion");
+    assert!(warning.contains("\"sensitive\""), "{warning}");
+}
+
+#[tokio::test]
+async fn a_second_reading_has_no_more_time_than_the_session() {
+    let router = router(RouterOptions::default());
+    let (world, mut device) = known(&router).await;
+    router.set_fault(Fault::CutThenStall);
+    device.settings.command_timeout = Some(Duration::from_secs(2));
+    world.store.state().put(device.clone());
+    let record = again(&world, &device).await;
+    assert_eq!(told(&record), "truncated_output");
+    let text = message(&record);
+    assert!(text.contains("read again, which failed"), "{text}");
+    assert!(
+        record.elapsed < Duration::from_secs(8),
+        "{:?}",
+        record.elapsed
+    );
+}
