@@ -42,10 +42,10 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER mikrotik_backup_edited AFTER INSERT OR DELETE ON mikrotik_backup.device_settings
+CREATE TRIGGER settings_inserted_or_deleted AFTER INSERT OR DELETE ON mikrotik_backup.device_settings
     FOR EACH ROW EXECUTE FUNCTION mikrotik_backup.hint_settings_edited();
-CREATE TRIGGER mikrotik_backup_changed AFTER UPDATE ON mikrotik_backup.device_settings
+CREATE TRIGGER settings_edited AFTER UPDATE ON mikrotik_backup.device_settings
     FOR EACH ROW WHEN (OLD.* IS DISTINCT FROM NEW.*)
     EXECUTE FUNCTION mikrotik_backup.hint_settings_edited();
-CREATE TRIGGER mikrotik_backup_truncated AFTER TRUNCATE ON mikrotik_backup.device_settings
+CREATE TRIGGER settings_truncated AFTER TRUNCATE ON mikrotik_backup.device_settings
     FOR EACH STATEMENT EXECUTE FUNCTION mikrotik_backup.hint_settings_edited();

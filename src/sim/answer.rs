@@ -1,6 +1,7 @@
 //! The answer to one exec request: output in RouterOS's portions, its way to end, and the faults.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -38,12 +39,15 @@ pub(super) struct Answer {
     pub(super) router: Arc<Shared>,
     pub(super) fault: Option<Fault>,
     pub(super) wire: Arc<WireControl>,
+    pub(super) client: SocketAddr,
     pub(super) channel: ChannelWriteHalf<Msg>,
     pub(super) buffer: Vec<u8>,
     /// Exports begun on this connection before this one.
     pub(super) exports_before: u64,
     /// The rest of the output is lost.
     pub(super) lost: bool,
+    /// The text of each whole export, where they are kept.
+    pub(super) kept: Vec<Vec<u8>>,
 }
 
 impl Answer {
@@ -81,6 +85,9 @@ impl Answer {
         self.end().await?;
         if !self.lost {
             (0..exports).for_each(|_| self.router.count(|counters| counters.export_whole()));
+            for text in &self.kept {
+                self.router.keep(self.client, text);
+            }
         }
         Ok(())
     }
@@ -132,6 +139,7 @@ impl Answer {
             _ => false,
         };
         let (mut sent, mut after_item, mut paused) = (0, false, false);
+        let mut kept = self.router.keeps().then(Vec::new);
         for piece in export {
             if sent >= half {
                 match self.fault {
@@ -157,13 +165,20 @@ impl Answer {
             }
             after_item = !piece.starts_with(b"#") && piece.contains(&b' ');
             sent += piece.len() as u64;
+            if let Some(kept) = &mut kept {
+                kept.extend_from_slice(&piece);
+            }
             self.push(&piece).await?;
             if dropping {
                 // In small messages, or the cut might fall into the very first one.
                 self.flush().await?;
             }
         }
-        Ok(if dropping { Flow::Hold } else { Flow::Continue })
+        if dropping {
+            return Ok(Flow::Hold);
+        }
+        self.kept.extend(kept);
+        Ok(Flow::Continue)
     }
 
     async fn noise(&mut self, bytes: u64) -> Result<Flow, russh::Error> {

@@ -26,6 +26,8 @@ pub struct Configuration {
     pub firewall_rules: Vec<String>,
     /// The text of `/system note`; empty for none.
     pub note: String,
+    /// Each export has its number in `/system note`, before that text.
+    pub numbered: bool,
     seed: u64,
     fixture: Option<Arc<str>>,
 }
@@ -57,6 +59,7 @@ impl Configuration {
             size_bytes,
             firewall_rules: Vec::new(),
             note: String::new(),
+            numbered: false,
             seed,
             fixture: None,
         }
@@ -262,9 +265,13 @@ impl Configuration {
         out.line("set time-zone-name=Etc/UTC");
         out.menu("/system identity");
         out.line(&format!("set name={}", value(&self.identity)));
-        if !self.note.is_empty() {
+        let note = match self.numbered {
+            true => format!("export {}; {}", rendering.number, self.note),
+            false => self.note.clone(),
+        };
+        if !note.is_empty() {
             out.menu("/system note");
-            out.line(&format!("set note={}", value(&self.note)));
+            out.line(&format!("set note={}", value(&note)));
         }
         out.menu("/system script");
         let source = "# keeps the uplink alive; \u{43f}\u{440}\u{43e}\u{432}\u{435}\u{440}\u{43a}\u{430}\r\n\

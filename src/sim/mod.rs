@@ -28,7 +28,7 @@ pub use fleet::{Fleet, FleetOptions};
 pub use host_key::HostKeyKind;
 pub use profile::SshProfile;
 pub use router::{Router, RouterOptions};
-pub use stats::{LoginAttempt, LoginMethod, Stats};
+pub use stats::{LoginAttempt, LoginMethod, Served, Stats};
 pub use text::Version;
 
 /// The login name that every simulated router has unless told otherwise.

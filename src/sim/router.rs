@@ -17,7 +17,7 @@ use super::door::Door;
 use super::fault::Fault;
 use super::host_key::{HostKeyKind, fingerprint, host_key};
 use super::profile::SshProfile;
-use super::stats::{Counters, Ends, LoginAttempt, Stats, lock};
+use super::stats::{Counters, Ends, LoginAttempt, Served, Stats, lock};
 use super::text::Version;
 use super::{PASSWORD, USERNAME, session};
 use crate::clock::Clock;
@@ -128,6 +128,7 @@ impl Router {
                 profile: options.profile,
                 host_key: options.host_key,
                 key_generation: 0,
+                keep: false,
                 fault: None,
             }),
         });
@@ -221,6 +222,19 @@ impl Router {
         self.shared.behaviour().delay = delay;
     }
 
+    /// From now on its exports are numbered in `/system note`, so that no two are the same, and
+    /// those that it sends whole are kept for [`Self::served`].
+    pub fn keep_exports(&self) {
+        let mut behaviour = self.shared.behaviour();
+        behaviour.keep = true;
+        behaviour.configuration.numbered = true;
+    }
+
+    /// The exports that it sent whole since [`Self::keep_exports`], oldest first.
+    pub fn served(&self) -> Vec<Served> {
+        self.shared.counters.all_served()
+    }
+
     /// Its counts now.
     pub fn stats(&self) -> Stats {
         self.shared.counters.snapshot()
@@ -267,6 +281,7 @@ pub(super) struct Behaviour {
     pub(super) profile: SshProfile,
     pub(super) host_key: HostKeyKind,
     pub(super) key_generation: u64,
+    keep: bool,
     fault: Option<(Fault, Option<u32>)>,
 }
 
@@ -277,6 +292,20 @@ impl Shared {
 
     pub(super) fn configuration(&self) -> Configuration {
         self.behaviour().configuration.clone()
+    }
+
+    /// Whether exports are kept.
+    pub(super) fn keeps(&self) -> bool {
+        self.behaviour().keep
+    }
+
+    /// Keeps an export that `client` has got whole.
+    pub(super) fn keep(&self, client: SocketAddr, text: &[u8]) {
+        self.counters.served(Served {
+            at: self.clock.now(),
+            client,
+            text: String::from_utf8_lossy(text).into_owned(),
+        });
     }
 
     /// Counts for this router and for its fleet.
@@ -362,6 +391,13 @@ impl Counted {
     /// Address and source port of the client.
     pub(super) fn client(&self) -> SocketAddr {
         self.ends.1
+    }
+
+    /// Takes in that the client sent something.
+    pub(super) fn heard(&self) {
+        if self.shared.counters.heard(self.ends) {
+            self.shared.count(Counters::overlapped);
+        }
     }
 
     fn new(shared: Arc<Shared>, ends: Ends) -> Self {

@@ -1,9 +1,11 @@
 //! What simulated routers count, so that tests can hold a client to its promises.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::domain::Timestamp;
 
 /// The login attempts that a router remembers.
 const REMEMBERED_LOGINS: usize = 64;
@@ -34,6 +36,17 @@ pub struct LoginAttempt {
     pub accepted: bool,
 }
 
+/// An export that a router sent whole.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Served {
+    /// When its last byte was handed over.
+    pub at: Timestamp,
+    /// Address and source port of the client.
+    pub client: SocketAddr,
+    /// What was sent, with its CRLFs.
+    pub text: String,
+}
+
 /// The counts of one router or of a whole fleet at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stats {
@@ -43,6 +56,10 @@ pub struct Stats {
     pub max_open_connections: usize,
     /// TCP connections accepted since the start.
     pub connections: u64,
+    /// Connections over which a client sent something between the first and the last byte that
+    /// came over another one to the same router: two clients talked to it at once. One that is
+    /// open and silent does not count, whatever the kernel keeps of it.
+    pub overlapping: u64,
     /// Connections that are logged in now.
     pub open_sessions: u64,
     /// Passwords received, by either method that carries one, right or wrong.
@@ -61,7 +78,9 @@ pub struct Stats {
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     open: Gauge,
+    talks: Mutex<Talks>,
     connections: AtomicU64,
+    overlapping: AtomicU64,
     sessions: AtomicU64,
     password_attempts: AtomicU64,
     login_attempts: AtomicU64,
@@ -69,6 +88,7 @@ pub(super) struct Counters {
     exports_whole: AtomicU64,
     bytes: AtomicU64,
     logins: Mutex<VecDeque<LoginAttempt>>,
+    served: Mutex<Vec<Served>>,
 }
 
 /// A TCP connection: our end and the client's.
@@ -82,6 +102,25 @@ impl Counters {
 
     pub(super) fn closed(&self, ends: Ends) {
         self.open.leave(ends);
+        lock(&self.talks).over(ends);
+    }
+
+    /// Takes in that the client sent something, and tells whether this makes the connection one
+    /// that overlaps with another.
+    pub(super) fn heard(&self, ends: Ends) -> bool {
+        lock(&self.talks).heard(ends)
+    }
+
+    pub(super) fn overlapped(&self) {
+        self.overlapping.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn served(&self, served: Served) {
+        lock(&self.served).push(served);
+    }
+
+    pub(super) fn all_served(&self) -> Vec<Served> {
+        lock(&self.served).clone()
     }
 
     pub(super) fn session_began(&self) {
@@ -135,12 +174,60 @@ impl Counters {
             open_connections: lock(&self.open.ends).len(),
             max_open_connections: self.open.peak.load(Ordering::SeqCst),
             connections: self.connections.load(Ordering::SeqCst),
+            overlapping: self.overlapping.load(Ordering::SeqCst),
             open_sessions: self.sessions.load(Ordering::SeqCst),
             password_attempts: self.password_attempts.load(Ordering::SeqCst),
             login_attempts: self.login_attempts.load(Ordering::SeqCst),
             exports_begun: self.exports_begun.load(Ordering::SeqCst),
             exports_whole: self.exports_whole.load(Ordering::SeqCst),
             bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Who talks to one router: for each connection the place of its first and its last byte in the
+/// order in which bytes were read from all of them.
+#[derive(Debug, Default)]
+struct Talks {
+    reads: u64,
+    open: HashMap<Ends, Talk>,
+    /// The last byte of any connection that is over.
+    over: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Talk {
+    first: u64,
+    last: u64,
+    overlaps: bool,
+}
+
+impl Talks {
+    fn heard(&mut self, ends: Ends) -> bool {
+        self.reads += 1;
+        let now = self.reads;
+        let talk = self.open.entry(ends).or_insert(Talk {
+            first: now,
+            last: now,
+            overlaps: false,
+        });
+        talk.last = now;
+        if talk.overlaps {
+            return false;
+        }
+        let first = talk.first;
+        // Ours goes from `first` to now: any other that ended after `first` lies within it.
+        let mut others = self.open.iter().filter(|(other, _)| **other != ends);
+        let overlaps = self.over > first || others.any(|(_, other)| other.last > first);
+        if let (true, Some(talk)) = (overlaps, self.open.get_mut(&ends)) {
+            talk.overlaps = true;
+        }
+        overlaps
+    }
+
+    fn over(&mut self, ends: Ends) {
+        if let Some(talk) = self.open.remove(&ends) {
+            self.over = self.over.max(talk.last);
         }
     }
 }
@@ -204,6 +291,39 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn ends(port: u16) -> Ends {
+        let router = SocketAddr::from(([127, 0, 0, 1], 22));
+        (router, ([127, 0, 0, 1], port).into())
+    }
+
+    #[test]
+    fn talks_overlap_when_neither_is_over_before_the_other_begins() {
+        // Each letter is a byte of a connection, in small where the connection ends after it.
+        for (order, overlapping) in [
+            ("AaBb", 0),
+            ("AAAa", 0),
+            // B talks within A, which notices when it goes on.
+            ("ABbAa", 1),
+            ("ABAB", 2),
+            // A was silent from before B began until B was over: still one talk around the other.
+            ("ABba", 1),
+            // Open and silent.
+            ("ABBb", 0),
+            ("AABCBC", 2),
+        ] {
+            let mut talks = Talks::default();
+            let mut found = 0;
+            for letter in order.bytes() {
+                let ends = ends(letter.to_ascii_uppercase().into());
+                found += u32::from(talks.heard(ends));
+                if letter.is_ascii_lowercase() {
+                    talks.over(ends);
+                }
+            }
+            assert_eq!(found, overlapping, "{order}");
+        }
+    }
 
     #[test]
     fn reads_the_addresses_of_the_kernel() {

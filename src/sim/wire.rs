@@ -143,6 +143,8 @@ impl AsyncRead for Wire {
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
         if read.is_err() || (before > 0 && buf.remaining() == before) {
             self.counted = None;
+        } else if let Some(counted) = &self.counted {
+            counted.heard();
         }
         Poll::Ready(read)
     }

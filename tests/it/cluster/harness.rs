@@ -190,6 +190,20 @@ impl Cluster {
             .expect("count attempts")
     }
 
+    /// Creates the stream before the service does, with a duplicate window so short that what is
+    /// published twice is there twice.
+    pub async fn create_stream(&self) {
+        let stream = jetstream::stream::Config {
+            name: "PLATFORM".to_owned(),
+            subjects: vec!["config.snapshot.>".to_owned()],
+            // The shortest that the server allows.
+            duplicate_window: std::time::Duration::from_millis(100),
+            ..jetstream::stream::Config::default()
+        };
+        let js = self.nats.jetstream().await;
+        js.create_stream(stream).await.expect("create the stream");
+    }
+
     /// Every message that is in the stream now, with its `Nats-Msg-Id`.
     pub async fn messages(&self) -> Vec<(String, SnapshotEvent)> {
         let client = async_nats::connect(self.nats.url().expose_secret())

@@ -3,8 +3,10 @@
 mod commands;
 mod faults;
 pub mod harness;
+mod judge;
 mod lifecycle;
 mod operator;
+mod outages;
 pub mod poll;
 mod readme;
 mod replicas;

@@ -1,6 +1,8 @@
 //! Several replicas on one inventory: they share the work, each device is backed up once per
 //! interval between them all, and neither a restart nor a kill loses or repeats anything.
 
+mod three;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;

@@ -2,8 +2,10 @@
 //! the test run ends.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod clock;
 pub mod nats;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod redis;
 pub mod sshd;

@@ -97,6 +97,11 @@ impl Nats {
         thaw(&self.pid_file());
     }
 
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The URL to connect to, without credentials.
     pub fn url(&self) -> SecretString {
         self.url_as("")

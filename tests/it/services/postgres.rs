@@ -168,8 +168,13 @@ impl Postgres {
 
     /// `postgres://…` for a private server, over TCP.
     pub fn tcp_url(&self, database: &str) -> String {
-        let port = self.port.expect("only private servers listen on TCP");
+        let port = self.port();
         format!("postgres://postgres@127.0.0.1:{port}/{database}")
+    }
+
+    /// The port of a private server.
+    pub fn port(&self) -> u16 {
+        self.port.expect("only private servers listen on TCP")
     }
 
     /// A database of its own, copied from `template`.

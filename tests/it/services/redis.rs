@@ -166,7 +166,12 @@ async fn pongs(socket: &Path) -> bool {
 /// Freezes the process whose id is in `pid_file`, and returns when its last thread stands still:
 /// the signal alone leaves them a moment in which one more request is answered.
 pub fn freeze(pid_file: &Path) {
-    let pid = signal(pid_file, Signal::SIGSTOP);
+    freeze_process(read_pid(pid_file));
+}
+
+/// Freezes a process, and returns when its last thread stands still.
+pub fn freeze_process(pid: Pid) {
+    kill(pid, Signal::SIGSTOP).expect("signal a process");
     let give_up = Instant::now() + Duration::from_secs(20);
     while !stands_still(pid) {
         assert!(Instant::now() < give_up, "process {pid} does not stop");
@@ -176,14 +181,12 @@ pub fn freeze(pid_file: &Path) {
 
 /// Lets a frozen process go on.
 pub fn thaw(pid_file: &Path) {
-    signal(pid_file, Signal::SIGCONT);
+    kill(read_pid(pid_file), Signal::SIGCONT).expect("signal the server");
 }
 
-fn signal(pid_file: &Path, signal: Signal) -> Pid {
+fn read_pid(pid_file: &Path) -> Pid {
     let pid = std::fs::read_to_string(pid_file).expect("read the server's pid");
-    let pid = Pid::from_raw(pid.trim().parse().expect("the server's pid is a number"));
-    kill(pid, signal).expect("signal the server");
-    pid
+    Pid::from_raw(pid.trim().parse().expect("the server's pid is a number"))
 }
 
 /// Whether every thread is in state `T`, the first field after the name (proc_pid_stat(5)).

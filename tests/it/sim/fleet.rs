@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use mikrotik_backup::sim::{Fleet, FleetOptions, Router};
+use mikrotik_backup::sim::{Fleet, FleetOptions, Router, RouterOptions};
 use tokio::net::TcpStream;
 
-use super::{exec, log_in, until};
+use super::{exec, log_in, start, until};
 
 #[tokio::test]
 async fn a_fleet_counts_what_happens_to_all_of_it() {
@@ -59,4 +59,31 @@ async fn a_fleet_counts_what_happens_to_all_of_it() {
     let again = Fleet::start(options).await.expect("start it again");
     let after: Vec<_> = again.routers().iter().map(Router::fingerprint).collect();
     assert_eq!(before, after, "the same seed keeps the host keys");
+}
+
+#[tokio::test]
+async fn two_clients_that_talk_at_once_are_told_from_one_that_is_silent() {
+    let router = start(RouterOptions::default());
+    router.keep_exports();
+    let early = log_in(&router).await;
+    exec(&early, "/export").await;
+    let late = log_in(&router).await;
+    exec(&late, "/export").await;
+    // The first one is open, and has said nothing since the second one began.
+    assert_eq!(router.stats().open_sessions, 2);
+    assert_eq!(router.stats().overlapping, 0);
+    exec(&early, "/export").await;
+    assert_eq!(router.stats().overlapping, 1);
+    exec(&late, "/export").await;
+    exec(&late, "/export").await;
+    assert_eq!(router.stats().overlapping, 2, "each of them once");
+
+    until("all are kept", || router.served().len() == 5).await;
+    let served = router.served();
+    for (number, export) in served.iter().enumerate() {
+        let note = format!("\r\nset note=\"export {number}; \"\r\n");
+        assert!(export.text.contains(&note), "{}", export.text);
+    }
+    assert_eq!(served[0].client, served[2].client);
+    assert_ne!(served[0].client, served[1].client);
 }

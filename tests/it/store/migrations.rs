@@ -12,7 +12,7 @@ use super::postgres::Psql;
 use crate::services::postgres::{Database, empty_database, fresh_database, open};
 
 /// The version of every migration, in order: branches add theirs without touching these tests.
-fn versions() -> Vec<i64> {
+pub fn versions() -> Vec<i64> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres");
     let files = std::fs::read_dir(folder).expect("the migrations");
     let mut versions: Vec<i64> = files

@@ -1,0 +1,124 @@
+//! Fault → promise → how it is checked.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A row of the table. Beside its own checks every row has these, whatever the fault:
+///
+/// - It begins while sessions are open.
+/// - When it is over, every device has a new success, and nobody did anything for it.
+/// - Every export that a router served in full until then is in the stream, or in the outbox, or
+///   its attempt is recorded as failed or interrupted and another one followed.
+/// - At the end every success of the journal is in the stream under its id and hash, no id comes
+///   twice, and every replica ends on SIGTERM with exit code 0.
+pub struct Row {
+    pub fault: Fault,
+    pub lasts: Duration,
+    pub promise: &'static str,
+    pub checked: Check,
+    /// The kinds of failure that attempts may end with because of it.
+    pub kinds: &'static [&'static str],
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// Redis is killed, and comes back knowing nothing.
+    RedisEmptied,
+    /// Redis stands still and closes nothing.
+    RedisFrozen,
+    /// PostgreSQL is shut down and started again.
+    PostgresRestarted,
+    /// The role's connections are ended, and it may have no more.
+    PostgresConnectionLimit,
+    /// NATS is killed and started again, with what it stored.
+    NatsRestarted,
+    /// The stream takes no more messages.
+    NatsStreamFull,
+    /// Every replica's network to the server resets what is connected and refuses the rest.
+    NetworkCut,
+    /// One replica's network to the server passes nothing and closes nothing.
+    NetworkSilentForOne,
+    /// One replica's wall clock is a minute fast, another's a minute slow.
+    WrongClocks,
+}
+
+/// How a row's own promise is checked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Check {
+    /// Once everyone has noticed (see [`NOTICED`]), no router gets a new connection.
+    NoRouterIsTroubled,
+    /// New successes are recorded while it lasts.
+    TheOthersGoOn,
+    /// Each device has one success in each of its intervals, and the times of events show that
+    /// the clocks are wrong.
+    OneSuccessPerInterval,
+}
+
+/// How long after the beginning of a fault an attempt may still begin: what was admitted before is
+/// dialled, and the first deliveries find out.
+pub const NOTICED: Duration = Duration::from_secs(2);
+
+const fn row(
+    fault: Fault,
+    seconds: u64,
+    promise: &'static str,
+    checked: Check,
+    kinds: &'static [&'static str],
+) -> Row {
+    Row {
+        fault,
+        lasts: Duration::from_secs(seconds),
+        promise,
+        checked,
+        kinds,
+    }
+}
+
+const DEFERRED: &str = "devices are deferred and not failed, and their routers left alone";
+const RECORDED_LATER: &str = "what runs is finished, and recorded when the database is back";
+const DELIVERED_LATER: &str = "what was taken is delivered later or taken again";
+const ONE_IS_OUT: &str = "the replica that is cut off takes no work from the others";
+
+#[rustfmt::skip]
+pub const REDIS: &[Row] = &[
+    row(Fault::RedisEmptied, 4, DEFERRED, Check::NoRouterIsTroubled, &[]),
+    row(Fault::RedisFrozen, 5, DEFERRED, Check::NoRouterIsTroubled, &[]),
+    row(Fault::NetworkSilentForOne, 6, ONE_IS_OUT, Check::TheOthersGoOn, &[]),
+    row(Fault::NetworkCut, 4, DEFERRED, Check::NoRouterIsTroubled, &[]),
+];
+
+#[rustfmt::skip]
+pub const POSTGRES: &[Row] = &[
+    row(Fault::PostgresRestarted, 4, RECORDED_LATER, Check::NoRouterIsTroubled, &["unknown"]),
+    row(Fault::PostgresConnectionLimit, 6, RECORDED_LATER, Check::NoRouterIsTroubled, &["unknown"]),
+    row(Fault::NetworkSilentForOne, 8, ONE_IS_OUT, Check::TheOthersGoOn, &["unknown"]),
+    row(Fault::NetworkCut, 4, RECORDED_LATER, Check::NoRouterIsTroubled, &["unknown"]),
+];
+
+#[rustfmt::skip]
+pub const NATS: &[Row] = &[
+    row(Fault::NatsRestarted, 5, DELIVERED_LATER, Check::NoRouterIsTroubled, &["publish_failed"]),
+    row(Fault::NatsStreamFull, 5, DELIVERED_LATER, Check::NoRouterIsTroubled, &["publish_failed"]),
+    // Longer than an acknowledgement is waited for.
+    row(Fault::NetworkSilentForOne, 12, DELIVERED_LATER, Check::TheOthersGoOn, &["publish_failed"]),
+    row(Fault::NetworkCut, 5, DELIVERED_LATER, Check::NoRouterIsTroubled, &["publish_failed"]),
+];
+
+#[rustfmt::skip]
+pub const CLOCKS: &[Row] = &[
+    row(Fault::WrongClocks, 20, "replicas agree on what is due", Check::OneSuccessPerInterval, &[]),
+];
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            fault,
+            lasts,
+            promise,
+            checked,
+            ..
+        } = self;
+        write!(f, "{fault:?} for {lasts:?} → {promise} → {checked:?}")
+    }
+}
