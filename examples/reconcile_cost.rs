@@ -19,6 +19,7 @@ use mikrotik_backup::adapters::postgres::PostgresStore;
 use mikrotik_backup::clock::Clock;
 use mikrotik_backup::config::{Config, Environment, Mode, Need};
 use mikrotik_backup::credentials::Credentials;
+use mikrotik_backup::domain::failure::Advice;
 use mikrotik_backup::domain::schedule::Policy;
 use mikrotik_backup::domain::snapshot::Snapshot;
 use mikrotik_backup::fleet::reconciler::Reconciler;
@@ -113,6 +114,7 @@ async fn measure(store: PostgresStore, database: &mut PgConnection) -> anyhow::R
             ssh: ssh::Options::default(),
         },
         replica: "measurement".to_owned(),
+        advice: Advice::Sql,
     };
     let mut reconciler = Reconciler::new(Arc::new(context), POLICY, Duration::from_secs(60));
     println!("{DEVICES} devices; per look, CPU time of this process and time on the clock:");

@@ -13,6 +13,7 @@ use mikrotik_backup::clock::Clock;
 use mikrotik_backup::credentials::Credentials;
 use mikrotik_backup::domain::attempt::{AttemptId, AttemptRecord, StepTime};
 use mikrotik_backup::domain::device::{CredentialSource, Device, DeviceId, Endpoint, TenantId};
+use mikrotik_backup::domain::failure::Advice;
 use mikrotik_backup::domain::host_key::{Fingerprint, Pin};
 use mikrotik_backup::domain::schedule::Policy;
 use mikrotik_backup::domain::snapshot::Snapshot;
@@ -79,6 +80,10 @@ impl Store for MadeUp {
 
     async fn claim(&self, _: &Claim) -> Result<Claimed, StoreError> {
         Ok(Claimed::Gone)
+    }
+
+    async fn unclaim(&self, _: DeviceId, _: AttemptId) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn pin_host_key(&self, _: DeviceId, _: &Fingerprint) -> Result<Pin, StoreError> {
@@ -156,6 +161,7 @@ async fn main() {
             ssh: ssh::Options::default(),
         },
         replica: "example".to_owned(),
+        advice: Advice::Sql,
     });
     let policy = Policy {
         interval: Duration::from_secs(21_600),

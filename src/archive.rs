@@ -53,7 +53,7 @@ pub enum Pruning {
 }
 
 /// What pruning did, or would do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Pruned {
     /// Devices looked at.
     pub devices: u64,

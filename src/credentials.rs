@@ -1,6 +1,9 @@
 //! Opening the credentials of a device: the ciphertext that counts and the JSON inside, never shown.
 
 mod key;
+mod transit;
+
+use std::sync::Arc;
 
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
@@ -10,6 +13,7 @@ use crate::domain::device::{CredentialSource, Device, DeviceId};
 use crate::domain::failure::FailureKind;
 
 pub use key::{Key, KeyError, Unsealable};
+pub use transit::{Transit, TransitConfigError, TransitError};
 
 /// What a device is logged in to with. `Debug` shows which secrets are there, not what they are.
 #[derive(Clone, Debug, Deserialize)]
@@ -114,12 +118,31 @@ impl LoginError {
 #[derive(Clone, Debug)]
 pub struct Credentials {
     key: Option<Key>,
+    transit: Option<Arc<Transit>>,
 }
 
 impl Credentials {
     /// An opener with this key; without one, sealed credentials are an error per device.
     pub fn new(key: Option<Key>) -> Self {
-        Self { key }
+        Self { key, transit: None }
+    }
+
+    /// The same, which opens Transit ciphertexts too.
+    #[must_use]
+    pub fn with_transit(self, transit: Option<Arc<Transit>>) -> Self {
+        Self { transit, ..self }
+    }
+
+    /// What opens Transit ciphertexts.
+    pub fn transit(&self) -> Option<&Transit> {
+        self.transit.as_deref()
+    }
+
+    /// Forgets what is kept of the credentials of `device`.
+    pub fn forget(&self, device: DeviceId) {
+        if let Some(transit) = &self.transit {
+            transit.forget(device);
+        }
     }
 
     /// Opens the one place of `device` that counts. Cancel safe.
@@ -127,7 +150,7 @@ impl Credentials {
     /// # Errors
     /// [`CredentialError`] names the device, the column and what is wrong; never content.
     pub async fn open(&self, device: &Device) -> Result<Login, CredentialError> {
-        let plaintext = self.plaintext(&device.credentials).await;
+        let plaintext = self.plaintext(device).await;
         plaintext
             .and_then(|plaintext| Login::from_json(&plaintext).map_err(Reason::Login))
             .map_err(|reason| CredentialError {
@@ -137,15 +160,17 @@ impl Credentials {
             })
     }
 
-    /// The decrypted JSON; what asks a server about a Transit ciphertext belongs here.
-    async fn plaintext(&self, source: &CredentialSource) -> Result<Zeroizing<Vec<u8>>, Reason> {
-        match source {
+    /// The decrypted JSON.
+    async fn plaintext(&self, device: &Device) -> Result<Zeroizing<Vec<u8>>, Reason> {
+        match &device.credentials {
             CredentialSource::DeviceSealed(sealed) | CredentialSource::ProfileSealed(sealed) => {
                 let key = self.key.as_ref().ok_or(Reason::NoKey)?;
                 key.open(sealed).map_err(Reason::Unsealable)
             }
-            CredentialSource::DeviceTransit(_) | CredentialSource::ProfileTransit(_) => {
-                Err(Reason::NoTransit)
+            CredentialSource::DeviceTransit(text) | CredentialSource::ProfileTransit(text) => {
+                let transit = self.transit.as_ref().ok_or(Reason::NoTransit)?;
+                let opened = transit.decrypt(device.id, device.tenant, text).await;
+                opened.map_err(Reason::Transit)
             }
         }
     }
@@ -162,13 +187,14 @@ pub struct CredentialError {
 }
 
 impl CredentialError {
-    /// The kind of failure that an attempt ends with.
+    /// The kind of failure that an attempt ends with, unless it [is passing](Self::is_passing).
     pub fn kind(&self) -> FailureKind {
-        match self.reason {
-            Reason::NoKey | Reason::NoTransit | Reason::Unsealable(_) | Reason::Login(_) => {
-                FailureKind::CredentialsUnreadable
-            }
-        }
+        FailureKind::CredentialsUnreadable
+    }
+
+    /// Whether it says nothing about the device: what opens its credentials is away.
+    pub fn is_passing(&self) -> bool {
+        matches!(&self.reason, Reason::Transit(TransitError::Away { .. }))
     }
 }
 
@@ -176,12 +202,10 @@ impl CredentialError {
 enum Reason {
     #[error("CREDENTIAL_ENCRYPTION_KEY is not set, and it is what opens them")]
     NoKey,
-    #[error(
-        "they are OpenBao Transit ciphertext, which this version cannot open, whatever OPENBAO_ADDR \
-         is: store AES ciphertext in encrypted_credentials and set encrypted_credentials_transit to \
-         NULL"
-    )]
+    #[error("they are Transit ciphertext, and OPENBAO_ADDR, which names what opens it, is not set")]
     NoTransit,
+    #[error(transparent)]
+    Transit(TransitError),
     #[error(transparent)]
     Unsealable(Unsealable),
     #[error(transparent)]

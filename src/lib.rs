@@ -5,6 +5,7 @@
 //! `ARCHITECTURE.md` tells the rest.
 
 pub mod adapters;
+pub mod api;
 pub mod app;
 pub mod archive;
 pub mod cli;
@@ -16,11 +17,14 @@ pub mod domain;
 pub mod fleet;
 pub mod http;
 pub mod import;
+pub mod intake;
 pub mod lifecycle;
 pub mod metrics;
+pub mod mirror;
 pub mod ports;
 pub mod report;
 pub mod routeros;
 pub mod sim;
 pub mod ssh;
 pub mod telemetry;
+pub mod trigger;

@@ -198,6 +198,10 @@ pub trait Store: Send + Sync {
     /// as interrupted: the caller holds the lease, so its holder is gone.
     async fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError>;
 
+    /// Takes back a claim under which no attempt was made, because something that it needs is away:
+    /// the device is no longer marked. Nothing happens where another attempt has begun since.
+    async fn unclaim(&self, device: DeviceId, attempt: AttemptId) -> Result<(), StoreError>;
+
     /// Pins `seen` if nothing is pinned (first writer wins), notes that it was verified now if it
     /// is what is pinned, and returns what is pinned.
     async fn pin_host_key(&self, device: DeviceId, seen: &Fingerprint) -> Result<Pin, StoreError>;

@@ -10,13 +10,14 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::domain::Timestamp;
 use crate::domain::device::{Device, DeviceId, TenantId};
 use crate::domain::failure::FailureKind;
 use crate::ports::{DeviceStatus, Presence};
 
-pub use failed::{Advice, Failed, render_failed};
+pub use failed::{Failed, render_failed};
 pub use remarks::{Remark, RemarkKind};
 pub use words::{ago, count, moment, printable, printable_line, span, table};
 
@@ -24,7 +25,7 @@ pub use words::{ago, count, moment, printable, printable_line, span, table};
 const STALE_AFTER: u32 = 2;
 
 /// What a device is in. One that fits several is in the first of them, from the end of the list.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Condition {
     /// Backed up, and not long ago.
@@ -139,13 +140,15 @@ fn last_success(status: &DeviceStatus) -> Option<Timestamp> {
 }
 
 /// A device as lists name it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 pub struct Named {
     /// Its id.
+    #[schema(value_type = String, format = "uuid")]
     pub id: DeviceId,
     /// Its name.
     pub name: String,
     /// Its owner.
+    #[schema(value_type = String, format = "uuid")]
     pub tenant: TenantId,
     /// Where it listens.
     pub address: String,

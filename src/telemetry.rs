@@ -58,10 +58,13 @@ where
 }
 
 /// What is logged: our own modules at `level`, everything else at info at most, because some
-/// dependencies trace what they transport (async-nats prints whole payloads).
+/// dependencies trace what they transport (async-nats prints whole payloads). The client of OpenBao
+/// is silent: its spans name ciphertexts, and what it says of errors we say better.
 pub fn targets(level: Level) -> Targets {
     Targets::new()
         .with_target(env!("CARGO_CRATE_NAME"), level)
+        .with_target("vaultrs", LevelFilter::OFF)
+        .with_target("rustify", LevelFilter::OFF)
         .with_default(LevelFilter::from_level(level).min(LevelFilter::INFO))
 }
 

@@ -1,6 +1,7 @@
 //! Each file implements one port for one product, and imports no sibling.
 
 pub mod archive;
+pub mod git;
 pub mod in_process;
 pub mod jetstream;
 pub mod postgres;

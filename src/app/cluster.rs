@@ -6,20 +6,32 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::{AppError, Ports, configuration, context, failed, serve, with_process};
+use super::{AppError, Ports, configuration, context, failed, serve, with_openbao, with_process};
 use crate::adapters::jetstream::{self, JetStreamSink};
 use crate::adapters::postgres::{MigrateError, Migrated, PostgresStore, SchemaState};
 use crate::adapters::redis::{RedisCoordinator, Timeouts};
+use crate::api::Api;
 use crate::clock::Clock;
 use crate::config::{Cluster, Config};
+use crate::domain::failure::Advice;
 use crate::domain::failure::chain;
 use crate::fleet::Context;
 use crate::http::Readiness;
 use crate::lifecycle::{self, Shutdown};
+use crate::trigger;
 
 /// Between two tries at a database that is away at start.
 const START_RETRY_FIRST: Duration = Duration::from_millis(500);
 const START_RETRY_MAX: Duration = Duration::from_secs(15);
+
+/// Whose rights the database's role must have.
+#[derive(Clone, Copy)]
+pub(super) enum Rights {
+    /// Those of `run`.
+    Run,
+    /// Those of `archive`.
+    Archive,
+}
 
 impl From<MigrateError> for AppError {
     fn from(error: MigrateError) -> Self {
@@ -68,18 +80,21 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
         key: cluster.key().map_err(configuration)?.clone(),
     };
     let context = context(&config, ports, &Shutdown::new())?;
+    let api = Api::new(context.clone(), config.interval, Advice::Sql);
+    let answering = trigger::run(sink.client(), context.clone());
+    context.shutdown.spawn(answering);
     let schema_ready = Arc::new(AtomicBool::new(false));
     let readiness = readiness(&context, &schema_ready);
     let may_migrate = config.migrate_on_start;
     let prepare = {
         let store = store.clone();
         async move {
-            bring_up_schema(&store, may_migrate).await?;
+            bring_up_schema(&store, may_migrate, Rights::Run).await?;
             schema_ready.store(true, Ordering::Relaxed);
             Ok(())
         }
     };
-    let result = serve(config, context, signals, readiness, prepare).await;
+    let result = serve(config, context, signals, readiness, api, prepare).await;
     sink.close().await;
     store.close().await;
     result
@@ -87,12 +102,19 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
 
 /// Waits for the database with back-off, then makes sure that the schema is the one we know, and
 /// that the role has every right: one that it lacks would show hours later, at the first pin.
-async fn bring_up_schema(store: &PostgresStore, may_migrate: bool) -> Result<(), AppError> {
+pub(super) async fn bring_up_schema(
+    store: &PostgresStore,
+    may_migrate: bool,
+    rights: Rights,
+) -> Result<(), AppError> {
     let mut pause = START_RETRY_FIRST;
     loop {
         let ensured = async {
             ensure_schema(store, may_migrate).await?;
-            store.ensure_rights().await
+            match rights {
+                Rights::Run => store.ensure_rights().await,
+                Rights::Archive => store.ensure_archive_rights().await,
+            }
         };
         match ensured.await {
             Ok(()) => return Ok(()),
@@ -136,7 +158,7 @@ fn report_migration(migrated: &Migrated) {
     }
 }
 
-fn sink_settings(config: &Config) -> jetstream::Settings {
+pub(super) fn sink_settings(config: &Config) -> jetstream::Settings {
     jetstream::Settings {
         stream_max_bytes: config.stream.max_bytes,
         stream_replicas: usize::try_from(config.stream.replicas).unwrap_or(1),
@@ -174,5 +196,5 @@ fn readiness(context: &Arc<Context>, schema_ready: &Arc<AtomicBool>) -> Readines
             let context = nats.clone();
             async move { context.sink.ready().await.map_err(|error| chain(&error)) }
         });
-    with_process(readiness, &context.shutdown)
+    with_process(with_openbao(readiness, context), &context.shutdown)
 }

@@ -3,28 +3,39 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
-use super::{AppError, Ports, configuration, context, failed, policy, serve, with_process};
+use super::{
+    AppError, Ports, configuration, context, failed, policy, serve, with_openbao, with_process,
+};
 use crate::adapters::archive::SealedArchive;
+use crate::adapters::git::GitMirror;
 use crate::adapters::in_process::InProcess;
-use crate::adapters::sqlite::SqliteStore;
+use crate::adapters::sqlite::{ListDevices, SqliteStore};
+use crate::api::Api;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::desk::Desk;
 use crate::control::server::Control;
 use crate::control::wire::Backup;
 use crate::credentials::Key;
-use crate::domain::attempt::Cause;
+use crate::domain::attempt::{AttemptId, Cause};
+use crate::domain::failure::Advice;
 use crate::domain::failure::chain;
 use crate::domain::schedule::{Event, Schedule};
 use crate::fleet::attempt::Ask;
 use crate::fleet::{Context, backlog, draw};
 use crate::http::Readiness;
 use crate::lifecycle::{self, Shutdown};
-use crate::ports::{Archive as _, Listed};
+use crate::mirror::{Following, Mirror, Mirrored, Place, Places};
+use crate::ports::{Archive as _, Listed, SnapshotSink};
 use crate::routeros;
+
+/// How long the end waits for the git mirror; what is missing then follows at the next start.
+const MIRROR_LIMIT: Duration = Duration::from_secs(60);
 
 /// What one process keeps in its `DATA_DIR`.
 pub struct Embedded {
@@ -34,6 +45,8 @@ pub struct Embedded {
     pub archive: Arc<SealedArchive>,
     /// What attempts work with.
     pub context: Arc<Context>,
+    /// The mirror of the archive in git, if there is to be one.
+    mirror: Option<(Mirror, Following)>,
 }
 
 impl Embedded {
@@ -60,17 +73,32 @@ impl Embedded {
         let archive = SealedArchive::sqlite(writer, key.clone(), routeros::renormalize());
         archive.check_key().await.map_err(configuration)?;
         let (store, archive) = (Arc::new(store), Arc::new(archive));
+        let mirror = config.git_archive_dir.as_ref().map(|folder| {
+            let git = GitMirror::new(folder.clone(), &config.replica);
+            (Mirror::default(), git)
+        });
+        let sink: Arc<dyn SnapshotSink> = match &mirror {
+            Some((mirror, _)) => Arc::new(Mirrored::new(archive.clone(), mirror.clone())),
+            None => archive.clone(),
+        };
         let ports = Ports {
             store: store.clone(),
             coordinator: Arc::new(InProcess::new()),
-            sink: archive.clone(),
+            sink,
             key,
         };
         let context = context(config, ports, &Shutdown::new())?;
+        let mirror = mirror.map(|(mirror, git)| {
+            let places = places(store.clone());
+            let metrics = context.metrics.clone();
+            let following = mirror.follow(git, archive.clone(), places, metrics);
+            (mirror, following)
+        });
         Ok(Self {
             store,
             archive,
             context,
+            mirror,
         })
     }
 
@@ -91,6 +119,7 @@ impl Embedded {
         schedule.handle(Event::Requested, now, draw());
         schedule.handle(Event::Began, now, draw());
         let ask = Ask {
+            id: AttemptId::generate(),
             device: device.id,
             name: device.name.clone(),
             settings: device.settings,
@@ -106,6 +135,13 @@ impl Embedded {
     /// Writes down what could not be yet, and closes the database.
     pub async fn close(&self) {
         backlog::flush(&self.context).await;
+        self.end().await;
+    }
+
+    async fn end(&self) {
+        if let Some((mirror, _)) = &self.mirror {
+            mirror.settled(MIRROR_LIMIT).await;
+        }
         self.store.close().await;
     }
 
@@ -129,15 +165,39 @@ pub async fn run_embedded(
     let embedded = Embedded::open(&config, data_dir, key).await?;
     let control = Control::bind(data_dir).map_err(configuration)?;
     let control_stop = CancellationToken::new();
-    let answering = tokio::spawn(control.serve(embedded.desk(), control_stop.clone()));
+    let desk = embedded.desk();
+    let api = Api::new(embedded.context.clone(), config.interval, Advice::Commands);
+    let api = desk.tell_changes(api);
+    let answering = tokio::spawn(control.serve(desk, api.clone(), control_stop.clone()));
+    if let Some((mirror, _)) = &embedded.mirror {
+        mirror.catch_up();
+    }
     let readiness = readiness(&embedded.context);
     let prepare = std::future::ready(Ok(()));
     let context = embedded.context.clone();
-    let result = serve(config, context, signals, readiness, prepare).await;
+    let result = serve(config, context, signals, readiness, api, prepare).await;
     control_stop.cancel();
     answering.await.map_err(failed)?;
-    embedded.store.close().await;
+    embedded.end().await;
     result
+}
+
+/// Where the git mirror keeps the devices of `store`.
+fn places(store: Arc<SqliteStore>) -> Places {
+    Arc::new(move |device| {
+        let store = store.clone();
+        async move {
+            let wanted = ListDevices {
+                named: Some(device.to_string()),
+                ..ListDevices::default()
+            };
+            let mut found = store.list(&wanted).await?;
+            found.retain(|entry| entry.id == device);
+            let entry = found.pop();
+            Ok(entry.map(|entry| Place::new(entry.name, entry.group, entry.tenant)))
+        }
+        .boxed()
+    })
 }
 
 /// There is one dependency: the database, with the archive in it.
@@ -150,5 +210,5 @@ fn readiness(context: &Arc<Context>) -> Readiness {
             context.sink.ready().await.map_err(|error| chain(&error))
         }
     });
-    with_process(readiness, &context.shutdown)
+    with_process(with_openbao(readiness, context), &context.shutdown)
 }

@@ -1,6 +1,7 @@
 //! Composition root: configuration to adapters to fleet. The one place that knows all of them; what
 //! the modes share is here, what each brings along is in its own file.
 
+mod archive;
 mod cluster;
 mod embedded;
 
@@ -11,9 +12,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::api::Api;
+use crate::api::access::Access;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::credentials::{Credentials, Key};
+use crate::credentials::{Credentials, Key, Transit};
 use crate::domain::failure::chain;
 use crate::domain::schedule::Policy;
 use crate::fleet::backlog::{self, Backlog};
@@ -29,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::ports::{Coordinator, SnapshotSink, Store};
 use crate::ssh;
 
+pub use archive::{run_archive, text_limit};
 pub use cluster::{migrate, run_cluster};
 pub use embedded::{Embedded, run_embedded};
 
@@ -61,17 +65,19 @@ struct Ports {
 
 /// What every attempt of this process works with.
 fn context(config: &Config, ports: Ports, shutdown: &Shutdown) -> Result<Arc<Context>, AppError> {
+    let metrics = Arc::new(Metrics::new().map_err(failed)?);
+    let transit = transit(config, &metrics)?;
     Ok(Arc::new(Context {
         store: ports.store,
         coordinator: ports.coordinator,
         sink: ports.sink,
-        credentials: Credentials::new(Some(ports.key)),
+        credentials: Credentials::new(Some(ports.key)).with_transit(transit),
         slots: Slots::new(config.max_concurrent),
         backlog: Backlog::default(),
         hindrance: Hindrance::default(),
         requests: Requests::default(),
         view: FleetView::default(),
-        metrics: Arc::new(Metrics::new().map_err(failed)?),
+        metrics,
         clock: Clock::System,
         shutdown: shutdown.clone(),
         limits: Limits {
@@ -84,7 +90,20 @@ fn context(config: &Config, ports: Ports, shutdown: &Shutdown) -> Result<Arc<Con
             },
         },
         replica: config.replica.clone(),
+        advice: config.mode.advice(),
     }))
+}
+
+/// What opens Transit ciphertexts, if it is configured.
+///
+/// # Errors
+/// [`AppError::Configuration`] when `OPENBAO_ADDR` cannot be used.
+pub fn transit(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<Transit>>, AppError> {
+    let Some(openbao) = &config.openbao else {
+        return Ok(None);
+    };
+    let transit = Transit::new(&openbao.address, &openbao.token, metrics.clone());
+    Ok(Some(Arc::new(transit.map_err(configuration)?)))
 }
 
 /// Serves HTTP and works, once `prepare` says that the store is ready, until the process is told to
@@ -94,6 +113,7 @@ async fn serve<P>(
     context: Arc<Context>,
     signals: mpsc::Receiver<Signal>,
     readiness: Readiness,
+    api: Api,
     prepare: P,
 ) -> Result<(), AppError>
 where
@@ -103,10 +123,15 @@ where
     let server = Server::bind(config.http_addr)
         .await
         .map_err(configuration)?;
-    info!(http.address = %server.address(), "Listening for /metrics, /livez and /readyz");
+    info!(
+        http.address = %server.address(),
+        "Listening for /metrics, /livez, /readyz and /api/v1"
+    );
     let pages = pages(&context, readiness);
+    let access = Access::of(config.http_addr, config.api_token.as_ref());
+    let router = http::router(pages).merge(api.router(access));
     let server_stop = CancellationToken::new();
-    let serving = tokio::spawn(server.serve(http::router(pages), server_stop.clone()));
+    let serving = tokio::spawn(server.serve(router, server_stop.clone()));
 
     let grace = config.command_timeout + SHUTDOWN_RESERVE;
     let working = shutdown.spawn({
@@ -142,6 +167,14 @@ async fn work(
         ready = prepare => ready?,
     }
 
+    let opener = tokio::spawn({
+        let context = context.clone();
+        async move {
+            if let Some(transit) = context.credentials.transit() {
+                transit.run().await;
+            }
+        }
+    });
     let recorder = tokio::spawn({
         let context = context.clone();
         async move { backlog::run(&context).await }
@@ -155,6 +188,7 @@ async fn work(
         .run()
         .await;
     pruner.abort();
+    opener.abort();
     recorder.abort();
     // Until it has really ended it may still be writing what is flushed here.
     let _ = recorder.await;
@@ -210,6 +244,23 @@ fn pages(context: &Arc<Context>, readiness: Readiness) -> Pages {
         metrics.set_oldest_success_age(of_scrape.view.oldest_success_age(of_scrape.clock.now()));
     };
     Pages::new(context.metrics.clone(), Arc::new(readiness), refresh)
+}
+
+/// Adds to the dependencies of a mode OpenBao, where it is one.
+fn with_openbao(readiness: Readiness, context: &Arc<Context>) -> Readiness {
+    if context.credentials.transit().is_none() {
+        return readiness;
+    }
+    let context = context.clone();
+    readiness.with("openbao", move || {
+        let context = context.clone();
+        async move {
+            match context.credentials.transit() {
+                Some(transit) => transit.ping().await,
+                None => Ok(()),
+            }
+        }
+    })
 }
 
 /// Adds to the dependencies of a mode what every process says of itself.

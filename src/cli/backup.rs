@@ -1,6 +1,6 @@
 //! `backup` and `retry`: devices are backed up now, and what came of it is told.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -8,18 +8,19 @@ use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::devices::{count, say};
 use super::hand::{Hand, Missing};
 use super::login::SecretArgs;
-use super::{ad_hoc, complain, exit};
+use super::output::{emit_json, say};
+use super::progress::Progress;
+use super::{ad_hoc, exit};
 use crate::app::AppError;
 use crate::config::Config;
 use crate::control::wire::{Backup, Change};
 use crate::domain::attempt::Status;
 use crate::domain::device::DeviceId;
-use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Fingerprint;
 use crate::ports::Listed;
+use crate::report::count;
 
 /// Arguments of `backup`.
 #[derive(Debug, Args)]
@@ -29,7 +30,8 @@ use crate::ports::Listed;
   mikrotik-backup backup admin@192.0.2.1      any router, without adding it: prints the export
   mikrotik-backup backup admin@192.0.2.1 --output router.rsc
 
-A running service is asked to do it; without one it is done here. Exit code 1 if any failed.")]
+A running service is asked to do it; without one it is done here. A terminal shows a bar, anything
+else a line for each device. Exit code 1 if any failed.")]
 pub(super) struct BackupArgs {
     /// Ids, names or addresses of devices; or user@host for one router that is not in the inventory
     #[arg(required_unless_present_any = ["all", "tenant"], value_name = "DEVICE|USER@HOST")]
@@ -192,15 +194,15 @@ async fn run(
     json: bool,
 ) -> Result<ExitCode, AppError> {
     let total = wanted.len();
-    if total > 1 && !json && std::io::stderr().is_terminal() {
-        complain(&format!("backing up {}", count(total, "device")));
-    }
+    let mut progress = Progress::new(config, total);
+    // Where a bar is seen, lines would only push it up; in a file they stay.
+    let bar_is_seen = progress.is_some() && std::io::stdout().is_terminal();
+    let lines = !json && !bar_is_seen;
     let backups = wanted.iter().map(async |listed| {
         let backup = match hand.back_up(config, listed).await {
             Ok(backup) => backup,
             Err(refused) => Backup::refused(refused.text),
         };
-        let backup = with_commands(backup, listed.device.id, &listed.device.name);
         Row {
             device_id: listed.device.id,
             name: listed.device.name.clone(),
@@ -210,7 +212,10 @@ async fn run(
     let mut backups = stream::iter(backups).buffer_unordered(hand.width(config));
     let mut rows = Vec::with_capacity(total);
     while let Some(row) = backups.next().await {
-        if !json {
+        if let Some(progress) = &mut progress {
+            progress.done(row.backup.succeeded());
+        }
+        if lines {
             let number = match total {
                 1 => String::new(),
                 _ => format!("[{}/{total}] ", rows.len() + 1),
@@ -220,11 +225,10 @@ async fn run(
         rows.push(row);
     }
     drop(backups);
+    drop(progress);
     rows.sort_by(|a, b| (&a.name, a.device_id).cmp(&(&b.name, b.device_id)));
     if json {
-        let text = serde_json::to_string_pretty(&rows);
-        let text = text.map_err(|error| AppError::Failed(error.into()))?;
-        let _ = writeln!(std::io::stdout(), "{text}");
+        emit_json(&rows)?;
     } else if total > 1 {
         summary(&rows);
     }
@@ -234,33 +238,6 @@ async fn run(
     } else {
         ExitCode::SUCCESS
     })
-}
-
-/// The remedy of a blocking failure in commands: what is recorded says it in SQL, for a database
-/// that others share.
-fn with_commands(mut backup: Backup, device: DeviceId, name: &str) -> Backup {
-    let kind = FailureKind::ALL
-        .iter()
-        .find(|kind| backup.error_kind.as_deref() == Some(kind.as_str()));
-    let remedy = kind.and_then(|kind| Some((kind, kind.remedy(device)?)));
-    let (Some((kind, remedy)), Some(message)) = (remedy, &backup.message) else {
-        return backup;
-    };
-    let fault = message.strip_suffix(&format!("; {remedy}"));
-    let fault = fault.unwrap_or(message);
-    let commands = match kind {
-        FailureKind::AuthFailed => format!(
-            "correct the login on the router and run `mikrotik-backup retry {name}`, or store \
-             another one with `mikrotik-backup devices edit {name} --user …`"
-        ),
-        FailureKind::HostKeyMismatch => format!(
-            "find out why the host key changed; if the change is genuine, `mikrotik-backup \
-             host-key show {name}` tells how to accept it"
-        ),
-        _ => remedy,
-    };
-    backup.message = Some(format!("{fault}; {commands}"));
-    backup
 }
 
 fn line(row: &Row) -> String {
@@ -321,23 +298,6 @@ fn changed(backup: &Backup) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_remedy_is_told_in_commands() {
-        let device = DeviceId(Uuid::from_u128(7));
-        let kind = FailureKind::AuthFailed;
-        let remedy = kind.remedy(device).expect("a remedy");
-        let mut backup = Backup::refused(format!("it said no; {remedy}"));
-        backup.error_kind = Some(kind.as_str().to_owned());
-        let told = with_commands(backup, device, "edge-1")
-            .message
-            .expect("a text");
-        assert!(told.starts_with("it said no; correct the login"), "{told}");
-        assert!(
-            told.contains("retry edge-1") && !told.contains("UPDATE"),
-            "{told}"
-        );
-    }
 
     #[test]
     fn what_came_of_a_backup_fits_on_a_line() {

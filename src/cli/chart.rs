@@ -8,20 +8,23 @@ use tokio::time::Instant;
 
 use super::exit;
 use crate::domain::device::DeviceId;
-use crate::domain::failure::FailureKind;
+use crate::domain::failure::{Advice, FailureKind};
 
 /// What was found, printed as it is found.
 pub(super) struct Chart {
-    device: Option<DeviceId>,
+    /// The device as the inventory knows it, by id and name.
+    device: Option<(DeviceId, String)>,
+    advice: Advice,
     began: Instant,
     failed: Option<FailureKind>,
     left_out: bool,
 }
 
 impl Chart {
-    pub(super) fn new(device: Option<DeviceId>) -> Self {
+    pub(super) fn new(device: Option<(DeviceId, String)>, advice: Advice) -> Self {
         Self {
             device,
+            advice,
             began: Instant::now(),
             failed: None,
             left_out: false,
@@ -64,7 +67,8 @@ impl Chart {
             Some(self.began.elapsed()),
             &format!("{kind}: {text}"),
         );
-        if let Some(remedy) = self.device.and_then(|device| kind.remedy(device)) {
+        let known = self.device.as_ref();
+        if let Some(remedy) = known.and_then(|(id, name)| kind.remedy(self.advice, *id, name)) {
             line("", "what to do", None, &remedy);
         }
     }

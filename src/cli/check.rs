@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -10,16 +11,18 @@ use tokio::time::Instant;
 
 use super::chart::Chart;
 use super::login::SecretArgs;
+use super::reading::only;
 use crate::adapters::postgres::PostgresStore;
-use crate::app::AppError;
+use crate::app::{self, AppError};
 use crate::clock::Clock;
 use crate::config::{Cluster, Config, Mode};
-use crate::credentials::{CredentialError, Credentials, Login};
+use crate::credentials::{CredentialError, Credentials, Login, Transit};
 use crate::domain::device::{Device, DeviceId, Endpoint};
 use crate::domain::failure::{FailureKind, chain};
 use crate::domain::host_key::Pin;
 use crate::domain::session::{DeviceSettings, MissingMenus};
 use crate::fleet::attempt::take_export;
+use crate::metrics::Metrics;
 use crate::routeros;
 use crate::ssh::{self, Host, Session};
 
@@ -34,7 +37,7 @@ use crate::ssh::{self, Host, Session};
 With --user the password is asked for, unless an option says where it is.
 
 With DATABASE_URL the target is looked for in the inventory first, and
-CREDENTIAL_ENCRYPTION_KEY opens the login that is stored there. Nothing is stored, published
+CREDENTIAL_ENCRYPTION_KEY or OPENBAO_ADDR opens the login that is stored there. Nothing is stored, published
 or pinned, no lock is taken, and no secret is printed.
 
 Exit code 0 if every step that was tried succeeded, 1 if one failed.")]
@@ -100,7 +103,8 @@ enum Access {
 /// Examines one router and prints a line per step.
 pub(super) async fn check(config: &Config, args: &CheckArgs) -> Result<ExitCode, AppError> {
     let patient = find(config, args).await?;
-    let mut chart = Chart::new(patient.device);
+    let known = patient.device.map(|device| (device, patient.label.clone()));
+    let mut chart = Chart::new(known, config.mode.advice());
     chart.title(&format!("{} ({})", patient.label, patient.endpoint));
     if let Some(remark) = &patient.remark {
         chart.note("inventory", remark);
@@ -139,8 +143,9 @@ async fn examine(config: &Config, patient: &Patient, chart: &mut Chart) {
         Err(error) => return chart.fail("login", error.kind(), &chain(&error)),
     };
     chart.ok("login", &format!("accepted for user {}", login.username));
-    show_version(&mut session, chart).await;
+    // First what a backup does, which so has all the time that a backup has.
     show_export(&mut session, patient.version_hint.as_deref(), chart).await;
+    show_version(&mut session, chart).await;
     session.close().await;
 }
 
@@ -235,7 +240,7 @@ async fn find(config: &Config, args: &CheckArgs) -> Result<Patient, AppError> {
     let (device, credentials) = match &config.mode {
         Mode::Cluster(cluster) => (
             look_up(cluster, &config.replica, &args.target).await?,
-            Credentials::new(cluster.key().ok().cloned()),
+            Credentials::new(cluster.key().ok().cloned()).with_transit(transit(config)?),
         ),
         Mode::Embedded { .. } => (None, Credentials::new(None)),
     };
@@ -282,6 +287,11 @@ async fn find(config: &Config, args: &CheckArgs) -> Result<Patient, AppError> {
     })
 }
 
+fn transit(config: &Config) -> Result<Option<Arc<Transit>>, AppError> {
+    let metrics = Metrics::new().map_err(|error| AppError::Failed(error.into()))?;
+    app::transit(config, &Arc::new(metrics))
+}
+
 /// The one device of the inventory that `target` means.
 async fn look_up(
     cluster: &Cluster,
@@ -299,20 +309,7 @@ async fn look_up(
         )
         .map_err(AppError::Failed)?;
     store.close().await;
-    match found.as_slice() {
-        [] | [_] => Ok(found.into_iter().next()),
-        several => Err(ambiguous(target, several)),
-    }
-}
-
-pub(super) fn ambiguous(target: &str, devices: &[Device]) -> AppError {
-    let list: Vec<String> = devices
-        .iter()
-        .map(|device| format!("{} ({})", device.id, device.endpoint))
-        .collect();
-    AppError::Failed(anyhow::anyhow!(
-        "{} devices match {target:?}: {}; name one by its id",
-        devices.len(),
-        list.join(", ")
-    ))
+    only(target, found, |device| {
+        format!("{} ({})", device.id, device.endpoint)
+    })
 }

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::exit;
-use super::reading::{emit, emit_json};
+use super::output::{emit, emit_json};
 use crate::config::{Config, Effective, Environment, Inspection, Need, Source, effective_listing};
 use crate::report::printable;
 

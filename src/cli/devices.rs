@@ -1,6 +1,5 @@
 //! `devices`: `add`, `edit`, `remove` and `import` of embedded mode; what only reads is beside.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,7 +10,8 @@ use uuid::Uuid;
 
 use super::hand::{Hand, Missing, Refused};
 use super::login::{SecretArgs, read_key};
-use super::{complain, devices_read, printable};
+use super::output::say;
+use super::{complain, devices_read};
 use crate::adapters::sqlite::{DEFAULT_TENANT, NewDevice};
 use crate::app::AppError;
 use crate::config::Config;
@@ -20,6 +20,7 @@ use crate::credentials::Login;
 use crate::domain::device::TenantId;
 use crate::domain::session::{DeviceSettings, SshAlgorithms};
 use crate::import::{self, CSV_FORMAT, Import, ImportedDevice, PrivateKey};
+use crate::report::count;
 
 /// The subcommands of `devices`.
 #[derive(Debug, Subcommand)]
@@ -392,15 +393,4 @@ fn expand(path: &str) -> anyhow::Result<PathBuf> {
     };
     let home = std::env::home_dir().context("there is no home directory to look in for ~")?;
     Ok(home.join(rest))
-}
-
-/// `3 devices`, `1 device`.
-pub(super) fn count(count: usize, what: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {what}{plural}")
-}
-
-/// A line of result; a standard output that is gone is no reason to panic.
-pub(super) fn say(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{}", printable(text));
 }

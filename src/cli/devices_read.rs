@@ -15,7 +15,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::complain;
-use super::reading::{Inventory, Reading, colored, emit, emit_json, unreadable, walk};
+use super::output::{colored, emit, emit_json};
+use super::reading::{Inventory, Reading, unreadable, walk};
 use crate::adapters::sqlite::{DEFAULT_TENANT, DeviceEntry, ListDevices};
 use crate::app::AppError;
 use crate::clock::Clock;

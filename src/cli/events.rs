@@ -71,16 +71,23 @@ pub(super) async fn events(config: &Config, args: &EventsArgs) -> Result<ExitCod
 /// The connection, once there is one; the client itself goes on trying for ever.
 async fn connected(sink: &JetStreamSink) -> anyhow::Result<async_nats::Client> {
     let client = sink.client();
+    until_connected(&client, async || Ok(sink.ready().await?)).await?;
+    Ok(client)
+}
+
+/// Waits for the connection; when it has not come about in time, `why` tells the reason.
+pub(super) async fn until_connected(
+    client: &async_nats::Client,
+    why: impl AsyncFn() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let patience = tokio::time::Instant::now() + CONNECT_PATIENCE;
     while client.connection_state() != async_nats::connection::State::Connected {
         if tokio::time::Instant::now() > patience {
-            sink.ready()
-                .await
-                .context("failed to connect to NATS_URL")?;
+            why().await.context("failed to connect to NATS_URL")?;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Ok(client)
+    Ok(())
 }
 
 /// The stream that takes the events, and whether it had to be waited for: the first replica that

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::reading::configuration;
+use super::reading::{configuration, only, unreadable};
 use crate::adapters::sqlite::{
     DATABASE_FILE, DeviceEntry, ListDevices, LockError, OpenError, SqliteStore,
 };
@@ -16,11 +16,11 @@ use crate::clock::Clock;
 use crate::config::{Config, Mode};
 use crate::control::client::{Client, ControlError};
 use crate::control::desk::Refusal;
-use crate::control::wire::{AddBody, Backup, DeviceBody, EditBody};
+use crate::control::wire::{AddBody, Backup, DeviceBody, EditBody, PruneBody, PrunedBody};
 use crate::domain::device::DeviceId;
 use crate::domain::host_key::Fingerprint;
 use crate::lifecycle;
-use crate::ports::{Bucket, Listed, Store as _, StoreError};
+use crate::ports::{Bucket, Listed, Store as _};
 
 /// How long a folder may be locked by a process that cannot be asked: one that is just starting,
 /// or a command that is about to end.
@@ -148,6 +148,14 @@ impl Hand {
         Ok(())
     }
 
+    /// Deletes old versions, and old rows of the journal.
+    pub(super) async fn prune(&self, prune: &PruneBody) -> Result<PrunedBody, Refused> {
+        Ok(match &self.way {
+            Way::Running(client, _) => client.prune(prune).await?,
+            Way::Own(own) => own.desk().prune(prune).await?,
+        })
+    }
+
     /// Backs a device up now and waits for what comes of it.
     pub(super) async fn back_up(
         &self,
@@ -195,24 +203,15 @@ pub(super) async fn find(store: &SqliteStore, text: &str) -> Result<DeviceEntry,
         limit: 10,
         ..ListDevices::default()
     };
-    let mut found = store.list(&wanted).await.map_err(unreadable)?;
-    match found.len() {
-        0 => Err(AppError::Failed(anyhow::anyhow!(
-            "no device has the id, name or address {text:?}; `mikrotik-backup devices list` \
-             lists them"
-        ))),
-        1 => Ok(found.remove(0)),
-        count => {
-            let list: Vec<String> = found
-                .iter()
-                .map(|device| format!("{} ({}, {})", device.id, device.name, device.endpoint))
-                .collect();
-            Err(AppError::Failed(anyhow::anyhow!(
-                "{count} devices match {text:?}: {}; name one by its id",
-                list.join(", ")
-            )))
-        }
-    }
+    let found = store.list(&wanted).await.map_err(unreadable)?;
+    let shown =
+        |device: &DeviceEntry| format!("{} ({}, {})", device.id, device.name, device.endpoint);
+    only(text, found, shown)?.ok_or_else(|| {
+        AppError::Failed(anyhow::anyhow!(
+            "no device has the id, name or address {text:?}; `mikrotik-backup devices list` lists \
+             them"
+        ))
+    })
 }
 
 async fn running(data_dir: &Path) -> Result<Option<Way>, AppError> {
@@ -283,8 +282,4 @@ impl From<Refused> for AppError {
     fn from(refused: Refused) -> Self {
         Self::Failed(refused.into())
     }
-}
-
-pub(super) fn unreadable(error: StoreError) -> AppError {
-    AppError::Configuration(error.into())
 }

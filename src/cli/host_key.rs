@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::devices::say;
-use super::hand::{Hand, Missing, find, reading, unreadable};
+use super::hand::{Hand, Missing, find, reading};
+use super::output::say;
+use super::reading::unreadable;
 use crate::adapters::sqlite::SqliteStore;
 use crate::app::AppError;
 use crate::config::Config;

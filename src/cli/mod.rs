@@ -1,6 +1,7 @@
 //! Arguments and exit codes; one short function per subcommand.
 
 mod ad_hoc;
+mod archive;
 mod backup;
 mod chart;
 mod check;
@@ -12,6 +13,8 @@ mod events;
 mod hand;
 mod host_key;
 mod login;
+mod output;
+mod progress;
 mod prune;
 mod reading;
 mod shell;
@@ -74,6 +77,13 @@ enum Command {
     Run,
     /// See it work: simulated routers, an embedded service, changes and faults, in under a minute
     Demo(demo::DemoArgs),
+    /// Store what arrives in JetStream as versions in PostgreSQL: a service beside `run`
+    ///
+    /// Reads config.snapshot.create.> with a durable consumer that any number of these share, and
+    /// acknowledges a message once its version is in the database. What is no snapshot is set aside
+    /// with its reason. GET /readyz on HTTP_ADDR names what is missing. SIGTERM or SIGINT lets what
+    /// is being stored finish.
+    Archive(archive::ArchiveArgs),
     /// Bring the database schema up to date, as its owner, and exit
     ///
     /// Needs DATABASE_URL with a role that may create schema mikrotik_backup and, where the tables
@@ -147,6 +157,7 @@ async fn dispatch(command: Command) -> ExitCode {
     match command {
         Command::Run => with_config(Need::Run, run).await,
         Command::Demo(args) => finish(demo::demo(&args).await),
+        Command::Archive(args) => archive::archive(args).await,
         Command::Migrate => with_config(Need::Migrate, migrate).await,
         Command::Devices(devices::Devices::Read(command)) => {
             with_config(Need::Read, async |config| {
@@ -272,8 +283,15 @@ where
         complain(&format!("failed to start the log: {error}"));
         return ExitCode::from(exit::FAILED);
     }
-    if need == Need::Run {
-        introduce(&config);
+    match need {
+        Need::Run => introduce(&config),
+        Need::Archive => info!(
+            mode = "archive",
+            replica = config.replica,
+            version = env!("CARGO_PKG_VERSION"),
+            "Starting mikrotik-backup"
+        ),
+        _ => {}
     }
     for warning in &config.warnings {
         tracing::warn!("{warning}");

@@ -1,24 +1,21 @@
 //! `prune`: deletes old versions by a retention, and old rows of the journal.
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::reading::{
-    Inventory, Reading, configuration, emit_line, unreadable, unreadable_archive,
-};
-use crate::adapters::archive::SealedArchive;
-use crate::adapters::sqlite::{OpenError, SqliteStore};
+use super::hand::{Hand, Missing};
+use super::output::say;
+use super::reading::{Reading, unreadable, unreadable_archive};
 use crate::app::AppError;
 use crate::archive::{self, Pruned, Pruning};
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
+use crate::control::wire::PruneBody;
 use crate::domain::archive::{Period, Retention, Tier};
-use crate::ports::{Archive, Store};
+use crate::ports::Store;
 use crate::report::count;
-use crate::routeros;
 
 /// How many journal rows one statement deletes.
 const JOURNAL_BATCH: u32 = 500;
@@ -32,7 +29,7 @@ const JOURNAL_BATCH: u32 = 500;
 Attempts older than CONFIG_BACKUP_JOURNAL_DAYS leave the journal. Versions go only when --keep-all
 is given: one that was replaced more days ago than that, unless it is the last of its day, week or
 month and younger than --daily, --weekly or --monthly say. The newest version of a device always
-stays. In embedded mode the service must not be running, except for --dry-run.")]
+stays. A running service of embedded mode is asked to do it, and goes on meanwhile.")]
 pub(super) struct PruneArgs {
     /// Keep every version for so many days
     #[arg(long, value_name = "DAYS")]
@@ -68,105 +65,94 @@ impl PruneArgs {
 
 /// Prunes, or tells what it would.
 pub(super) async fn prune(config: &Config, args: &PruneArgs) -> Result<ExitCode, AppError> {
-    // Looks before anything is opened for writing: pruning makes no store.
-    let reading = Reading::open(config).await?;
-    let names = reading.names().await?;
     if args.dry_run {
-        if let Some(retention) = args.retention() {
-            let archive = reading.archive().await?;
-            versions(&archive, &retention, Pruning::DryRun, &names).await?;
-        }
-        let days = config.journal_days;
-        emit_line(&format!(
-            "the journal would lose attempts older than {days} days"
-        ));
-        reading.close().await;
-        return Ok(ExitCode::SUCCESS);
+        return dry_run(config, args).await;
     }
-    match (&reading.inventory, &config.mode) {
-        (Inventory::Embedded(_), Mode::Embedded { data_dir, key }) => {
-            reading.close().await;
-            let opened = SqliteStore::open(data_dir, key.clone(), Clock::System).await;
-            let store = opened.map_err(not_opened)?;
-            if let (Some(retention), Some(pool), Some(key)) =
-                (args.retention(), store.writer(), store.key())
-            {
-                let archive =
-                    SealedArchive::sqlite(pool.clone(), key.clone(), routeros::renormalize());
-                versions(&archive, &retention, Pruning::Delete, &names).await?;
+    match &config.mode {
+        Mode::Embedded { .. } => {
+            let hand = Hand::open(config, Missing::Refuse).await?;
+            let wanted = PruneBody {
+                retention: args.retention(),
+                journal_days: config.journal_days,
+            };
+            let pruned = hand.prune(&wanted).await;
+            hand.close().await;
+            let pruned = pruned?;
+            if let Some(versions) = &pruned.versions {
+                tell_versions(versions, Pruning::Delete);
             }
-            journal(&store, config).await?;
-            store.close().await;
+            tell_journal(pruned.attempts, config);
         }
-        _ => {
+        Mode::Cluster(_) => {
+            let reading = Reading::open(config).await?;
             if let Some(retention) = args.retention() {
                 let archive = reading.archive().await?;
-                versions(&archive, &retention, Pruning::Delete, &names).await?;
+                let now = Clock::System.now();
+                let pruned = archive::prune(&archive, &retention, now, Pruning::Delete, |_, _| ());
+                let pruned = pruned.await.map_err(unreadable_archive)?;
+                tell_versions(&pruned, Pruning::Delete);
             }
-            journal(reading.store(), config).await?;
+            tell_journal(journal(reading.store(), config).await?, config);
             reading.close().await;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn not_opened(error: OpenError) -> AppError {
-    match error {
-        OpenError::Lock(_) => AppError::Failed(
-            anyhow::Error::new(error)
-                .context("pruning needs the store for itself; stop the service first"),
-        ),
-        _ => configuration(error),
-    }
-}
-
-async fn versions(
-    archive: &dyn Archive,
-    retention: &Retention,
-    pruning: Pruning,
-    names: &BTreeMap<crate::domain::device::DeviceId, String>,
-) -> Result<(), AppError> {
-    let report = |device, expired: &[_]| {
-        if pruning == Pruning::DryRun {
+async fn dry_run(config: &Config, args: &PruneArgs) -> Result<ExitCode, AppError> {
+    let reading = Reading::open(config).await?;
+    if let Some(retention) = args.retention() {
+        let names = reading.names().await?;
+        let archive = reading.archive().await?;
+        let report = |device, expired: &[_]| {
             let unnamed = || format!("{device}");
             let name = names.get(&device).cloned().unwrap_or_else(unnamed);
-            emit_line(&format!(
-                "{name}: {} would go",
-                count(expired.len(), "version")
-            ));
-        }
-    };
-    let now = Clock::System.now();
-    let pruned = archive::prune(archive, retention, now, pruning, report).await;
+            let what = count(expired.len(), "version");
+            say(&format!("{name}: {what} would go"));
+        };
+        let now = Clock::System.now();
+        let pruned = archive::prune(&archive, &retention, now, Pruning::DryRun, report).await;
+        tell_versions(&pruned.map_err(unreadable_archive)?, Pruning::DryRun);
+    }
+    let days = config.journal_days;
+    say(&format!(
+        "the journal would lose attempts older than {days} days"
+    ));
+    reading.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell_versions(pruned: &Pruned, pruning: Pruning) {
     let Pruned {
         devices,
         examined,
         versions,
         texts,
-    } = pruned.map_err(unreadable_archive)?;
+    } = pruned;
     let verb = match pruning {
         Pruning::Delete => format!("deleted, and {texts} texts that no other version has"),
         Pruning::DryRun => "would be deleted".to_owned(),
     };
-    emit_line(&format!(
+    say(&format!(
         "{versions} of {examined} versions of {} {verb}",
-        count(usize::try_from(devices).unwrap_or(usize::MAX), "device")
+        count(usize::try_from(*devices).unwrap_or(usize::MAX), "device")
     ));
-    Ok(())
 }
 
-async fn journal(store: &dyn Store, config: &Config) -> Result<(), AppError> {
+fn tell_journal(attempts: u64, config: &Config) {
+    say(&format!(
+        "{attempts} attempts older than {} days left the journal",
+        config.journal_days
+    ));
+}
+
+async fn journal(store: &dyn Store, config: &Config) -> Result<u64, AppError> {
     let age = Duration::from_secs(config.journal_days * 86_400);
     let mut total = 0;
     loop {
         match store.prune(age, JOURNAL_BATCH).await.map_err(unreadable)? {
-            0 => break,
+            0 => return Ok(total),
             pruned => total += pruned,
         }
     }
-    emit_line(&format!(
-        "{total} attempts older than {} days left the journal",
-        config.journal_days
-    ));
-    Ok(())
 }

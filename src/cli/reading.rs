@@ -1,12 +1,9 @@
 //! What commands that only read stand on: the store of a cluster or of a `DATA_DIR`, beside a
-//! running service, and how their results are printed.
+//! running service.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _};
-use std::process::ExitCode;
 
 use anyhow::anyhow;
-use serde::Serialize;
 
 use crate::adapters::archive::SealedArchive;
 use crate::adapters::postgres::{PostgresStore, SchemaState};
@@ -16,8 +13,8 @@ use crate::clock::Clock;
 use crate::config::{Config, Mode};
 use crate::credentials::Key;
 use crate::domain::device::{Device, DeviceId};
+use crate::domain::failure::Advice;
 use crate::ports::{Archive as _, ArchiveError, DeviceStatus, StatusPage, Store, StoreError};
-use crate::report::{Advice, printable};
 use crate::routeros;
 
 /// A store that is there and is only read.
@@ -90,14 +87,15 @@ impl Reading {
             Inventory::Embedded(store) => store.find(text).await,
         };
         let found = found.map_err(unreadable)?;
-        match found.as_slice() {
-            [] => Err(AppError::Failed(anyhow!(
+        only(text, found, |device| {
+            format!("{} ({})", device.id, device.endpoint)
+        })?
+        .ok_or_else(|| {
+            AppError::Failed(anyhow!(
                 "no device has the id, name or address {text:?} (one without credentials, or of \
                  another device_type, is not ours)"
-            ))),
-            [device] => Ok(device.clone()),
-            several => Err(super::check::ambiguous(text, several)),
-        }
+            ))
+        })
     }
 
     /// The names of all devices that are ours to back up.
@@ -176,6 +174,26 @@ pub(super) async fn walk(
     }
 }
 
+/// What `text` means among what was found: nothing, or the only one.
+///
+/// # Errors
+/// Several match: they are listed as `shown` tells.
+pub(super) fn only<T>(
+    text: &str,
+    mut found: Vec<T>,
+    shown: impl Fn(&T) -> String,
+) -> Result<Option<T>, AppError> {
+    if found.len() <= 1 {
+        return Ok(found.pop());
+    }
+    let list: Vec<String> = found.iter().map(shown).collect();
+    Err(AppError::Failed(anyhow!(
+        "{} devices match {text:?}: {}; name one by its id",
+        list.len(),
+        list.join(", ")
+    )))
+}
+
 pub(super) fn configuration(error: impl Into<anyhow::Error>) -> AppError {
     AppError::Configuration(error.into())
 }
@@ -196,38 +214,4 @@ pub(super) fn unreadable_archive(error: ArchiveError) -> AppError {
         }
         _ => AppError::Failed(error.into()),
     }
-}
-
-/// Whether what goes to standard output may be coloured.
-pub(super) fn colored(config: &Config) -> bool {
-    std::io::stdout().is_terminal() && !config.no_color
-}
-
-/// Prints `text` as it is: whoever made it has escaped what came from outside. A reader that went
-/// away (`| head`) ends the output, not the program.
-pub(super) fn emit(text: &str) -> ExitCode {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    ExitCode::SUCCESS
-}
-
-/// Prints `value` as JSON, over several lines, without a character that a terminal would obey.
-pub(super) fn emit_json(value: &impl Serialize) -> Result<ExitCode, AppError> {
-    let mut text =
-        serde_json::to_string_pretty(value).map_err(|error| AppError::Failed(error.into()))?;
-    // JSON escapes the C0 controls; DEL and the C1 ones are left as they are.
-    if text.contains(|c: char| c.is_control() && c != '\n') {
-        let escaped = |c: char| match c.is_control() && c != '\n' {
-            true => format!("\\u{:04x}", u32::from(c)),
-            false => c.to_string(),
-        };
-        text = text.chars().map(escaped).collect();
-    }
-    text.push('\n');
-    Ok(emit(&text))
-}
-
-/// A line for people: control characters escaped.
-pub(super) fn emit_line(line: &str) {
-    emit(&format!("{}\n", printable(line)));
 }

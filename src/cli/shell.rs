@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Command};
 
-use super::reading::emit;
+use super::output::emit;
 use super::{complain, exit};
 
 /// Arguments of `completions`.

@@ -13,7 +13,8 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::complain;
-use super::reading::{Reading, emit, emit_json, unreadable_archive};
+use super::output::{emit, emit_json};
+use super::reading::{Reading, unreadable_archive};
 use crate::app::AppError;
 use crate::config::Config;
 use crate::domain::Timestamp;

@@ -9,7 +9,8 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 
 use super::complain;
-use super::reading::{Reading, colored, emit, emit_json, walk};
+use super::output::{colored, emit, emit_json};
+use super::reading::{Reading, walk};
 use crate::adapters::redis::{RedisCoordinator, Timeouts};
 use crate::app::AppError;
 use crate::clock::Clock;

@@ -14,6 +14,7 @@ mod urls;
 mod values;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -62,6 +63,8 @@ pub struct Config {
     pub mode: Mode,
     /// `NATS_URL`; always there with [`Need::Nats`].
     pub nats_url: Option<SecretString>,
+    /// `GIT_ARCHIVE_DIR`.
+    pub git_archive_dir: Option<PathBuf>,
     /// `OPENBAO_ADDR` and `OPENBAO_TOKEN`.
     pub openbao: Option<OpenBao>,
     /// `CONFIG_BACKUP_INTERVAL`.
@@ -156,6 +159,7 @@ fn read(need: Need, surroundings: &Environment, reader: &mut Reader<'_>) -> Conf
     let clustered = reader.mentions(&table::DATABASE_URL);
     let database_url = reader.url(&table::DATABASE_URL);
     let data_dir = reader.directory(&table::DATA_DIR);
+    let git_archive_dir = reader.optional_directory(&table::GIT_ARCHIVE_DIR);
     let redis_url = reader.url(&table::REDIS_URL);
     let nats_url = reader.url(&table::NATS_URL);
     let key = reader.key(&table::CREDENTIAL_ENCRYPTION_KEY, strict);
@@ -207,6 +211,7 @@ fn read(need: Need, surroundings: &Environment, reader: &mut Reader<'_>) -> Conf
         environment,
         mode,
         nats_url: nats,
+        git_archive_dir,
         openbao,
         interval,
         max_concurrent,

@@ -260,6 +260,15 @@ impl<'a> Reader<'a> {
         })
     }
 
+    pub(super) fn optional_directory(&mut self, text: &Text) -> Option<PathBuf> {
+        let form = text.form;
+        let parse = |raw: &str| {
+            let path = (!raw.contains('\0')).then(|| PathBuf::from(raw));
+            path.ok_or_else(|| format!("must be {form}"))
+        };
+        self.text(text, parse, str::to_owned)
+    }
+
     pub(super) fn socket(&mut self, text: &Text, default: SocketAddr) -> SocketAddr {
         self.or_default(text, (default, default.to_string()), |raw| raw.parse().ok())
     }

@@ -250,6 +250,8 @@ settings! {
         "The shared PostgreSQL database. Unset: embedded mode, with a database of its own in DATA_DIR.";
     DATA_DIR: Text = "DATA_DIR" { form: Form::Directory, default: Some("./data"), secret: false }
         "Where embedded mode keeps its database, key, archive and control.sock.";
+    GIT_ARCHIVE_DIR: Text = "GIT_ARCHIVE_DIR" { form: Form::Directory, default: None, secret: false }
+        "A git repository that mirrors the archive, one file per device and one commit per change, as PLAIN TEXT WITH EVERY PASSWORD (folder 0700). Unset: none.";
     REDIS_URL: Text = "REDIS_URL" { form: Form::Url(&["redis", "rediss", "unix", "redis+unix"]), default: None, secret: true }
         "Presence, locks and outbox (Redis, Valkey or Dragonfly). Goes together with DATABASE_URL.";
     NATS_URL: Text = "NATS_URL" { form: Form::Urls(&["nats", "tls"]), default: None, secret: true }
@@ -285,7 +287,7 @@ settings! {
     DEVICE_REFRESH: Number = "DEVICE_REFRESH_SECONDS" { unit: Unit::Seconds, default: 60, min: 1, max: DAY }
         "How often the running tasks are compared with the database. Notifications usually are faster; this is what they may miss.";
     MIGRATE_ON_START: Flag = "MIGRATE_ON_START" { default: true }
-        "Whether run brings the database schema up to date, if it is behind and its role may.";
+        "Whether run and archive bring the database schema up to date, if it is behind and their role may.";
     NATS_STREAM_MAX_BYTES: Number = "NATS_STREAM_MAX_BYTES" { unit: Unit::Bytes, default: 10 * GIB, min: 1024, max: i64::MAX as u64 }
         "The size limit of a stream that we create; one that exists is never altered.";
     NATS_STREAM_REPLICAS: Number = "NATS_STREAM_REPLICAS" { unit: Unit::Count, default: 1, min: 1, max: 5 }
@@ -318,6 +320,7 @@ mod tests {
         ("ENVIRONMENT", Some("dev")),
         ("DATABASE_URL", None),
         ("DATA_DIR", Some("./data")),
+        ("GIT_ARCHIVE_DIR", None),
         ("REDIS_URL", None),
         ("NATS_URL", None),
         ("CREDENTIAL_ENCRYPTION_KEY", None),

@@ -8,6 +8,7 @@ use tracing::Level;
 
 use super::problem::{ConfigError, Problem};
 use crate::credentials::Key;
+use crate::domain::failure::Advice;
 
 /// Where the fleet's data is, and what the processes share.
 #[derive(Clone, Debug)]
@@ -24,6 +25,14 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// How an operator unblocks a device.
+    pub fn advice(&self) -> Advice {
+        match self {
+            Self::Cluster(_) => Advice::Sql,
+            Self::Embedded { .. } => Advice::Commands,
+        }
+    }
+
     /// The name in logs.
     pub fn as_str(&self) -> &'static str {
         match self {

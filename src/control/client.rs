@@ -14,8 +14,10 @@ use tokio::net::UnixStream;
 
 use super::socket;
 use super::wire::{
-    AddBody, Added, Backup, DeviceBody, EditBody, ErrorBody, HostKeyBody, StatusBody,
+    AddBody, Added, Backup, DeviceBody, EditBody, ErrorBody, HostKeyBody, PruneBody, PrunedBody,
+    StatusBody,
 };
+use crate::api::problem::Problem;
 use crate::domain::device::DeviceId;
 use crate::domain::host_key::Fingerprint;
 
@@ -131,6 +133,11 @@ impl Client {
         self.ask(Method::POST, &path, &()).await
     }
 
+    /// Deletes old versions, and old rows of the journal.
+    pub async fn prune(&self, prune: &PruneBody) -> Result<PrunedBody, ControlError> {
+        self.ask(Method::POST, "/api/v1/prune", prune).await
+    }
+
     fn broken(&self, source: impl Into<Source>) -> ControlError {
         ControlError::Broken {
             socket: self.socket.clone(),
@@ -151,17 +158,7 @@ impl Client {
         if status.is_success() {
             return serde_json::from_slice(&answer).map_err(|error| self.broken(error));
         }
-        let refused: Result<ErrorBody, _> = serde_json::from_slice(&answer);
-        Err(match refused {
-            Ok(refused) => ControlError::Refused {
-                text: refused.error,
-                index: refused.index,
-            },
-            Err(_) => ControlError::Refused {
-                text: format!("{status}: {}", String::from_utf8_lossy(&answer)),
-                index: None,
-            },
-        })
+        Err(refusal(status, &answer))
     }
 
     /// Like [`Client::ask`], where nothing is answered.
@@ -198,4 +195,19 @@ impl Client {
         let nothing = Bytes::from_static(b"null");
         Ok((status, if bytes.is_empty() { nothing } else { bytes }))
     }
+}
+
+/// The routes of the API answer problems, the others an [`ErrorBody`].
+fn refusal(status: StatusCode, answer: &[u8]) -> ControlError {
+    let (text, index) = match serde_json::from_slice::<ErrorBody>(answer) {
+        Ok(refused) => (refused.error, refused.index),
+        Err(_) => match serde_json::from_slice::<Problem>(answer) {
+            Ok(problem) => (problem.detail, None),
+            Err(_) => (
+                format!("{status}: {}", String::from_utf8_lossy(answer)),
+                None,
+            ),
+        },
+    };
+    ControlError::Refused { text, index }
 }

@@ -1,20 +1,24 @@
 //! What can be asked of embedded mode besides reading: done in the process that holds the store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::info;
 
-use super::wire::{AddBody, Backup, Change, EditBody, StatusBody};
+use super::wire::{AddBody, Backup, Change, EditBody, PruneBody, PrunedBody, StatusBody};
 use crate::adapters::archive::SealedArchive;
-use crate::adapters::sqlite::{
-    DeviceEdit, EditError, ImportError, ListDevices, NewDevice, SqliteStore,
-};
+use crate::adapters::sqlite::{DeviceEdit, EditError, ImportError, NewDevice, SqliteStore};
+use crate::api::{Api, ChangeOf};
+use crate::archive::{Pruning, prune};
 use crate::domain::device::DeviceId;
 use crate::domain::failure::chain;
 use crate::domain::host_key::Fingerprint;
 use crate::domain::request::{Reply, ReplyStatus};
 use crate::fleet::Context;
-use crate::ports::{Archive as _, VersionPage};
+use crate::ports::{Archive as _, ArchiveError, Store as _, StoreError, VersionPage};
+
+/// How many journal rows one statement deletes.
+const JOURNAL_BATCH: u32 = 500;
 
 /// Edits the inventory, and tells what a backup changed.
 #[derive(Clone)]
@@ -89,6 +93,26 @@ impl From<ImportError> for Refusal {
     }
 }
 
+impl From<ArchiveError> for Refusal {
+    fn from(error: ArchiveError) -> Self {
+        let kind = match error {
+            ArchiveError::Unavailable { .. } => RefusalKind::Unavailable,
+            _ => RefusalKind::Failed,
+        };
+        Self::new(kind, chain(&error))
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        let kind = match error {
+            StoreError::Unavailable { .. } => RefusalKind::Unavailable,
+            StoreError::Failed { .. } | StoreError::NotFound { .. } => RefusalKind::Failed,
+        };
+        Self::new(kind, chain(&error))
+    }
+}
+
 impl Desk {
     /// Adds devices: all or none.
     ///
@@ -137,25 +161,32 @@ impl Desk {
         Ok(())
     }
 
-    /// Whether there is such a device, with credentials to back it up with.
+    /// Deletes what a retention does not keep, and old rows of the journal, in small transactions
+    /// beside whatever else goes on.
     ///
     /// # Errors
-    /// [`Refusal`] says what is missing.
-    pub async fn check_backed_up(&self, device: DeviceId) -> Result<(), Refusal> {
-        let wanted = ListDevices {
-            named: Some(device.to_string()),
-            ..ListDevices::default()
+    /// [`Refusal`]; what was deleted by then stays deleted.
+    pub async fn prune(&self, body: &PruneBody) -> Result<PrunedBody, Refusal> {
+        let versions = match &body.retention {
+            None => None,
+            Some(retention) => {
+                let now = self.context.clock.now();
+                let archive = self.archive.as_ref();
+                let pruned = prune(archive, retention, now, Pruning::Delete, |_, _| ()).await?;
+                let (versions, texts) = (pruned.versions, pruned.texts);
+                info!(versions, texts, "Pruned the archive on request");
+                Some(pruned)
+            }
         };
-        let listed = self.store.list(&wanted).await;
-        let listed = listed.map_err(|error| Refusal::new(RefusalKind::Failed, chain(&error)))?;
-        match listed.iter().find(|entry| entry.id == device) {
-            None => Err(EditError::NotFound { device }.into()),
-            Some(entry) if !entry.has_credentials => Err(Refusal::new(
-                RefusalKind::Conflict,
-                format!("device {device} has no credentials; store some with `devices edit`"),
-            )),
-            Some(_) => Ok(()),
+        let age = Duration::from_secs(body.journal_days.saturating_mul(86_400));
+        let mut attempts = 0;
+        loop {
+            match self.store.prune(age, JOURNAL_BATCH).await? {
+                0 => break,
+                pruned => attempts += pruned,
+            }
         }
+        Ok(PrunedBody { versions, attempts })
     }
 
     /// What is going on.
@@ -171,17 +202,28 @@ impl Desk {
         }
     }
 
+    /// `api`, which tells what a backup changed in this archive.
+    pub fn tell_changes(&self, api: Api) -> Api {
+        let desk = self.clone();
+        let change: ChangeOf = Arc::new(move |device, reply| {
+            let desk = desk.clone();
+            Box::pin(async move { desk.change(device, &reply).await })
+        });
+        api.telling_changes(change)
+    }
+
     /// `reply` with what the backup changed in the archive.
     pub async fn told(&self, device: DeviceId, reply: Reply) -> Backup {
-        let change = match reply.status {
-            ReplyStatus::Success => self.change(device, &reply).await,
-            ReplyStatus::Failed | ReplyStatus::Locked => None,
-        };
+        let change = self.change(device, &reply).await;
         Backup::of(reply, change)
     }
 
-    /// Best effort: the backup has succeeded, whatever can be said of it.
-    async fn change(&self, device: DeviceId, reply: &Reply) -> Option<Change> {
+    /// What a backup that was answered with `reply` changed in the archive. Best effort: it has
+    /// succeeded, whatever can be said of it.
+    pub async fn change(&self, device: DeviceId, reply: &Reply) -> Option<Change> {
+        if reply.status != ReplyStatus::Success {
+            return None;
+        }
         let newest = self.archive.versions(device, VersionPage::first(1)).await;
         let newest = newest.ok()?.into_iter().next()?;
         if Some(newest.first.position.attempt) != reply.attempt {

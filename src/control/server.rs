@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, Path as UrlPath, RawQuery, State};
+use axum::extract::{DefaultBodyLimit, Path as UrlPath, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post, put};
@@ -19,17 +19,15 @@ use uuid::Uuid;
 
 use super::desk::{Desk, Refusal, RefusalKind};
 use super::socket;
-use super::wire::{AddBody, Added, EditBody, ErrorBody, HostKeyBody};
+use super::wire::{AddBody, Added, EditBody, ErrorBody, HostKeyBody, PruneBody};
+use crate::api::Api;
+use crate::api::access::Access;
 use crate::domain::device::DeviceId;
 use crate::domain::host_key::Fingerprint;
-use crate::fleet::requests::RequestError;
 
 /// How large a request may be, in bytes: an inventory with a private key for each of ten thousand
 /// devices.
 const BODY_LIMIT: usize = 64 << 20;
-
-/// How long a device that has just been added has to get its worker, before it is unknown.
-const APPEARS_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long requests that are being answered have when the service stops.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -80,10 +78,10 @@ impl Control {
     }
 
     /// Answers until `stop` is cancelled, then removes the socket.
-    pub async fn serve(self, desk: Desk, stop: CancellationToken) {
+    pub async fn serve(self, desk: Desk, api: Api, stop: CancellationToken) {
         let Self { listener, socket } = self;
         let stopping = stop.clone().cancelled_owned();
-        let serving = axum::serve(listener, router(desk)).with_graceful_shutdown(stopping);
+        let serving = axum::serve(listener, router(desk, &api)).with_graceful_shutdown(stopping);
         let mut serving = tokio::spawn(serving.into_future());
         stop.cancelled().await;
         // The lock is still held, so this is our own.
@@ -94,16 +92,18 @@ impl Control {
     }
 }
 
-fn router(desk: Desk) -> Router {
+/// What the CLI asks, beside the API.
+fn router(desk: Desk, api: &Api) -> Router {
     Router::new()
         .route("/api/v1/status", get(status))
         .route("/api/v1/devices", post(add))
         .route("/api/v1/devices/{id}", patch(edit).delete(remove))
-        .route("/api/v1/devices/{id}/backup", post(backup))
         .route("/api/v1/devices/{id}/host-key", put(accept).delete(reset))
+        .route("/api/v1/prune", post(prune))
         .fallback(async || error(StatusCode::NOT_FOUND, "no such route", None))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(desk)
+        .merge(api.router(Access::Owner))
 }
 
 fn error(status: StatusCode, text: &str, index: Option<usize>) -> Response {
@@ -173,39 +173,10 @@ async fn reset(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn backup(
-    State(desk): State<Desk>,
-    UrlPath(id): UrlPath<Uuid>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Refusal> {
-    let mut query = query.as_deref().unwrap_or_default().split('&');
-    let wait = query.any(|parameter| parameter == "wait=true");
-    let device = DeviceId(id);
-    desk.check_backed_up(device).await?;
-    let requests = desk.context.requests.clone();
-    if timeout(APPEARS_WITHIN, requests.appears(device))
-        .await
-        .is_err()
-    {
-        return Err(RequestError::Unknown(device).into());
+async fn prune(State(desk): State<Desk>, Json(body): Json<PruneBody>) -> Result<Response, Refusal> {
+    if body.journal_days == 0 {
+        let text = "journal_days is at least 1";
+        return Err(Refusal::new(RefusalKind::Invalid, text));
     }
-    let asking = tokio::spawn(async move { requests.backup(device).await });
-    if !wait {
-        let accepted = serde_json::json!({ "status": "accepted" });
-        return Ok((StatusCode::ACCEPTED, Json(accepted)).into_response());
-    }
-    let reply = asking.await.map_err(|error| {
-        Refusal::new(RefusalKind::Failed, format!("the request failed: {error}"))
-    })??;
-    Ok(Json(desk.told(device, reply).await).into_response())
-}
-
-impl From<RequestError> for Refusal {
-    fn from(error: RequestError) -> Self {
-        let kind = match error {
-            RequestError::Unknown(_) => RefusalKind::NotFound,
-            RequestError::Dropped(_) => RefusalKind::Unavailable,
-        };
-        Self::new(kind, error.to_string())
-    }
+    Ok(Json(desk.prune(&body).await?).into_response())
 }

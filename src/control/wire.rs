@@ -7,11 +7,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::adapters::sqlite::{DeviceEdit, NewDevice};
+use crate::archive::Pruned;
 use crate::credentials::Login;
-use crate::domain::attempt::AttemptId;
+use crate::domain::archive::Retention;
 use crate::domain::device::{DeviceId, TenantId};
-use crate::domain::request::{Reply, ReplyStatus};
 use crate::domain::session::{DeviceSettings, SshAlgorithms};
+
+pub use crate::api::wire::{Backup, Change};
 
 /// A login with its secrets.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -270,74 +272,25 @@ pub struct HostKeyBody {
     pub fingerprint: String,
 }
 
-/// What a backup changed in the archive.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Change {
-    /// The device's first version.
-    First,
-    /// A new version.
-    Changed {
-        /// Lines that the version before did not have.
-        added: u32,
-        /// Lines that this one does not have any more.
-        removed: u32,
-    },
-    /// The same configuration again.
-    Unchanged,
-}
-
-/// What came of a backup that was asked for.
+/// What to prune.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Backup {
-    /// `success`, `failed` or `locked`.
-    pub status: String,
-    /// The attempt, if one was made.
+#[serde(deny_unknown_fields)]
+pub struct PruneBody {
+    /// Which versions stay; none means all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attempt: Option<AttemptId>,
-    /// SHA-256 of the configuration.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sha256_hash: Option<String>,
-    /// The kind of failure.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error_kind: Option<String>,
-    /// Why it did not succeed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
-    /// What it changed, if it succeeded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub change: Option<Change>,
+    pub retention: Option<Retention>,
+    /// Attempts older than so many days leave the journal.
+    pub journal_days: u64,
 }
 
-impl Backup {
-    /// The answer of the fleet, with what changed.
-    pub fn of(reply: Reply, change: Option<Change>) -> Self {
-        Self {
-            status: reply.status.as_str().to_owned(),
-            attempt: reply.attempt,
-            sha256_hash: reply.hash.map(|hash| hash.to_string()),
-            error_kind: reply.kind.map(|kind| kind.as_str().to_owned()),
-            message: reply.message,
-            change,
-        }
-    }
-
-    /// What came of a request that was not even taken.
-    pub fn refused(reason: String) -> Self {
-        Self {
-            status: ReplyStatus::Failed.as_str().to_owned(),
-            attempt: None,
-            sha256_hash: None,
-            error_kind: None,
-            message: Some(reason),
-            change: None,
-        }
-    }
-
-    /// Whether it succeeded.
-    pub fn succeeded(&self) -> bool {
-        self.status == ReplyStatus::Success.as_str()
-    }
+/// What was pruned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PrunedBody {
+    /// Versions, where a retention was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub versions: Option<Pruned>,
+    /// Rows of the journal.
+    pub attempts: u64,
 }
 
 /// What a running service says of itself.

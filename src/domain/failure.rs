@@ -66,6 +66,15 @@ failure_kinds! {
     Unknown = "unknown", Retry;
 }
 
+/// Whose hands an operator uses to unblock a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Advice {
+    /// The shared database: SQL.
+    Sql,
+    /// The store of embedded mode: this program's own commands.
+    Commands,
+}
+
 /// What a failure leads to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Disposition {
@@ -106,20 +115,48 @@ impl FailureKind {
         endpoint || specific
     }
 
-    /// What the operator should do, for kinds that wait for one.
-    pub fn remedy(self, device: DeviceId) -> Option<String> {
-        match self {
-            Self::AuthFailed => Some(format!(
+    /// What the operator should do about the device, which is called `name`; for kinds that wait
+    /// for an operator.
+    pub fn remedy(self, advice: Advice, device: DeviceId, name: &str) -> Option<String> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        // What a shell would take apart is named by its id.
+        let typed = if name.chars().all(plain) && !name.starts_with('-') && !name.is_empty() {
+            name.to_owned()
+        } else {
+            device.to_string()
+        };
+        match (advice, self) {
+            (Advice::Commands, Self::AuthFailed) => Some(format!(
+                "store working credentials for the device with `mikrotik-backup devices edit \
+                 {typed} --user …`, or correct user, password and policy on the router and run \
+                 `mikrotik-backup retry {typed}`"
+            )),
+            (Advice::Commands, Self::HostKeyMismatch) => Some(format!(
+                "find out why the host key changed; if the change is genuine, `mikrotik-backup \
+                 host-key show {typed}` tells how to accept it"
+            )),
+            (Advice::Sql, Self::AuthFailed) => Some(format!(
                 "store working credentials for the device (UPDATE devices SET \
                  encrypted_credentials = … WHERE id = '{device}', or its credential profile), or \
                  correct user, password and policy on the router and store them again"
             )),
-            Self::HostKeyMismatch => Some(format!(
+            (Advice::Sql, Self::HostKeyMismatch) => Some(format!(
                 "find out why the host key changed; if the change is genuine, trust the next key \
                  seen with: UPDATE devices SET ssh_host_key_fingerprint = NULL WHERE id = '{device}'"
             )),
             _ => None,
         }
+    }
+
+    /// `text` without what to do about it, in whichever mode, and about a device of whichever name,
+    /// it was written.
+    pub fn without_remedy(self, text: &str) -> &str {
+        let begins = match self {
+            Self::AuthFailed => "; store working credentials for the device",
+            Self::HostKeyMismatch => "; find out why the host key changed",
+            _ => return text,
+        };
+        text.rfind(begins).map_or(text, |at| &text[..at])
     }
 }
 
@@ -199,9 +236,33 @@ mod tests {
     fn every_blocking_kind_tells_the_operator_what_to_do() {
         let device = DeviceId(uuid::Uuid::from_u128(7));
         for kind in FailureKind::ALL {
-            let remedy = kind.remedy(device);
-            assert_eq!(remedy.is_some(), kind.blocks(), "{kind}");
-            assert!(remedy.is_none_or(|text| text.contains(&device.to_string())));
+            for (advice, name) in [
+                (Advice::Sql, "edge-1"),
+                (Advice::Commands, "edge-1"),
+                (Advice::Commands, "edge 1; reboot"),
+                (Advice::Commands, "--all"),
+            ] {
+                let remedy = kind.remedy(advice, device, name);
+                assert_eq!(remedy.is_some(), kind.blocks(), "{kind}");
+                let Some(remedy) = remedy else { continue };
+                let by_name = advice == Advice::Commands && name == "edge-1";
+                let subject = if by_name {
+                    name.to_owned()
+                } else {
+                    device.to_string()
+                };
+                assert!(remedy.contains(&subject), "{remedy}");
+                let sql = remedy.contains("UPDATE devices");
+                assert_eq!(sql, advice == Advice::Sql, "{remedy}");
+                assert_ne!(sql, remedy.contains("`mikrotik-backup "), "{remedy}");
+                assert!(
+                    !remedy.contains("reboot") && !remedy.contains("--all"),
+                    "{remedy}"
+                );
+                let text = format!("it said no; or so; {remedy}");
+                assert_eq!(kind.without_remedy(&text), "it said no; or so");
+            }
+            assert_eq!(kind.without_remedy("it said no"), "it said no");
         }
     }
 

@@ -38,6 +38,8 @@ use crate::ssh::{self, SshError};
 /// What a worker asks for.
 #[derive(Clone, Debug)]
 pub struct Ask {
+    /// The attempt that is to be made. Used once at most.
+    pub id: AttemptId,
     /// The device.
     pub device: DeviceId,
     /// Its name, for the log.
@@ -82,7 +84,7 @@ impl Context {
     /// Makes one attempt at a device and records it. May wait long for a slot; cancel safe until a
     /// slot is held, and after that it ends by itself within the limits.
     pub async fn attempt(&self, ask: Ask) -> Report {
-        let id = AttemptId::generate();
+        let id = ask.id;
         let span = tracing::info_span!(
             "attempt",
             attempt.id = %id,
@@ -370,6 +372,11 @@ impl From<SshError> for Stop {
 
 impl From<CredentialError> for Stop {
     fn from(error: CredentialError) -> Self {
+        if error.is_passing() {
+            return Self::Deferred(Deferral::Unavailable {
+                reason: chain(&error),
+            });
+        }
         Self::Failed(Failure::from_error(error.kind(), &error))
     }
 }

@@ -23,6 +23,7 @@ use crate::domain::Timestamp;
 use crate::domain::attempt::{AttemptId, AttemptRecord, LastAttempt, Outcome, StepTime, Taken};
 use crate::domain::backoff::later;
 use crate::domain::device::{CredentialSource, Device, DeviceId, Endpoint, TenantId};
+use crate::domain::failure::Advice;
 use crate::domain::host_key::{Fingerprint, Pin};
 use crate::domain::schedule::Policy;
 use crate::domain::session::MissingMenus;
@@ -122,6 +123,7 @@ impl World {
                 ssh: ssh::Options::default(),
             },
             replica: "one".to_owned(),
+            advice: Advice::Sql,
         });
         Self {
             context,
@@ -280,6 +282,14 @@ impl Store for MemoryStore {
             missing_menus: missing,
             now: self.clock.now(),
         })))
+    }
+
+    async fn unclaim(&self, device: DeviceId, attempt: AttemptId) -> Result<(), StoreError> {
+        let mut state = self.here("take back a claim")?;
+        if state.running.get(&device) == Some(&attempt) {
+            state.running.remove(&device);
+        }
+        Ok(())
     }
 
     async fn pin_host_key(&self, device: DeviceId, seen: &Fingerprint) -> Result<Pin, StoreError> {

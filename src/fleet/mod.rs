@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::credentials::Credentials;
+use crate::domain::failure::Advice;
 use crate::domain::schedule::Draw;
 use crate::domain::session::DeviceSettings;
 use crate::lifecycle::Shutdown;
@@ -57,6 +58,8 @@ pub struct Context {
     pub limits: Limits,
     /// The name of this process in the journal.
     pub replica: String,
+    /// How an operator unblocks a device.
+    pub advice: Advice,
 }
 
 /// Time limits of one attempt.

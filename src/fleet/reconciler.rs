@@ -125,6 +125,7 @@ impl Reconciler {
         self.last_look = began.elapsed();
         match result {
             Ok(changes) => {
+                self.context.requests.is_loaded();
                 if std::mem::take(&mut self.away) {
                     info!("the database is back; the inventory is compared again");
                 }
@@ -189,6 +190,7 @@ impl Reconciler {
                 }
                 Action::Edit(id, known) => {
                     changes.edited += 1;
+                    self.context.requests.hand_over(*id, known.tenant);
                     self.tell(*id, Mail::Edited(Box::new(Edit::from(known))));
                 }
                 Action::Stop(id) => {
@@ -206,7 +208,8 @@ impl Reconciler {
         let id = row.device.id;
         let (mailbox, mail) = mpsc::unbounded_channel();
         let worker = Worker::new(Arc::clone(&self.context), self.policy, row, mail);
-        self.context.requests.enter(id, mailbox.downgrade());
+        let tenant = row.device.tenant;
+        self.context.requests.enter(id, tenant, mailbox.downgrade());
         self.mailboxes.insert(id, mailbox);
         let running = AssertUnwindSafe(worker.run()).catch_unwind();
         self.workers.spawn(running.map(move |ended| match ended {

@@ -4,23 +4,49 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc::WeakUnboundedSender;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::worker::Mail;
-use crate::domain::device::DeviceId;
+use crate::domain::attempt::AttemptId;
+use crate::domain::device::{DeviceId, TenantId};
 use crate::domain::request::Reply;
 
+/// So many requests of one process wait at once; what is asked beyond is refused.
+pub const MOST_WAITING: usize = 1000;
+
 /// The way to the workers. Clones are the same one.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Requests {
     desk: Arc<Desk>,
 }
 
-#[derive(Default)]
 struct Desk {
-    /// Weak: it is the reconciler that keeps workers alive.
-    mailboxes: Mutex<HashMap<DeviceId, WeakUnboundedSender<Mail>>>,
+    members: Mutex<HashMap<DeviceId, Member>>,
     entered: Notify,
+    /// Whether the inventory was read once.
+    loaded: watch::Sender<bool>,
+    places: Arc<Semaphore>,
+}
+
+/// A device that is backed up here.
+#[derive(Clone)]
+struct Member {
+    /// Weak: it is the reconciler that keeps workers alive.
+    mailbox: WeakUnboundedSender<Mail>,
+    tenant: TenantId,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self {
+            desk: Arc::new(Desk {
+                members: Mutex::default(),
+                entered: Notify::new(),
+                loaded: watch::Sender::new(false),
+                places: Arc::new(Semaphore::new(MOST_WAITING)),
+            }),
+        }
+    }
 }
 
 /// A request that no worker answered.
@@ -28,27 +54,94 @@ struct Desk {
 pub enum RequestError {
     /// No worker has the device.
     #[error(
-        "device {0} is not backed up here: it is not in the inventory, has no credentials, or is \
-         of another device_type"
+        "no device {0} is backed up here: it is not in the inventory, has no credentials, or is of \
+         another device_type"
     )]
     Unknown(DeviceId),
+    /// The inventory has not been read yet.
+    #[error("the inventory has not been read yet; ask for device {0} again in a moment")]
+    NotLoaded(DeviceId),
+    /// The device is somebody else's. It says no more than that.
+    #[error("device {0} does not belong to the tenant that was named")]
+    OtherTenant(DeviceId),
+    /// More requests wait than this process takes.
+    #[error(
+        "{MOST_WAITING} requests for backups wait already; ask for device {0} again in a while"
+    )]
+    TooMany(DeviceId),
     /// The device left the inventory, or the process stops.
     #[error("the request for device {0} was dropped: the device was removed, or the service stops")]
     Dropped(DeviceId),
 }
 
-impl Requests {
-    /// Backs `device` up now, whenever it is due, and tells what came of it.
+/// A request that a worker has taken. Dropping it withdraws it: an attempt that nobody else waits
+/// for, and that still queues, is not made.
+#[must_use = "a request that is dropped is withdrawn"]
+pub struct Accepted {
+    /// The attempt that answers it. Where none is made (the device is locked, say) the reply says
+    /// so, and the id is never used.
+    pub attempt: AttemptId,
+    device: DeviceId,
+    answer: oneshot::Receiver<Reply>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Accepted {
+    /// Waits for what comes of it.
     ///
-    /// Requests for one device share one attempt, also one that is running already for another
-    /// reason. Cancel safe; an attempt that was asked for is made all the same.
+    /// # Errors
+    /// [`RequestError::Dropped`] when there is nobody left to answer.
+    pub async fn reply(self) -> Result<Reply, RequestError> {
+        let answer = self.answer.await;
+        answer.map_err(|_| RequestError::Dropped(self.device))
+    }
+}
+
+impl Requests {
+    /// Backs `device` up now, whenever it is due, and tells what came of it: [`Requests::accept`]
+    /// and [`Accepted::reply`]. Cancel safe; cancelling withdraws the request.
     ///
     /// # Errors
     /// [`RequestError`] when there is nobody to ask, or nobody left to answer.
     pub async fn backup(&self, device: DeviceId) -> Result<Reply, RequestError> {
+        self.accept(device, None).await?.reply().await
+    }
+
+    /// Asks for a backup of `device` now, whenever it is due; `tenant`, if it is named, must be its
+    /// owner. Returns as soon as the worker has taken it.
+    ///
+    /// Requests for one device share one attempt, also one that is running already for another
+    /// reason.
+    ///
+    /// # Errors
+    /// [`RequestError`] when it is not taken.
+    pub async fn accept(
+        &self,
+        device: DeviceId,
+        tenant: Option<TenantId>,
+    ) -> Result<Accepted, RequestError> {
+        let member = self.lock().get(&device).cloned();
+        let member = member.ok_or_else(|| match *self.desk.loaded.borrow() {
+            true => RequestError::Unknown(device),
+            false => RequestError::NotLoaded(device),
+        })?;
+        if tenant.is_some_and(|tenant| tenant != member.tenant) {
+            return Err(RequestError::OtherTenant(device));
+        }
+        let place = Arc::clone(&self.desk.places).try_acquire_owned();
+        let place = place.map_err(|_| RequestError::TooMany(device))?;
         let (reply, answer) = oneshot::channel();
-        self.post(device, Mail::Requested { reply })?;
-        answer.await.map_err(|_| RequestError::Dropped(device))
+        let (taken, attempt) = oneshot::channel();
+        let dropped = RequestError::Dropped(device);
+        let mailbox = member.mailbox.upgrade().ok_or(dropped)?;
+        let mail = Mail::Requested { reply, taken };
+        mailbox.send(mail).map_err(|_| dropped)?;
+        Ok(Accepted {
+            attempt: attempt.await.map_err(|_| dropped)?,
+            device,
+            answer,
+            _place: place,
+        })
     }
 
     /// Returns once a worker has `device`: one that has just been added gets its worker a moment
@@ -65,18 +158,33 @@ impl Requests {
         }
     }
 
-    fn post(&self, device: DeviceId, mail: Mail) -> Result<(), RequestError> {
-        let mailbox = self.lock().get(&device).cloned();
-        let mailbox = mailbox.ok_or(RequestError::Unknown(device))?;
-        let mailbox = mailbox.upgrade().ok_or(RequestError::Dropped(device))?;
-        let posted = mailbox.send(mail);
-        posted.map_err(|_| RequestError::Dropped(device))
+    /// Returns once the inventory has been read: before that every device would be unknown.
+    pub async fn loaded(&self) {
+        // The sender lives as long as this.
+        let _ = self
+            .desk
+            .loaded
+            .subscribe()
+            .wait_for(|loaded| *loaded)
+            .await;
     }
 
-    /// A worker has `device` from now on.
-    pub(super) fn enter(&self, device: DeviceId, mailbox: WeakUnboundedSender<Mail>) {
-        self.lock().insert(device, mailbox);
+    /// A worker has `device`, which is `tenant`'s, from now on.
+    pub(super) fn enter(
+        &self,
+        device: DeviceId,
+        tenant: TenantId,
+        mailbox: WeakUnboundedSender<Mail>,
+    ) {
+        self.lock().insert(device, Member { mailbox, tenant });
         self.desk.entered.notify_waiters();
+    }
+
+    /// `device` has another owner.
+    pub(super) fn hand_over(&self, device: DeviceId, tenant: TenantId) {
+        if let Some(member) = self.lock().get_mut(&device) {
+            member.tenant = tenant;
+        }
     }
 
     /// No worker has `device` any more.
@@ -84,10 +192,15 @@ impl Requests {
         self.lock().remove(&device);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, WeakUnboundedSender<Mail>>> {
+    /// Every device of the inventory has its worker.
+    pub(super) fn is_loaded(&self) {
+        self.desk.loaded.send_replace(true);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, Member>> {
         // Nothing that could panic runs under the lock.
-        let mailboxes = self.desk.mailboxes.lock();
-        mailboxes.unwrap_or_else(PoisonError::into_inner)
+        let members = self.desk.members.lock();
+        members.unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -36,8 +37,10 @@ pub enum Mail {
     Removed,
     /// Somebody asks for a backup now.
     Requested {
-        /// Where to tell what came of it.
+        /// Where to tell what came of it. Whoever gives up drops the other end.
         reply: oneshot::Sender<Reply>,
+        /// Where to tell which attempt answers it.
+        taken: oneshot::Sender<AttemptId>,
     },
 }
 
@@ -76,6 +79,8 @@ pub struct Worker {
     mailbox: mpsc::UnboundedReceiver<Mail>,
     /// Who is to be told what comes of the next attempt.
     waiting: Vec<oneshot::Sender<Reply>>,
+    /// The next attempt, or the one that runs, once somebody was told its id or it began.
+    upcoming: Option<AttemptId>,
 }
 
 impl Worker {
@@ -100,6 +105,7 @@ impl Worker {
             seat: context.view.enter(device.id),
             mailbox,
             waiting: Vec::new(),
+            upcoming: None,
             context,
         }
     }
@@ -163,6 +169,7 @@ impl Worker {
         let slot_held = Arc::new(AtomicBool::new(false));
         // Boxed, so that a sleeping worker does not carry the attempt's state.
         let mut attempt = Box::pin(attempt(Ask {
+            id: self.upcoming(),
             device: self.device,
             name: self.name.clone(),
             settings: self.settings,
@@ -171,25 +178,46 @@ impl Worker {
             schedule: self.schedule.clone(),
             slot_held: Arc::clone(&slot_held),
         }));
-        let report = loop {
+        let ended = loop {
             // The mailbox of a device that was removed is closed, and would be read for ever.
             let removed = self.schedule.next() == Next::Done;
             tokio::select! {
                 biased;
-                report = &mut attempt => break Some(report),
+                report = &mut attempt => break Ended::By(Box::new(report)),
                 mail = self.mailbox.recv(), if !removed => self.read(mail),
+                () = given_up(&mut self.waiting) => {
+                    // One that queues, and that nobody waits for any more, is not made.
+                    if cause == Cause::Manual && !slot_held.load(Ordering::Relaxed) {
+                        break Ended::Withdrawn;
+                    }
+                }
             }
             // One that still queues behind other scheduled work makes way for one that need not.
             let queues = !slot_held.load(Ordering::Relaxed);
             if cause != Cause::Manual && !self.waiting.is_empty() && queues {
-                break None;
+                break Ended::MadeWay;
             }
         };
         drop(attempt);
-        match report {
-            Some(report) => self.finish(cause, report),
-            None => self.make_way(),
+        match ended {
+            Ended::By(report) => self.finish(cause, *report),
+            Ended::MadeWay => self.make_way(),
+            Ended::Withdrawn => self.withdraw(),
         }
+    }
+
+    /// The attempt that runs, or the next one.
+    fn upcoming(&mut self) -> AttemptId {
+        *self.upcoming.get_or_insert_with(AttemptId::generate)
+    }
+
+    /// A request was taken back: the device is where it was before, and if it is due meanwhile,
+    /// it is a recheck later.
+    fn withdraw(&mut self) {
+        self.upcoming = None;
+        let put_off = Finish::Deferred(Deferral::Contended);
+        let now = self.context.clock.now();
+        self.schedule.handle(Event::Finished(put_off), now, draw());
     }
 
     /// An attempt that had not got a slot was dropped for one that somebody asked for.
@@ -205,6 +233,11 @@ impl Worker {
             Finish::Deferred(deferral) => answered_by(cause, deferral),
             Finish::Made { .. } => true,
         };
+        // What was told whoever waits on holds: their attempt is still to come, and no other attempt
+        // was begun under its id.
+        if answers || report.made.is_some() {
+            self.upcoming = None;
+        }
         if answers {
             for waiting in self.waiting.drain(..) {
                 // Who no longer listens is not told.
@@ -245,7 +278,8 @@ impl Worker {
             if let Some(skip) = Skip::blocked_by(kind) {
                 self.context.metrics.skipped(skip);
             }
-            let remedy = kind.remedy(self.device).unwrap_or_default();
+            let remedy = kind.remedy(self.context.advice, self.device, &self.name);
+            let remedy = remedy.unwrap_or_default();
             warn!(
                 device.id = %self.device,
                 device.name = self.name,
@@ -267,7 +301,9 @@ impl Worker {
                 self.schedule
                     .handle(Event::Edited(edit.revision), now, draw());
             }
-            Some(Mail::Requested { reply }) => {
+            Some(Mail::Requested { reply, taken }) => {
+                // Who gave up already is noticed by `given_up`.
+                let _ = taken.send(self.upcoming());
                 self.waiting.push(reply);
                 // What runs already is shared.
                 if self.schedule.condition() != Some(Condition::Running) {
@@ -289,6 +325,30 @@ impl Worker {
             known_since: self.known_since,
         });
     }
+}
+
+/// How the time of an attempt ended.
+enum Ended {
+    By(Box<Report>),
+    /// Dropped for one that somebody asked for.
+    MadeWay,
+    /// Dropped, for nobody waits for it any more.
+    Withdrawn,
+}
+
+/// Forgets whoever gave up, and resolves when the last one has. Never does for nobody. Cancel safe.
+async fn given_up(waiting: &mut Vec<oneshot::Sender<Reply>>) {
+    if waiting.is_empty() {
+        return std::future::pending().await;
+    }
+    std::future::poll_fn(|context| {
+        waiting.retain_mut(|reply| reply.poll_closed(context).is_pending());
+        match waiting.is_empty() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await;
 }
 
 #[derive(Clone, Copy)]

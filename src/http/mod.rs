@@ -29,8 +29,7 @@ pub const BODY_LIMIT: usize = 64 * 1024;
 /// What the pages are made from.
 #[derive(Clone)]
 pub struct Pages {
-    metrics: Arc<Metrics>,
-    refresh: Arc<dyn Fn(&Metrics) + Send + Sync>,
+    metrics: Arc<dyn Fn() -> prometheus::Result<String> + Send + Sync>,
     readiness: Arc<Readiness>,
 }
 
@@ -42,9 +41,20 @@ impl Pages {
         readiness: Arc<Readiness>,
         refresh: impl Fn(&Metrics) + Send + Sync + 'static,
     ) -> Self {
+        let page = move || {
+            refresh(&metrics);
+            metrics.render()
+        };
+        Self::of(page, readiness)
+    }
+
+    /// Pages about `readiness` and the metrics that `page` renders. It must not block.
+    pub fn of(
+        page: impl Fn() -> prometheus::Result<String> + Send + Sync + 'static,
+        readiness: Arc<Readiness>,
+    ) -> Self {
         Self {
-            metrics,
-            refresh: Arc::new(refresh),
+            metrics: Arc::new(page),
             readiness,
         }
     }
@@ -91,8 +101,7 @@ async fn ready(State(pages): State<Pages>) -> Response {
 }
 
 async fn metrics(State(pages): State<Pages>) -> Response {
-    (pages.refresh)(&pages.metrics);
-    match pages.metrics.render() {
+    match (pages.metrics)() {
         Ok(page) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response(),
         Err(cause) => {
             tracing::error!(error = %cause, "Failed to render the metrics page");

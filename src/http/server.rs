@@ -29,7 +29,11 @@ const MAX_BUFFER: usize = 16 * 1024;
 /// read.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
-/// How long a connection that was asked to end, or the server as a whole, has to do so.
+/// How long the request that an old connection is in the middle of may take: longer than any may
+/// wait.
+const LAST_ANSWER: Duration = Duration::from_secs(330);
+
+/// How long a connection has to end when the server stops, and half of what all of them have.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
 /// The HTTP server cannot listen.
@@ -138,14 +142,14 @@ async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) 
         .max_buf_size(MAX_BUFFER)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
-    tokio::select! {
+    let patience = tokio::select! {
         // A client that breaks the protocol or goes away is no concern of the operator.
         ended = connection.as_mut() => return log_end(ended),
-        () = stop.cancelled() => {}
-        () = sleep(MAX_AGE) => {}
-    }
+        () = stop.cancelled() => DRAIN_LIMIT,
+        () = sleep(MAX_AGE) => LAST_ANSWER,
+    };
     connection.as_mut().graceful_shutdown();
-    if let Ok(ended) = timeout(DRAIN_LIMIT, connection).await {
+    if let Ok(ended) = timeout(patience, connection).await {
         log_end(ended);
     }
 }

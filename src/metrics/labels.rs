@@ -1,6 +1,7 @@
 //! The closed sets of label values.
 
 use crate::domain::failure::FailureKind;
+use crate::domain::request::ReplyStatus;
 
 /// A device that came due and was not backed up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +53,94 @@ impl LockResult {
             Self::Obtained => "obtained",
             Self::NotObtained => "not_obtained",
             Self::Error => "error",
+        }
+    }
+}
+
+/// What came of a ciphertext that OpenBao was to open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decrypted {
+    /// It is open.
+    Success,
+    /// The key does not fit, or may not be used.
+    Refused,
+    /// It is away, or was found to be a moment ago and was not asked.
+    Unavailable,
+}
+
+impl Decrypted {
+    pub(super) const ALL: [Self; 3] = [Self::Success, Self::Refused, Self::Unavailable];
+
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Refused => "refused",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// How a backup was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asked {
+    /// By a message.
+    Nats,
+    /// Over HTTP, the control socket included.
+    Http,
+}
+
+impl Asked {
+    pub(super) const ALL: [Self; 2] = [Self::Nats, Self::Http];
+
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Nats => "nats",
+            Self::Http => "http",
+        }
+    }
+}
+
+/// What whoever asked for a backup was told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answered {
+    /// The snapshot is durable.
+    Success,
+    /// The attempt failed, or none could be made.
+    Failed,
+    /// Another process is working on the device.
+    Locked,
+    /// The request was not taken: unknown device, another tenant, too many, not readable.
+    Refused,
+    /// Whoever asked went away before there was an answer.
+    GaveUp,
+}
+
+impl Answered {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Success,
+        Self::Failed,
+        Self::Locked,
+        Self::Refused,
+        Self::GaveUp,
+    ];
+
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failed => "failed",
+            Self::Locked => "locked",
+            Self::Refused => "refused",
+            Self::GaveUp => "gave_up",
+        }
+    }
+}
+
+impl From<ReplyStatus> for Answered {
+    fn from(status: ReplyStatus) -> Self {
+        match status {
+            ReplyStatus::Success => Self::Success,
+            ReplyStatus::Failed => Self::Failed,
+            ReplyStatus::Locked => Self::Locked,
         }
     }
 }

@@ -3,8 +3,10 @@
 //! All label sets are closed and every value exists at zero from the start, so that a rate or an
 //! alert never waits for a first event. Devices are named in logs, not here.
 
+pub mod archive;
 mod build;
 mod labels;
+mod process;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +22,8 @@ use crate::domain::schedule::Condition;
 use crate::domain::session::{SshPart, WeakAlgorithm};
 
 use build::Build;
-pub use labels::{LockResult, Skip};
+pub use labels::{Answered, Asked, Decrypted, LockResult, Skip};
+use process::Process;
 
 /// The content type of [`Metrics::render`]: the Prometheus text format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -48,8 +51,14 @@ pub struct Metrics {
     incomplete: IntCounter,
     suspicions: IntCounterVec,
     weak_ssh: IntCounterVec,
-    open_files: IntGauge,
-    resident_bytes: IntGauge,
+    requests: IntCounterVec,
+    credential_changes: IntCounterVec,
+    decrypts: IntCounterVec,
+    credential_cache: IntCounterVec,
+    cached_credentials: IntGauge,
+    mirror_commits: IntCounterVec,
+    mirror_pending: IntGauge,
+    process: Process,
 }
 
 /// The contract's buckets, and finer ones below a second, in seconds.
@@ -84,17 +93,11 @@ impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let new = Build(&registry);
-        new.gauges(
-            "mikrotik_backup_build_info",
-            "Always 1; the label tells the version.",
-            "version",
-        )?
-        .with_label_values(&[env!("CARGO_PKG_VERSION")])
-        .set(1);
         let metrics = Self {
             backups: new.counters(
                 "mikrotik_config_backup_total",
-                "Backups that came due, by result: success means acknowledged.",
+                "Backups that came due, by result: success means acknowledged. A device that is \
+                 blocked or offline comes due at each replica.",
                 &["status"],
             )?,
             duration: new.histogram(
@@ -183,9 +186,41 @@ impl Metrics {
                 "SSH key exchanges that agreed on a weak algorithm, by what it is used for.",
                 &["part"],
             )?,
-            open_files: new.gauge("process_open_fds", "Open file descriptors.")?,
-            resident_bytes: new
-                .gauge("process_resident_memory_bytes", "Resident memory in bytes.")?,
+            requests: new.counters(
+                "mikrotik_config_backup_requests_total",
+                "Backups that somebody asked for, by way and by what they were told.",
+                &["source", "result"],
+            )?,
+            credential_changes: new.counters(
+                "mikrotik_credential_changes_total",
+                "Notices that the credentials of a device changed, by whether they could be read.",
+                &["status"],
+            )?,
+            decrypts: new.counters(
+                "mikrotik_openbao_decrypt_total",
+                "Transit ciphertexts to be opened that were not in the cache, by result.",
+                &["status"],
+            )?,
+            credential_cache: new.counters(
+                "mikrotik_openbao_cache_total",
+                "Transit ciphertexts to be opened, by whether the cache knew them.",
+                &["result"],
+            )?,
+            cached_credentials: new.gauge(
+                "mikrotik_openbao_cache_entries",
+                "Opened Transit ciphertexts that are kept in memory.",
+            )?,
+            mirror_commits: new.counters(
+                "mikrotik_git_mirror_commits_total",
+                "Commits to the git mirror, by result: an error is retried, and the archive has the \
+                 version all the same.",
+                &["status"],
+            )?,
+            mirror_pending: new.gauge(
+                "mikrotik_git_mirror_pending_devices",
+                "Devices whose newest version is in the archive and not in the git mirror yet.",
+            )?,
+            process: Process::new(&new)?,
             registry,
         };
         metrics.create_label_values();
@@ -236,6 +271,24 @@ impl Metrics {
         }
         for known in ["true", "false"] {
             self.comments.with_label_values(&[known]);
+        }
+        for status in ["applied", "ignored"] {
+            self.credential_changes.with_label_values(&[status]);
+        }
+        for result in Decrypted::ALL {
+            self.decrypts.with_label_values(&[result.label()]);
+        }
+        for result in ["hit", "miss"] {
+            self.credential_cache.with_label_values(&[result]);
+        }
+        for source in Asked::ALL {
+            for result in Answered::ALL {
+                self.requests
+                    .with_label_values(&[source.label(), result.label()]);
+            }
+        }
+        for status in ["success", "error"] {
+            self.mirror_commits.with_label_values(&[status]);
         }
     }
 
@@ -344,6 +397,47 @@ impl Metrics {
         }
     }
 
+    /// Counts a backup that somebody asked for, once they are answered.
+    pub fn asked(&self, source: Asked, result: Answered) {
+        let labels = [source.label(), result.label()];
+        self.requests.with_label_values(&labels).inc();
+    }
+
+    /// Counts a notice that credentials changed.
+    pub fn credentials_changed(&self, applied: bool) {
+        let status = if applied { "applied" } else { "ignored" };
+        self.credential_changes.with_label_values(&[status]).inc();
+    }
+
+    /// Counts a ciphertext that the cache did not know.
+    pub fn decrypted(&self, result: Decrypted) {
+        self.decrypts.with_label_values(&[result.label()]).inc();
+    }
+
+    /// Counts a look into the cache of opened ciphertexts.
+    pub fn credential_cache(&self, hit: bool) {
+        let result = if hit { "hit" } else { "miss" };
+        self.credential_cache.with_label_values(&[result]).inc();
+    }
+
+    /// Sets how many opened ciphertexts are kept.
+    pub fn set_cached_credentials(&self, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.cached_credentials.set(count);
+    }
+
+    /// Counts a commit to the git mirror, or that it failed.
+    pub fn mirrored(&self, written: bool) {
+        let status = if written { "success" } else { "error" };
+        self.mirror_commits.with_label_values(&[status]).inc();
+    }
+
+    /// Sets how many devices the git mirror is behind with.
+    pub fn set_mirror_pending(&self, devices: usize) {
+        self.mirror_pending
+            .set(i64::try_from(devices).unwrap_or(i64::MAX));
+    }
+
     /// Sets the number of devices in each state; states that `counts` leaves out are empty.
     pub fn set_devices(&self, counts: &BTreeMap<Condition, usize>) {
         for state in Condition::ALL {
@@ -364,24 +458,10 @@ impl Metrics {
     /// # Errors
     /// When the encoder finds a metric without samples: a fault of this file.
     pub fn render(&self) -> prometheus::Result<String> {
-        self.look_at_process();
+        self.process.look();
         let mut page = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut page)?;
         Ok(String::from_utf8_lossy(&page).into_owned())
-    }
-
-    /// Linux tells these in files; elsewhere they stay zero.
-    fn look_at_process(&self) {
-        if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
-            let files = i64::try_from(files.count()).unwrap_or(i64::MAX);
-            self.open_files.set(files);
-        }
-        if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-            let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
-            self.resident_bytes
-                .set(kibibytes.map_or(0, |kibibytes: i64| kibibytes.saturating_mul(1024)));
-        }
     }
 }
 

@@ -3,23 +3,15 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Named, answered, failure, printable, span};
 use crate::domain::Timestamp;
-use crate::domain::failure::FailureKind;
+use crate::domain::failure::{Advice, FailureKind};
 use crate::ports::DeviceStatus;
 
-/// Whose hands an operator uses to unblock a device.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Advice {
-    /// The shared database: SQL.
-    Sql,
-    /// The store of embedded mode: this program's own commands.
-    Commands,
-}
-
 /// A device whose last failure counts now.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 pub struct Failed {
     /// Which device.
     pub device: Named,
@@ -35,15 +27,19 @@ pub struct Failed {
     pub failures: u32,
     /// When the first of these failures began, or since when it is blocked.
     #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     pub since: Timestamp,
     /// When the last attempt ended.
     #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     pub last_attempt_at: Timestamp,
     /// When it last succeeded.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub last_success_at: Option<Timestamp>,
     /// When it is tried again; none while it is blocked.
     #[serde(with = "time::serde::rfc3339::option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub next_try_at: Option<Timestamp>,
     /// The host key that it offered instead of the pinned one.
     pub offered_key: Option<String>,
@@ -96,24 +92,12 @@ impl Failed {
 /// The stored text, which ends in what to do where an operator must: that has a place of its own.
 fn cause(status: &DeviceStatus, kind: FailureKind) -> String {
     let text = status.error.as_deref().unwrap_or_default();
-    let remedy = kind.remedy(status.device.id);
-    let cause = remedy.and_then(|remedy| Some(text.strip_suffix(&remedy)?.trim_end_matches("; ")));
-    cause.unwrap_or(text).to_owned()
+    kind.without_remedy(text).to_owned()
 }
 
 fn remedy(status: &DeviceStatus, kind: FailureKind, advice: Advice) -> Option<String> {
-    let name = &status.device.name;
-    match (advice, kind) {
-        (Advice::Commands, FailureKind::AuthFailed) => Some(format!(
-            "store the right login with `mikrotik-backup devices edit {name}`, or correct user, \
-             password and policy on the router and then `mikrotik-backup retry {name}`"
-        )),
-        (Advice::Commands, FailureKind::HostKeyMismatch) => Some(format!(
-            "find out why the host key changed; if the change is genuine: `mikrotik-backup \
-             host-key accept {name}`"
-        )),
-        _ => kind.remedy(status.device.id),
-    }
+    let device = &status.device;
+    kind.remedy(advice, device.id, &device.name)
 }
 
 /// `entries` for a screen, in their order; a sentence when there are none.

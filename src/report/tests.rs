@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::*;
 use crate::domain::attempt::{AttemptId, LastAttempt, Status};
 use crate::domain::device::{CredentialSource, Endpoint};
+use crate::domain::failure::Advice;
 use crate::domain::host_key::Pin;
 
 const NOW: Timestamp = datetime!(2026-07-01 12:00 UTC);
@@ -201,8 +202,8 @@ edge-3 (192.0.2.1:22)  timeout  for 5 h  1 failure  next try in 14 min
     an invented failure
 edge-4 (192.0.2.1:22)  host_key_mismatch  for 4 h  1 failure  blocked until an operator acts
     an invented failure
-    what to do: find out why the host key changed; if the change is genuine: `mikrotik-backup \
-host-key accept edge-4`
+    what to do: find out why the host key changed; if the change is genuine, `mikrotik-backup \
+host-key show edge-4` tells how to accept it
 ";
     assert_eq!(render_failed(&entries, NOW, false), expected);
     assert_eq!(render_failed(&[], NOW, false), "nothing has failed\n");
@@ -215,7 +216,8 @@ host-key accept edge-4`
 #[test]
 fn what_to_do_is_said_once() {
     let mut status = tried(4, Some(5), Some(FailureKind::HostKeyMismatch));
-    let remedy = FailureKind::HostKeyMismatch.remedy(status.device.id);
+    let device = &status.device;
+    let remedy = FailureKind::HostKeyMismatch.remedy(Advice::Sql, device.id, &device.name);
     let remedy = remedy.expect("it blocks");
     status.error = Some(format!("pinned host key is another; {remedy}"));
     let entry = Failed::of(&status, Advice::Sql).expect("it failed");

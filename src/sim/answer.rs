@@ -66,6 +66,7 @@ impl Answer {
                     self.push(text.as_bytes()).await?;
                     Flow::Continue
                 }
+                Reply::Edit(_) => Flow::Continue,
                 Reply::Export { secrets } => {
                     self.router.count(|counters| counters.export_begun());
                     let flow = self.export(secrets).await?;

@@ -21,7 +21,8 @@ pub type Seal<'a> = &'a (dyn Fn(&str) -> Vec<u8> + Send + Sync);
 /// Simulate MikroTik routers on loopback addresses, until interrupted.
 ///
 /// They speak SSH, answer `/export` as RouterOS 6 or 7 does, and can be told to misbehave. Nothing
-/// that they hold is real.
+/// that they hold is real. Over SSH they take a few commands that change them: `/system identity
+/// set name=…`, `/system note set note=…` and `/ip ssh regenerate-host-key`.
 #[derive(Args, Clone, Debug)]
 pub struct SimulateArgs {
     /// How many routers. Each takes an address of its own and a file descriptor.
@@ -176,7 +177,11 @@ fn describe(fleet: &Fleet, args: &SimulateArgs) -> String {
     let count = fleet.routers().len();
     let versions = args.versions.join(", ");
     let user = &args.username;
-    format!("{count} simulated routers on {first} to {last}, RouterOS {versions}, login {user}")
+    let routers = match count {
+        1 => format!("a simulated router on {first}"),
+        _ => format!("{count} simulated routers on {first} to {last}"),
+    };
+    format!("{routers}, RouterOS {versions}, login {user}")
 }
 
 /// The inventory of `fleet` as text.

@@ -12,6 +12,19 @@ pub(super) enum Reply {
         /// With secrets.
         secrets: bool,
     },
+    /// Nothing, and this is done.
+    Edit(Edit),
+}
+
+/// What a command changes of its router.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Edit {
+    /// `/system identity set name=…`
+    Identity(String),
+    /// `/system note set note=…`
+    Note(String),
+    /// `/ip ssh regenerate-host-key`
+    HostKey,
 }
 
 /// What the console knows of its router.
@@ -53,7 +66,7 @@ fn run_one(offset: usize, command: &str, facts: Facts<'_>) -> Result<Vec<Reply>,
         format!("bad command name {word} (line 1 column {})", at + 1)
     };
     match names.as_slice() {
-        [] | ["quit"] | ["system"] | ["system", "resource" | "identity"] => Ok(Vec::new()),
+        [] | ["quit"] | ["system"] | ["system", "resource" | "identity" | "note"] => Ok(Vec::new()),
         ["export", options @ ..] => {
             let hides = facts.version.hides_secrets();
             let mut secrets = !hides;
@@ -74,9 +87,30 @@ fn run_one(offset: usize, command: &str, facts: Facts<'_>) -> Result<Vec<Reply>,
         ["system", "identity", "print"] => {
             Ok(vec![Reply::Text(format!("  name: {}\r\n", facts.identity))])
         }
-        ["system", "resource" | "identity", ..] => Err(bad(2)),
+        ["system", "identity", "set", _] => set(&words[3], "name", Edit::Identity),
+        ["system", "note", "set", _] => set(&words[3], "note", Edit::Note),
+        ["ip", "ssh", "regenerate-host-key"] => Ok(vec![Reply::Edit(Edit::HostKey)]),
+        ["system", "resource" | "identity" | "note", ..] => Err(bad(2)),
         ["system", ..] => Err(bad(1)),
         _ => Err(bad(0)),
+    }
+}
+
+/// `property=value`, the value quoted or not.
+fn set(
+    (at, argument): &(usize, &str),
+    property: &str,
+    edit: fn(String) -> Edit,
+) -> Result<Vec<Reply>, String> {
+    match argument.split_once('=') {
+        Some((name, value)) if name == property => {
+            let value = value.trim_matches('"').to_owned();
+            Ok(vec![Reply::Edit(edit(value))])
+        }
+        _ => Err(format!(
+            "expected end of command (line 1 column {})",
+            at + 1
+        )),
     }
 }
 
@@ -182,6 +216,37 @@ mod tests {
         assert_eq!(
             ask("6.49.18", ":put [/system resource get version]"),
             text("6.49.18 (stable)")
+        );
+    }
+
+    #[test]
+    fn an_edit_is_made_only_when_the_whole_line_is_right() {
+        let edit = |edit| vec![Reply::Edit(edit)];
+        assert_eq!(
+            ask(
+                "7.16.2",
+                "/system identity set name=core-2; /system/note/set note=\"rack 7; A/B\""
+            ),
+            [
+                edit(Edit::Identity("core-2".into())),
+                edit(Edit::Note("rack 7; A/B".into()))
+            ]
+            .concat()
+        );
+        assert_eq!(
+            ask("7.16.2", "/ip ssh regenerate-host-key"),
+            edit(Edit::HostKey)
+        );
+        assert_eq!(
+            ask(
+                "7.16.2",
+                "/system identity set name=x; /system note set title=y"
+            ),
+            text("expected end of command (line 1 column 47)")
+        );
+        assert_eq!(
+            ask("7.16.2", "/ip ssh set strong-crypto=yes"),
+            text("bad command name ip (line 1 column 2)")
         );
     }
 

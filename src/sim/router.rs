@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::configuration::Configuration;
-use super::console::{self, Facts, Reply};
+use super::console::{self, Edit, Facts, Reply};
 use super::door::Door;
 use super::fault::Fault;
 use super::host_key::{HostKeyKind, fingerprint, host_key};
@@ -314,14 +314,27 @@ impl Shared {
         count(&self.fleet);
     }
 
-    /// The replies to a command line, and how long they take.
+    /// The replies to a command line, whose edits are made, and how long they take.
     pub(super) fn ask(&self, line: &str) -> (Vec<Reply>, Duration) {
-        let behaviour = self.behaviour();
+        let mut behaviour = self.behaviour();
         let facts = Facts {
             version: &behaviour.configuration.version,
             identity: &behaviour.configuration.identity,
         };
-        (console::run(line, facts), behaviour.delay)
+        let replies = console::run(line, facts);
+        for reply in &replies {
+            match reply {
+                Reply::Edit(Edit::Identity(name)) => {
+                    name.clone_into(&mut behaviour.configuration.identity);
+                }
+                Reply::Edit(Edit::Note(note)) => {
+                    note.clone_into(&mut behaviour.configuration.note);
+                }
+                Reply::Edit(Edit::HostKey) => behaviour.key_generation += 1,
+                Reply::Text(_) | Reply::Export { .. } => {}
+            }
+        }
+        (replies, behaviour.delay)
     }
 
     /// The fault of a new connection.

@@ -20,7 +20,7 @@ macro_rules! on_both {
     };
 }
 
-mod bench;
+pub mod bench;
 mod reading;
 mod retention;
 mod storing;

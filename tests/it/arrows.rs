@@ -10,7 +10,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("routeros", &["domain"]),
     ("clock", &["domain"]),
     ("ports", &["domain"]),
-    ("credentials", &["domain"]),
+    ("credentials", &["domain", "metrics"]),
     ("ssh", &["domain", "credentials"]),
     ("metrics", &["domain"]),
     ("lifecycle", &[]),
@@ -19,10 +19,37 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("adapters", &["domain", "ports", "clock", "credentials"]),
     ("archive", &["domain", "ports"]),
     (
+        "mirror",
+        &[
+            "adapters", "archive", "domain", "metrics", "ports", "routeros",
+        ],
+    ),
+    (
         "control",
-        &["adapters", "credentials", "domain", "fleet", "ports"],
+        &[
+            "adapters",
+            "api",
+            "archive",
+            "credentials",
+            "domain",
+            "fleet",
+            "ports",
+        ],
+    ),
+    (
+        "intake",
+        &[
+            "adapters",
+            "clock",
+            "domain",
+            "lifecycle",
+            "metrics",
+            "ports",
+        ],
     ),
     ("report", &["domain", "ports"]),
+    ("api", &["domain", "fleet", "metrics", "ports", "report"]),
+    ("trigger", &["domain", "fleet", "metrics"]),
     ("http", &["metrics"]),
     ("import", &["domain"]),
     ("sim", &["domain", "clock"]),
@@ -107,6 +134,7 @@ fn parts_use_only_what_the_arrows_allow() {
 fn no_adapter_imports_a_sibling() {
     let names = [
         "archive",
+        "git",
         "postgres",
         "sqlite",
         "redis",

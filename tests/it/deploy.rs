@@ -310,6 +310,38 @@ fn the_migration_job_runs_migrate_as_the_owner() {
 }
 
 #[test]
+fn the_archive_role_runs_beside_the_poller() {
+    let deployment = document("deploy/components/archive/deployment.yaml");
+    let spec = &deployment["spec"];
+    let pod = &spec["template"]["spec"];
+    assert_hardened(pod);
+    assert_eq!(pod["containers"][0]["args"], serde_json::json!(["archive"]));
+    let poller = document("deploy/base/deployment.yaml");
+    let secret = "/spec/template/spec/volumes/0/secret/secretName";
+    assert_ne!(text(&deployment, secret), text(&poller, secret));
+    // The poller's Service, budget and policy must not mean these pods.
+    let labels = spec["template"]["metadata"]["labels"]
+        .as_object()
+        .expect("labels");
+    assert_ne!(labels["app.kubernetes.io/name"], "mikrotik-backup");
+    for (name, selector) in [
+        ("deployment", "/spec/selector/matchLabels"),
+        ("service", "/spec/selector"),
+        ("poddisruptionbudget", "/spec/selector/matchLabels"),
+        ("networkpolicy", "/spec/podSelector/matchLabels"),
+    ] {
+        let object = document(&format!("deploy/components/archive/{name}.yaml"));
+        let selector = object.pointer(selector).and_then(Value::as_object);
+        for (label, value) in selector.expect("a selector") {
+            assert_eq!(labels.get(label), Some(value), "{name}");
+        }
+    }
+    // It names the settings of the base, whose name is generated.
+    let settings = "/envFrom/0/configMapRef/name";
+    assert_eq!(text(&pod["containers"][0], settings), "mikrotik-backup");
+}
+
+#[test]
 fn scripts_can_be_run() {
     use std::os::unix::fs::PermissionsExt as _;
     for script in ["scripts/test", ".ci/run"] {

@@ -1,5 +1,6 @@
 //! The one integration binary: real servers, real processes, simulated routers.
 
+mod api;
 mod archive;
 mod arrows;
 mod cli_read;
@@ -9,9 +10,12 @@ mod deploy;
 mod embedded;
 mod http;
 mod import;
+mod mirror;
 mod routeros;
 mod services;
 mod sim;
 mod sink;
+mod sink_contract;
 mod ssh;
 mod store;
+mod transit;

@@ -1,6 +1,8 @@
 //! The JetStream sink against a real nats-server: what is stored and under which name, which
 //! stream is used or created, and what happens when the server is away, frozen or full.
 
+mod large;
+
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::Context;
@@ -100,13 +102,6 @@ fn unavailable(outcome: Result<(), SinkError>) -> String {
     match outcome {
         Err(error @ SinkError::Unavailable { .. }) => chain(&error),
         other => panic!("expected unavailable, got {other:?}"),
-    }
-}
-
-fn refused(outcome: Result<(), SinkError>) -> String {
-    match outcome {
-        Err(error @ SinkError::Refused { .. }) => chain(&error),
-        other => panic!("expected a refusal, got {other:?}"),
     }
 }
 
@@ -281,65 +276,6 @@ async fn a_full_stream_counts_as_away_until_there_is_room() {
     stream.expect("the stream").purge().await.expect("purged");
     sink.ready().await.expect("there is room again");
     sink.deliver(&large).await.expect("delivered");
-}
-
-#[tokio::test]
-async fn a_message_too_large_for_the_server_or_the_stream_is_refused() {
-    let Some(nats) = Nats::start_private("max_payload: 8192").await else {
-        return;
-    };
-    let sink = ready_sink(&nats).await;
-    let error = refused(sink.deliver(&snapshot_of(9000)).await);
-    assert!(
-        error.contains("8192") && error.contains("max_payload"),
-        "{error}"
-    );
-    sink.deliver(&snapshot_of(6000))
-        .await
-        .expect("this one fits");
-
-    let jetstream = nats.jetstream().await;
-    let stream = jetstream.get_stream("CONFIG_SNAPSHOTS").await;
-    let mut config = stream.expect("the stream").cached_info().config.clone();
-    config.max_message_size = 4096;
-    jetstream.update_stream(&config).await.expect("edited");
-    // One has found the stream before, the other finds it as it is now.
-    for sink in [&sink, &ready_sink(&nats).await] {
-        let error = refused(sink.deliver(&snapshot_of(6000)).await);
-        assert!(
-            error.contains("4096") && error.contains("max_msg_size"),
-            "{error}"
-        );
-        sink.deliver(&snapshot()).await.expect("this one fits");
-    }
-
-    config.max_message_size = 7168;
-    jetstream.update_stream(&config).await.expect("edited");
-    let raised = sink.deliver(&snapshot_of(6000)).await;
-    raised.expect("what the error asked for is done");
-}
-
-/// The limit is counted as the server counts it: one byte more is one too many.
-#[tokio::test]
-async fn the_largest_message_that_fits_is_delivered() {
-    let Some(nats) = Nats::start_private("max_payload: 8192").await else {
-        return;
-    };
-    let sink = ready_sink(&nats).await;
-    let with_text = |length: usize| {
-        let text = ConfigText::new("x".repeat(length));
-        Snapshot {
-            hash: text.digest(),
-            text,
-            ..snapshot()
-        }
-    };
-    let empty = serde_json::to_vec(&SnapshotEvent::from(&with_text(0))).expect("an event");
-    let header = format!("NATS/1.0\r\nNats-Msg-Id: {}\r\n\r\n", Uuid::nil());
-    let room = 8192 - empty.len() - header.len();
-    refused(sink.deliver(&with_text(room + 1)).await);
-    sink.deliver(&with_text(room)).await.expect("it just fits");
-    assert_eq!(stored(&nats.jetstream().await, "CONFIG_SNAPSHOTS").await, 1);
 }
 
 #[tokio::test]

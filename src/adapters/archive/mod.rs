@@ -8,6 +8,7 @@
 mod error;
 mod postgres;
 mod seal;
+mod set_aside;
 mod sqlite;
 mod tables;
 
@@ -27,6 +28,8 @@ use crate::domain::snapshot::{ConfigText, Snapshot};
 use crate::ports::{
     Archive, ArchiveError, Collected, Opened, SinkError, SnapshotSink, Stored, VersionPage,
 };
+
+pub use set_aside::{Aside, AsideId, SetAside};
 
 use seal::{Sealed, Sealer, Unopened};
 use tables::{Change, Seen, Tables};

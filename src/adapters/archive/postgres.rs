@@ -37,35 +37,47 @@ pub(super) struct PostgresTables {
 
 impl PostgresTables {
     pub(super) fn new(pool: PgPool) -> Self {
-        let options = pool.connect_options();
-        let place = match options.get_socket() {
-            Some(directory) => format!("PostgreSQL at {}", directory.display()),
-            None => format!(
-                "PostgreSQL at {}:{}",
-                options.get_host(),
-                options.get_port()
-            ),
-        };
+        let place = place(&pool);
         Self { pool, place }
     }
 
-    /// Runs `operation` on a connection of the pool, bounded in time.
     async fn run<T, F>(&self, operation: F) -> sqlx::Result<T>
     where
         F: AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
     {
-        let mut lent = Lent(Some(self.pool.acquire().await?));
-        let connection = lent.0.as_mut().expect("it was filled one line above");
-        match timeout(OPERATION_TIMEOUT, operation(connection)).await {
-            Ok(result) => {
-                drop(lent.0.take());
-                result
-            }
-            Err(_) => Err(sqlx::Error::Io(std::io::Error::new(
-                std::io::ErrorKind::TimedOut,
-                format!("no answer within {} s", OPERATION_TIMEOUT.as_secs()),
-            ))),
+        run(&self.pool, operation).await
+    }
+}
+
+/// Where the database of `pool` is, for messages.
+pub(super) fn place(pool: &PgPool) -> String {
+    let options = pool.connect_options();
+    match options.get_socket() {
+        Some(directory) => format!("PostgreSQL at {}", directory.display()),
+        None => format!(
+            "PostgreSQL at {}:{}",
+            options.get_host(),
+            options.get_port()
+        ),
+    }
+}
+
+/// Runs `operation` on a connection of the pool, bounded in time.
+pub(super) async fn run<T, F>(pool: &PgPool, operation: F) -> sqlx::Result<T>
+where
+    F: AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+{
+    let mut lent = Lent(Some(pool.acquire().await?));
+    let connection = lent.0.as_mut().expect("it was filled one line above");
+    match timeout(OPERATION_TIMEOUT, operation(connection)).await {
+        Ok(result) => {
+            drop(lent.0.take());
+            result
         }
+        Err(_) => Err(sqlx::Error::Io(std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            format!("no answer within {} s", OPERATION_TIMEOUT.as_secs()),
+        ))),
     }
 }
 

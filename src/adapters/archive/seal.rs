@@ -56,11 +56,37 @@ impl Sealer {
     /// Compresses and encrypts `text` under a random nonce. Random nonces of 96 bits are safe for
     /// 2³² texts under one key (NIST SP 800-38D, 8.3).
     pub(super) fn seal(&self, nonce: [u8; 12], text: &ConfigText) -> std::io::Result<Sealed> {
-        let compressed = zstd::encode_all(text.expose().as_bytes(), LEVEL)?;
+        self.seal_bytes(nonce, text.expose().as_bytes())
+    }
+
+    /// The same for bytes of any kind.
+    pub(super) fn seal_bytes(&self, nonce: [u8; 12], bytes: &[u8]) -> std::io::Result<Sealed> {
+        let compressed = zstd::encode_all(bytes, LEVEL)?;
         Ok(Sealed {
             key_id: self.key_id.clone(),
             bytes: self.key.seal(nonce, &compressed),
         })
+    }
+
+    /// Opens bytes of any kind, at most `bytes` of them.
+    pub(super) fn open_bytes(&self, sealed: &Sealed, bytes: u64) -> Result<Vec<u8>, Unopened> {
+        if sealed.key_id != self.key_id {
+            return Err(Unopened::OtherKey(sealed.key_id.clone()));
+        }
+        let compressed = self
+            .key
+            .open(&sealed.bytes)
+            .map_err(|_| Unopened::Damaged("it does not decrypt".to_owned()))?;
+        let mut opened = Vec::new();
+        let unpacked = zstd::Decoder::new(compressed.as_slice())
+            // One more than there should be, so that too many are noticed and never pile up.
+            .and_then(|decoder| {
+                decoder
+                    .take(bytes.saturating_add(1))
+                    .read_to_end(&mut opened)
+            });
+        unpacked.map_err(|error| Unopened::Damaged(format!("it does not decompress: {error}")))?;
+        Ok(opened)
     }
 
     /// Opens what must be the text of this `hash` and of `bytes` bytes.
@@ -71,21 +97,7 @@ impl Sealer {
         bytes: u64,
     ) -> Result<ConfigText, Unopened> {
         let damaged = |reason: &str| Unopened::Damaged(reason.to_owned());
-        if sealed.key_id != self.key_id {
-            return Err(Unopened::OtherKey(sealed.key_id.clone()));
-        }
-        let compressed = self
-            .key
-            .open(&sealed.bytes)
-            .map_err(|_| damaged("it does not decrypt"))?;
-        let mut text = Vec::new();
-        let mut decoder = zstd::Decoder::new(compressed.as_slice())
-            .map_err(|error| Unopened::Damaged(format!("it does not decompress: {error}")))?
-            // One more than there should be, so that too many are noticed and never pile up.
-            .take(bytes.saturating_add(1));
-        decoder
-            .read_to_end(&mut text)
-            .map_err(|error| Unopened::Damaged(format!("it does not decompress: {error}")))?;
+        let text = self.open_bytes(sealed, bytes)?;
         if Digest::of(&text) != *hash {
             return Err(damaged("its SHA-256 is not the recorded one"));
         }

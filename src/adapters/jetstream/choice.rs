@@ -42,6 +42,11 @@ pub(super) fn choose(present: &[Config]) -> Choice<'_> {
     }
 }
 
+/// Whether `config` takes everything below the subjects of snapshots.
+pub(super) fn takes_all(config: &Config) -> bool {
+    config.subjects.iter().any(|filter| covers(filter, NARROW))
+}
+
 /// Whether every subject that `inner` matches is matched by `outer`.
 fn covers(outer: &str, inner: &str) -> bool {
     let mut inner = inner.split('.');

@@ -174,7 +174,8 @@ fn note(sender: &watch::Sender<Seen>, event: &Event) {
             seen.losses += 1;
             if !std::mem::replace(&mut seen.away, true) {
                 tracing::warn!(
-                    "NATS is away: no backup can begin until it is back; trying to reconnect"
+                    "NATS is away: nothing is published or received until it is back; trying to \
+                     reconnect"
                 );
             }
         }

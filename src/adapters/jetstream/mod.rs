@@ -1,38 +1,49 @@
-//! Snapshots into NATS JetStream: one acknowledged message each, under the attempt's id.
+//! Snapshots into NATS JetStream, and out of it again: one acknowledged message each, under the
+//! attempt's id; texts too large for one are kept in an object store.
 //!
-//! The user needs the right to publish to `config.snapshot.create.>` and to `$JS.API.STREAM.NAMES`,
-//! `$JS.API.STREAM.INFO.*` and, where no stream covers the subject yet, `$JS.API.STREAM.CREATE.*`.
+//! Who delivers needs the right to publish to `config.snapshot.create.>` and to
+//! `$JS.API.STREAM.NAMES`, `$JS.API.STREAM.INFO.*` and, where no stream covers the subject yet,
+//! `$JS.API.STREAM.CREATE.*`. For large texts also to `$O.CONFIG_SNAPSHOTS.>` and to
+//! `$JS.API.STREAM.MSG.GET.OBJ_CONFIG_SNAPSHOTS`, `$JS.API.STREAM.PURGE.OBJ_CONFIG_SNAPSHOTS` and,
+//! where there is no such bucket yet, `$JS.API.STREAM.CREATE.OBJ_CONFIG_SNAPSHOTS`. What reading
+//! takes is said in [`SnapshotSource`].
 
+mod arrival;
 mod choice;
 mod event;
 mod link;
+mod message;
+mod objects;
+mod source;
 mod stream;
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use async_nats::Client;
 use async_nats::client::{Request, RequestErrorKind};
-use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::{Context, ErrorCode};
-use async_nats::{Client, HeaderMap};
 use async_trait::async_trait;
 use secrecy::SecretString;
 use tokio::time::Instant;
 
+pub use arrival::{Flaw, Received, Rejection, Text};
 pub use event::{ConfigRef, SnapshotEvent};
 pub use link::InvalidUrl;
+pub use objects::Unresolved;
+pub use source::{Arrival, Batch, CONSUMER, Lag, SIGN_OF_LIFE, SnapshotSource, SourceError};
 
-use crate::domain::device::DeviceId;
 use crate::domain::failure::chain;
 use crate::domain::snapshot::Snapshot;
 use crate::ports::{SinkError, SnapshotSink};
 
 use link::Link;
-use stream::Target;
+use message::{Fit, Message};
+use stream::{StreamTrouble, Target};
 
 const SINK: &str = "JetStream";
 
@@ -106,6 +117,8 @@ enum Trouble {
     Refused(async_nats::jetstream::Error),
     #[error("the answer cannot be understood: {0}")]
     Unintelligible(String),
+    #[error(transparent)]
+    Stream(#[from] StreamTrouble),
 }
 
 impl JetStreamSink {
@@ -207,10 +220,12 @@ impl JetStreamSink {
 
     /// Publishes, and waits for the acknowledgement that it is stored (a second time is stored).
     async fn publish(&self, message: &Message) -> Result<PublishAck, Trouble> {
-        let request = Request::new()
-            .headers(message.headers.clone())
+        let mut request = Request::new()
             .payload(message.payload.clone())
             .timeout(Some(self.settings.ack_timeout));
+        if let Some(headers) = &message.headers {
+            request = request.headers(headers.clone());
+        }
         let sent = self
             .link
             .client()
@@ -233,6 +248,14 @@ impl JetStreamSink {
             Ok(Response::Err { error }) => Err(Trouble::Refused(error)),
             Err(error) => Err(Trouble::Unintelligible(error.to_string())),
         }
+    }
+
+    /// The snapshot as one message, if that fits: measured and made off the runtime's threads,
+    /// for exports can be large.
+    async fn measured(snapshot: &Snapshot, limit: u64) -> Result<Fit, BoxedError> {
+        let snapshot = snapshot.clone();
+        let made = tokio::task::spawn_blocking(move || Message::whole(&snapshot, limit));
+        Ok(made.await??)
     }
 
     /// The size limit in force and whose it is.
@@ -287,26 +310,42 @@ impl SnapshotSink for JetStreamSink {
         self.link
             .require()
             .map_err(|away| unavailable(away.into()))?;
-        let message = Message::of(snapshot);
-        let message = message.map_err(|error| Self::refused(operation(), error))?;
-        let mut tries = 0;
+        let (mut tries, mut looked) = (0, false);
         loop {
             tries += 1;
             let target = self.target().await;
             let target = target.map_err(|error| unavailable(error.into()))?;
             let (limit, whose) = self.limit(&target);
-            if message.size > limit {
-                if tries == 1 {
-                    // Somebody may have done what the last refusal asked for.
+            let fit = Self::measured(snapshot, limit).await;
+            let message = match fit.map_err(|error| Self::refused(operation(), error))? {
+                Fit::Whole(message) => message,
+                // Somebody may have raised the limit since it was asked for.
+                Fit::TooLarge(_) if !std::mem::replace(&mut looked, true) => {
                     self.known().target = None;
                     continue;
                 }
+                Fit::TooLarge(size) => {
+                    tracing::debug!(size_bytes = size, limit, "Too large for {whose}");
+                    let kept = self.keep_text(snapshot, &target).await;
+                    let reference = kept.map_err(|trouble| {
+                        let operation = format!(
+                            "keep the text of device {} in the object store, for it is too large \
+                             for one message",
+                            snapshot.device
+                        );
+                        Self::unavailable(operation, chain(&trouble))
+                    })?;
+                    let message = Message::referring(snapshot, reference);
+                    message.map_err(|error| Self::refused(operation(), error))?
+                }
+            };
+            if message.size > limit {
                 let size = message.size;
                 return Err(Self::refused(
                     operation(),
                     format!(
-                        "the message has {size} bytes and {whose} allows {limit}; raise it above \
-                         {size}"
+                        "even without its text the message has {size} bytes, and {whose} allows \
+                         {limit}; raise it above {size}"
                     ),
                 ));
             }
@@ -323,11 +362,11 @@ impl SnapshotSink for JetStreamSink {
                     return Ok(());
                 }
                 // The stream was removed since it was found: look, or create it, once more.
-                Err(Trouble::NoStream) if tries == 1 => self.known().target = None,
-                // Its limit was lowered since: look once more, to name it.
+                Err(Trouble::NoStream) if tries <= 2 => self.known().target = None,
+                // Its limit was lowered since: look once more, to keep to it.
                 Err(Trouble::Refused(error))
-                    if tries == 1
-                        && error.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM =>
+                    if error.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM
+                        && !std::mem::replace(&mut looked, true) =>
                 {
                     self.known().target = None;
                 }
@@ -343,37 +382,6 @@ impl SnapshotSink for JetStreamSink {
             }
         }
     }
-}
-
-/// A snapshot as it goes over the wire.
-struct Message {
-    subject: String,
-    headers: HeaderMap,
-    payload: bytes::Bytes,
-    /// What the limits count: headers as they are sent, and payload.
-    size: u64,
-}
-
-impl Message {
-    fn of(snapshot: &Snapshot) -> Result<Self, serde_json::Error> {
-        let id = snapshot.attempt.to_string();
-        let payload = serde_json::to_vec(&SnapshotEvent::from(snapshot))?;
-        // "NATS/1.0", the header, and an empty line, each with its CRLF (NATS protocol, HPUB).
-        let headers_size = format!("NATS/1.0\r\n{NATS_MESSAGE_ID}: {id}\r\n\r\n").len();
-        let size = (headers_size + payload.len()) as u64;
-        let mut headers = HeaderMap::new();
-        headers.insert(NATS_MESSAGE_ID, id);
-        Ok(Self {
-            subject: subject(snapshot.device),
-            headers,
-            payload: payload.into(),
-            size,
-        })
-    }
-}
-
-fn subject(device: DeviceId) -> String {
-    format!("config.snapshot.create.{device}")
 }
 
 /// Whether the error says something about the moment (full, no leader, out of resources) and

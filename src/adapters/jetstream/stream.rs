@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Settings;
-use super::choice::{COVERED, Choice, NARROW, WHOLE, choose};
+use super::choice::{COVERED, Choice, NARROW, WHOLE, choose, takes_all};
 
 /// The name of a stream of ours.
 pub(super) const OURS: &str = "CONFIG_SNAPSHOTS";
@@ -28,6 +28,10 @@ pub(super) struct Target {
     pub(super) name: String,
     /// The largest message that it takes, in bytes, headers included; `None` is unlimited.
     pub(super) max_message_size: Option<u64>,
+    /// How long it keeps a message; zero is for ever.
+    pub(super) max_age: Duration,
+    /// Whether it also takes subjects with more tokens than a device's.
+    pub(super) deep: bool,
 }
 
 /// Why there is no stream to publish to.
@@ -160,6 +164,8 @@ fn target(config: &Config) -> Target {
     Target {
         name: config.name.clone(),
         max_message_size: limit.filter(|limit| *limit > 0),
+        max_age: config.max_age,
+        deep: takes_all(config),
     }
 }
 
@@ -187,7 +193,7 @@ fn collides(code: ErrorCode) -> bool {
     code == ErrorCode::STREAM_NAME_EXIST || code == ErrorCode::STREAM_SUBJECT_OVERLAP
 }
 
-fn remedy(said: &async_nats::jetstream::Error, settings: &Settings) -> String {
+pub(super) fn remedy(said: &async_nats::jetstream::Error, settings: &Settings) -> String {
     match said.error_code() {
         ErrorCode::STREAM_NAME_EXIST => format!(
             "; a stream of that name exists but does not take {COVERED}: add {NARROW} to it"
@@ -257,7 +263,7 @@ async fn overlapping(context: &Context) -> Result<Vec<Config>, StreamTrouble> {
     }
 }
 
-async fn ask<T: serde::de::DeserializeOwned>(
+pub(super) async fn ask<T: serde::de::DeserializeOwned>(
     context: &Context,
     request: &str,
     body: &impl serde::Serialize,

@@ -9,7 +9,8 @@ use super::PostgresStore;
 use super::rows::{
     self, bigint, device_columns, devices_with_profiles, is_ours, last_attempt_columns, storable,
 };
-use crate::domain::attempt::{AttemptRecord, Outcome};
+use crate::domain::attempt::{AttemptId, AttemptRecord, Outcome};
+use crate::domain::device::DeviceId;
 use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Fingerprint;
 use crate::ports::{Begun, Claim, Claimed, StoreError};
@@ -52,6 +53,10 @@ const CLAIM: &str = concat!(
     devices_with_profiles!(),
     " LEFT JOIN prior s ON true WHERE d.id = w.id",
 );
+
+const UNCLAIM: &str = "UPDATE mikrotik_backup.device_state SET running_attempt_id = NULL, \
+     running_since = NULL, running_replica = NULL, running_cause = NULL \
+     WHERE device_id = $1 AND running_attempt_id = $2";
 
 const ORPHAN: &str = "the process that made this attempt died, or lost its lease, before it \
                       recorded how the attempt ended";
@@ -186,6 +191,25 @@ impl PostgresStore {
             operation: format!("read device {}", claim.device),
             source: error.into(),
         })
+    }
+
+    pub(super) async fn take_back_claim(
+        &self,
+        device: DeviceId,
+        attempt: AttemptId,
+    ) -> Result<(), StoreError> {
+        self.run(
+            || format!("take back the claim of device {device}"),
+            async |connection| {
+                sqlx::query(UNCLAIM)
+                    .bind(device.0)
+                    .bind(attempt.0)
+                    .execute(connection)
+                    .await
+            },
+        )
+        .await
+        .map(drop)
     }
 
     pub(super) async fn record_attempt(

@@ -157,6 +157,10 @@ impl Store for PostgresStore {
         self.begin_attempt(claim).await
     }
 
+    async fn unclaim(&self, device: DeviceId, attempt: AttemptId) -> Result<(), StoreError> {
+        self.take_back_claim(device, attempt).await
+    }
+
     async fn pin_host_key(&self, device: DeviceId, seen: &Fingerprint) -> Result<Pin, StoreError> {
         self.pin_first_key(device, seen).await
     }

@@ -37,6 +37,18 @@ const MISSING: &str = "SELECT format('GRANT %s ON %s TO %I;', privilege, place, 
                            'ssh_host_key_last_verified']) AS c \
      ) AS needed (privilege, place, granted) WHERE NOT granted";
 
+/// The same for the `archive` role, which reads nothing of the platform's.
+const MISSING_TO_ARCHIVE: &str = "SELECT format('GRANT %s ON %s TO %I;', privilege, place, current_user) \
+     FROM ( \
+         SELECT 'USAGE', 'SCHEMA mikrotik_backup', has_schema_privilege('mikrotik_backup', 'USAGE') \
+         UNION ALL SELECT p, 'mikrotik_backup.' || c.relname, has_table_privilege(c.oid, p) \
+         FROM pg_catalog.pg_class c, \
+              unnest(CASE WHEN c.relname = '_sqlx_migrations' THEN ARRAY['SELECT'] \
+                     ELSE ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'] END) AS p \
+         WHERE c.relnamespace = to_regnamespace('mikrotik_backup') AND c.relkind IN ('r', 'p') \
+           AND (c.relname = '_sqlx_migrations' OR c.relname LIKE 'archive\\_%') \
+     ) AS needed (privilege, place, granted) WHERE NOT granted";
+
 /// The statements that give `role` every right that `run` needs, for the owner to run after
 /// `migrate`.
 pub fn grants(role: &str) -> String {
@@ -46,7 +58,8 @@ pub fn grants(role: &str) -> String {
          GRANT SELECT, INSERT, UPDATE, DELETE ON mikrotik_backup.device_state, \
          mikrotik_backup.attempts, mikrotik_backup.attempt_steps, \
          mikrotik_backup.archive_devices, mikrotik_backup.archive_contents, \
-         mikrotik_backup.archive_versions, mikrotik_backup.archive_unreferenced TO {role};\n\
+         mikrotik_backup.archive_versions, mikrotik_backup.archive_unreferenced, \
+         mikrotik_backup.archive_set_aside TO {role};\n\
          GRANT SELECT ON mikrotik_backup._sqlx_migrations, mikrotik_backup.device_settings TO {role};\n\
          GRANT SELECT ON devices, credential_profiles TO {role};\n\
          GRANT UPDATE (ssh_host_key_fingerprint, ssh_host_key_first_seen, \
@@ -70,25 +83,50 @@ impl PostgresStore {
     /// # Errors
     /// [`MigrateError::Privilege`] with the missing grants, or that the database is away.
     pub async fn ensure_rights(&self) -> Result<(), MigrateError> {
-        const OPERATION: &str = "read the rights of the database role";
-        match self.missing_grants().await {
+        self.ensured(self.missing_grants().await, "do all that running needs")
+    }
+
+    /// Makes sure that the role has every right that `archive` needs. The schema must be current.
+    ///
+    /// # Errors
+    /// Like [`PostgresStore::ensure_rights`].
+    pub async fn ensure_archive_rights(&self) -> Result<(), MigrateError> {
+        let missing = self.run(
+            || RIGHTS_OPERATION.into(),
+            async |connection| {
+                sqlx::query_scalar(MISSING_TO_ARCHIVE)
+                    .fetch_all(connection)
+                    .await
+            },
+        );
+        self.ensured(missing.await, "do all that archiving needs")
+    }
+
+    fn ensured(
+        &self,
+        missing: Result<Vec<String>, StoreError>,
+        action: &str,
+    ) -> Result<(), MigrateError> {
+        match missing {
             Ok(missing) if missing.is_empty() => Ok(()),
             Ok(missing) => Err(MigrateError::Privilege {
                 role: self.options.get_username().to_owned(),
-                action: "do all that running needs".to_owned(),
+                action: action.to_owned(),
                 remedy: format!("as the owner of the tables: {}", missing.join(" ")),
             }),
             Err(StoreError::Unavailable { source, .. }) => Err(MigrateError::Unavailable {
-                operation: OPERATION,
+                operation: RIGHTS_OPERATION,
                 source,
             }),
             Err(other) => Err(MigrateError::Failed {
-                operation: OPERATION,
+                operation: RIGHTS_OPERATION,
                 source: other.into(),
             }),
         }
     }
 }
+
+const RIGHTS_OPERATION: &str = "read the rights of the database role";
 
 /// What the role may do.
 pub(super) struct Rights {

@@ -11,7 +11,8 @@ use super::rows::{
     storable, stored_time,
 };
 use crate::domain::Timestamp;
-use crate::domain::attempt::{AttemptRecord, Outcome};
+use crate::domain::attempt::{AttemptId, AttemptRecord, Outcome};
+use crate::domain::device::DeviceId;
 use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Fingerprint;
 use crate::ports::{Begun, Claim, Claimed, StoreError};
@@ -131,6 +132,10 @@ const STATE: &str = concat!(
 /// Longest stored error text in bytes; a source chain is far shorter.
 const MAX_ERROR: usize = 16 * 1024;
 
+const UNCLAIM: &str = "UPDATE device_state SET running_attempt_id = NULL, running_since = NULL, \
+     running_replica = NULL, running_cause = NULL \
+     WHERE device_id = ?1 AND running_attempt_id = ?2";
+
 impl SqliteStore {
     pub(super) async fn begin_attempt(&self, claim: &Claim) -> Result<Claimed, StoreError> {
         let now = self.clock.now();
@@ -155,6 +160,25 @@ impl SqliteStore {
                 let begun = begun(&row, now)?;
                 mark(connection, claim, &begun).await?;
                 Ok(Claimed::Begun(Box::new(begun)))
+            },
+        )
+        .await
+    }
+
+    pub(super) async fn take_back_claim(
+        &self,
+        device: DeviceId,
+        attempt: AttemptId,
+    ) -> Result<(), StoreError> {
+        self.write(
+            || format!("take back the claim of device {device}"),
+            async |connection| {
+                sqlx::query(UNCLAIM)
+                    .bind(device.0.hyphenated())
+                    .bind(attempt.0.hyphenated())
+                    .execute(&mut *connection)
+                    .await
+                    .map(drop)
             },
         )
         .await

@@ -13,7 +13,8 @@ use clap::Args;
 use super::which::{self, Which};
 use super::{Subject, subject};
 use crate::app::AppError;
-use crate::cli::reading::{Reading, emit_line, unreadable_archive};
+use crate::cli::output::say;
+use crate::cli::reading::{Reading, unreadable_archive};
 use crate::cli::{complain, exit};
 use crate::domain::failure::chain;
 use crate::ports::Archive;
@@ -72,7 +73,7 @@ pub(super) async fn export(reading: &Reading, args: &ExportArgs) -> Result<ExitC
         match write_newest(&archive, subject, &path, args.redact).await {
             Ok(()) => {
                 written += 1;
-                emit_line(&path.display().to_string());
+                say(&path.display().to_string());
             }
             Err(AppError::Configuration(error)) => return Err(AppError::Configuration(error)),
             Err(AppError::Failed(error)) => {

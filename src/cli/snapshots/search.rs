@@ -13,7 +13,8 @@ use super::subject;
 use crate::adapters::archive::SealedArchive;
 use crate::app::AppError;
 use crate::archive;
-use crate::cli::reading::{Reading, emit_json, emit_line, unreadable_archive};
+use crate::cli::output::{emit_json, say};
+use crate::cli::reading::{Reading, unreadable_archive};
 use crate::cli::{complain, exit};
 use crate::domain::Timestamp;
 use crate::domain::archive::Version;
@@ -153,7 +154,7 @@ impl Search {
                             text,
                             ..
                         } = &hit;
-                        emit_line(&format!("{name}:{line}: {menu} | {text}"));
+                        say(&format!("{name}:{line}: {menu} | {text}"));
                     }
                 }
             }
@@ -208,7 +209,7 @@ impl Search {
                 };
                 match json {
                     true => found.push(stretch),
-                    false => emit_line(&stretch.line()),
+                    false => say(&stretch.line()),
                 }
             }
         }

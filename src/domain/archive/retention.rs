@@ -30,7 +30,7 @@ impl Period {
 }
 
 /// Keep the newest version of each period, for a while.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Tier {
     /// Of each of these.
     pub every: Period,
@@ -40,7 +40,7 @@ pub struct Tier {
 
 /// What is kept. A version's age is counted from when the next one replaced it: until then it was
 /// the device's configuration, however long ago it was collected.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Retention {
     /// Keep every version for so many days.
     pub all_days: u32,

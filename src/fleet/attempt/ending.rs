@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use super::{Ask, Report, Stop};
 use crate::domain::attempt::{AttemptId, AttemptRecord, Deferral, Outcome, Taken};
 use crate::domain::device::{Device, DeviceId};
-use crate::domain::failure::{Failure, chain};
+use crate::domain::failure::{Advice, Failure, chain};
 use crate::domain::request::Reply;
 use crate::domain::schedule::{Event, Finish, Made};
 use crate::fleet::progress::{ClaimedAt, Progress};
@@ -28,10 +28,15 @@ impl Context {
     ) -> Report {
         let outcome = match result {
             Ok(taken) => Outcome::Delivered(taken),
-            Err(Stop::Failed(failure)) => Outcome::Failed(with_remedy(failure, ask.device)),
+            Err(Stop::Failed(failure)) => Outcome::Failed(with_remedy(failure, self.advice, ask)),
             Err(Stop::Interrupted(reason)) => Outcome::Interrupted { reason },
-            // Only what comes before the claim, and the claim itself, defer.
-            Err(Stop::Deferred(deferral)) => return self.deferred(deferral),
+            Err(Stop::Deferred(deferral)) => {
+                // Nothing was asked of the router yet: what opens its credentials is away.
+                if progress.claimed.take().is_some() {
+                    self.take_back(id, ask.device).await;
+                }
+                return self.deferred(deferral);
+            }
         };
         let Some(claimed) = progress.claimed.take() else {
             return match outcome {
@@ -109,6 +114,23 @@ impl Context {
         }
     }
 
+    /// The claim is taken back, for no attempt was made under it.
+    async fn take_back(&self, id: AttemptId, device: DeviceId) {
+        let taken_back = tokio::select! {
+            biased;
+            taken_back = self.store.unclaim(device, id) => taken_back,
+            () = self.long_after_hard_stop() => return,
+        };
+        if let Err(error) = taken_back {
+            let error = chain(&error);
+            // The next claim journals it as an attempt that was interrupted.
+            warn!(
+                error,
+                "the mark of an attempt that was not made could not be taken away"
+            );
+        }
+    }
+
     async fn long_after_hard_stop(&self) {
         self.shutdown.hard().cancelled().await;
         tokio::time::sleep(RECORD_AFTER_HARD_STOP).await;
@@ -155,8 +177,8 @@ impl Context {
 }
 
 /// Whoever reads the journal or the device's state finds there what to do, too.
-fn with_remedy(failure: Failure, device: DeviceId) -> Failure {
-    match failure.kind.remedy(device) {
+fn with_remedy(failure: Failure, advice: Advice, ask: &Ask) -> Failure {
+    match failure.kind.remedy(advice, ask.device, &ask.name) {
         Some(remedy) => Failure::new(failure.kind, format!("{}; {remedy}", failure.message)),
         None => failure,
     }

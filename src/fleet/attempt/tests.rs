@@ -46,6 +46,7 @@ pub(super) fn ask(world: &World, device: &Device, known_last: Option<AttemptId>)
     let mut schedule = Schedule::resume(POLICY, device.id, revision, None, now, Draw::ZERO);
     schedule.handle(Event::Began, now, Draw::ZERO);
     Ask {
+        id: AttemptId::generate(),
         device: device.id,
         name: device.name.clone(),
         settings: device.settings,

@@ -62,6 +62,119 @@ async fn a_hundred_requests_are_one_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_asks_is_told_at_once_which_attempt_it_will_be() {
+    let (world, _running) = resting(&unreadable(1)).await;
+    let requests = world.context.requests.clone();
+    let scheduled = crate::fleet::slots::Lane::Scheduled;
+    let slot = world.context.slots.acquire(scheduled).await;
+    let first = requests.accept(id(1), None).await.expect("taken");
+    let second = requests.accept(id(1), Some(device(1).tenant)).await;
+    let second = second.expect("taken");
+    assert_eq!(first.attempt, second.attempt);
+    drop(slot);
+    let told = first.attempt;
+    assert_eq!(first.reply().await.expect("an answer").attempt, Some(told));
+    assert_eq!(second.reply().await.expect("an answer").attempt, Some(told));
+    // The next one is another.
+    let third = requests.accept(id(1), None).await.expect("taken");
+    assert_ne!(third.attempt, told);
+    // One that is put off was not made, and its id is never used.
+    let lease = world.coordinator.try_lease(id(1), HOUR).await.unwrap();
+    let _ = third.reply().await;
+    let locked = requests.accept(id(1), None).await.expect("taken");
+    let unused = locked.attempt;
+    let reply = locked.reply().await.expect("an answer");
+    assert_eq!((reply.status, reply.attempt), (ReplyStatus::Locked, None));
+    world.coordinator.release(lease.expect("a lease")).await;
+    let after = requests.accept(id(1), None).await.expect("taken");
+    assert_ne!(after.attempt, unused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_nobody_waits_for_any_more_is_not_made() {
+    use crate::fleet::slots::Lane::{Requested, Scheduled};
+    let (world, _running) = resting(&unreadable(1)).await;
+    let slot = world.context.slots.acquire(Scheduled).await;
+    let requests = world.context.requests.clone();
+    let stays = requests.accept(id(1), None).await.expect("taken");
+    let goes = requests.accept(id(1), None).await.expect("taken");
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.context.slots.waiting(Requested), 1);
+    drop(goes);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        world.context.slots.waiting(Requested),
+        1,
+        "somebody still waits"
+    );
+    drop(stays);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.context.slots.waiting(Requested), 0);
+    drop(slot);
+    sleep(MINUTE).await;
+    assert!(world.store.state().records.is_empty());
+    assert_eq!(world.context.view.counts()[&Condition::Ok], 1);
+    assert!(
+        ask(&world, 1)
+            .await
+            .unwrap()
+            .expect("an answer")
+            .attempt
+            .is_some()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_wait_and_the_next_is_refused() {
+    let (world, _running) = resting(&unreadable(1)).await;
+    let _slot = world
+        .context
+        .slots
+        .acquire(crate::fleet::slots::Lane::Scheduled)
+        .await;
+    let requests = &world.context.requests;
+    let mut waiting = Vec::new();
+    for _ in 0..MOST_WAITING {
+        waiting.push(requests.accept(id(1), None).await.expect("taken"));
+    }
+    let refused = requests.accept(id(1), None).await.err();
+    assert_eq!(refused, Some(RequestError::TooMany(id(1))));
+    // Whoever gives up makes room.
+    waiting.pop();
+    assert!(requests.accept(id(1), None).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_is_its_owners_as_the_inventory_says_now() {
+    let (world, _running) = resting(&unreadable(1)).await;
+    let requests = &world.context.requests;
+    let (old, new) = (device(1).tenant, TenantId(uuid::Uuid::from_u128(7)));
+    let refused = requests.accept(id(1), Some(new)).await.err();
+    assert_eq!(refused, Some(RequestError::OtherTenant(id(1))));
+    world.store.state().put(Device {
+        tenant: new,
+        ..unreadable(1)
+    });
+    world.store.hint.notify_one();
+    sleep(MINUTE / 2).await;
+    assert!(requests.accept(id(1), Some(new)).await.is_ok());
+    let refused = requests.accept(id(1), Some(old)).await.err();
+    assert_eq!(refused, Some(RequestError::OtherTenant(id(1))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_the_inventory_was_read_no_device_is_called_unknown() {
+    let world = World::new(1);
+    let refused = world.context.requests.accept(id(1), None).await.err();
+    assert_eq!(refused, Some(RequestError::NotLoaded(id(1))));
+    let _running = run(&world);
+    let loaded = timeout(MINUTE, world.context.requests.loaded());
+    loaded.await.expect("soon");
+    let refused = world.context.requests.accept(id(1), None).await.err();
+    assert_eq!(refused, Some(RequestError::Unknown(id(1))));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_skips_presence() {
     let (world, _running) = resting(&unreadable(1)).await;
     let locks = &world.coordinator.inner;

@@ -100,7 +100,7 @@ async fn the_screen_and_the_list_tell_of_every_device(fleet: &Fleet) {
     );
     assert!(list.contains("an invented \\u{1b}[2Jfailure"), "{list}");
     let remedy = match fleet.is_embedded() {
-        true => "mikrotik-backup host-key accept edge-key",
+        true => "mikrotik-backup host-key show edge-key",
         false => "UPDATE devices SET ssh_host_key_fingerprint = NULL",
     };
     assert!(list.contains(remedy), "{list}");

@@ -98,9 +98,14 @@ impl Cluster {
 
     /// Starts a replica and returns at once.
     pub fn spawn(&self, name: &str, overrides: &[(&str, &str)]) -> Replica {
+        self.spawn_role("run", name, overrides)
+    }
+
+    /// Starts a process of the subcommand `role` and returns at once.
+    pub fn spawn_role(&self, role: &str, name: &str, overrides: &[(&str, &str)]) -> Replica {
         let http = format!("127.0.0.1:{}", redis::free_port());
         let mut command = self.command(name, overrides);
-        command.arg("run").env("HTTP_ADDR", &http);
+        command.arg(role).env("HTTP_ADDR", &http);
         let process = Process::spawn(
             name,
             &command,

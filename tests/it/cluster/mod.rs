@@ -1,10 +1,13 @@
 //! The service as its users run it: the real binary against real servers and simulated routers.
 
+mod archive;
 mod commands;
+mod demand;
 mod faults;
 pub mod harness;
 mod judge;
 mod lifecycle;
+mod openbao;
 mod operator;
 mod outages;
 pub mod poll;

@@ -128,6 +128,7 @@ async fn the_commands_of_the_readme_back_up_fifty_routers_with_two_replicas() {
         " replica-2 | success ",
         r#"mikrotik_config_backup_total{status="success"}"#,
         "host_key_mismatch",
+        "LAST SEEN",
         "UPDATE 1",
     ] {
         assert!(printed.contains(shown), "no {shown} in:\n{printed}");

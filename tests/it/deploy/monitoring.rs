@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use mikrotik_backup::metrics::Metrics;
+use mikrotik_backup::metrics::archive::ArchiveMetrics;
 use regex::Regex;
 use serde_json::Value;
 
@@ -60,6 +61,8 @@ fn alerts_and_dashboard_use_metrics_that_exist() {
     serde_json::from_str::<Value>(&dashboard).expect("the dashboard is JSON");
     let used = read("deploy/prometheus/alerts.yaml") + &dashboard;
     let page = Metrics::new().expect("metrics").render().expect("a page");
+    let archive = ArchiveMetrics::new().expect("metrics");
+    let page = page + &archive.render().expect("a page");
     let all = |pattern: &str, text: &str| -> BTreeSet<String> {
         let pattern = Regex::new(pattern).expect("a valid pattern");
         let found = pattern.captures_iter(text);

@@ -155,7 +155,7 @@ async fn a_socket_that_a_killed_service_left_behind_misleads_nobody() {
 async fn a_changed_host_key_waits_until_it_is_accepted() {
     let folder = Folder::new();
     let router = router("edge-1", [127, 81, 0, 6]);
-    let _service = folder.run("service", STILL).await;
+    let service = folder.run("service", STILL).await;
     let device = add(&folder, &router, &router.password()).await;
     folder.backed_up(device, 1).await;
     let old = router.fingerprint();
@@ -166,6 +166,18 @@ async fn a_changed_host_key_waits_until_it_is_accepted() {
     says(&refused, "mikrotik-backup host-key show edge-1");
     assert!(!refused.stdout.contains("UPDATE"), "{refused:?}");
     assert_eq!(router.logins().len(), logins, "no password was sent");
+    // The journal and the service's log say the same, in commands.
+    let told = folder.journal().await[0].error.clone().expect("a reason");
+    assert!(
+        told.contains("`mikrotik-backup host-key show edge-1`"),
+        "{told}"
+    );
+    let log = service.log();
+    assert!(
+        log.contains("`mikrotik-backup host-key show edge-1`"),
+        "{log}"
+    );
+    assert!(!log.contains("UPDATE") && !told.contains("UPDATE"), "{log}");
 
     let show = folder
         .cli(&["host-key", "show", "edge-1"], "")

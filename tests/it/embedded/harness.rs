@@ -39,6 +39,13 @@ impl Folder {
         }
     }
 
+    /// One that lies in `place`.
+    pub fn within(place: &Path) -> Self {
+        Self {
+            place: tempfile::tempdir_in(place).expect("a temporary folder"),
+        }
+    }
+
     pub fn data(&self) -> PathBuf {
         self.place.path().join("data")
     }
@@ -77,6 +84,26 @@ impl Folder {
     /// Starts `run` and waits until it is ready.
     pub async fn run(&self, name: &str, overrides: &[(&str, &str)]) -> Service {
         let service = self.spawn(name, overrides);
+        let ready = async || {
+            let page = get(&service.http, "/readyz").await;
+            page.is_ok_and(|page| page.contains(r#""ready""#))
+        };
+        service.process.wait_until("ready", ready).await;
+        service
+    }
+
+    /// Starts `run` on every address of the machine, and waits until it is ready.
+    pub async fn run_open(&self, name: &str, overrides: &[(&str, &str)]) -> Service {
+        let port = free_port();
+        let mut command = self.command(overrides);
+        command
+            .arg("run")
+            .env("HTTP_ADDR", format!("0.0.0.0:{port}"));
+        let log = self.place.path().join(format!("{name}.log"));
+        let service = Service {
+            http: format!("127.0.0.1:{port}"),
+            process: Process::spawn(name, &command, &log),
+        };
         let ready = async || {
             let page = get(&service.http, "/readyz").await;
             page.is_ok_and(|page| page.contains(r#""ready""#))

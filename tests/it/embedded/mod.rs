@@ -2,7 +2,12 @@
 
 mod acting;
 mod demo;
-mod harness;
+pub mod harness;
 mod killed;
+mod mirror;
+mod progress;
+mod pruning;
+mod readme;
 mod service;
 mod socket;
+mod trouble;

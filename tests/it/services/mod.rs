@@ -3,7 +3,9 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod clock;
+pub mod disk;
 pub mod nats;
+pub mod openbao;
 pub mod postgres;
 pub mod process;
 pub mod proxy;

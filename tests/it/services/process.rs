@@ -127,11 +127,12 @@ impl Drop for Process {
     }
 }
 
+/// A variable of the environment; empty where it is not set.
 #[expect(
     clippy::disallowed_methods,
     reason = "which programs there are is the environment's to say"
 )]
-fn variable(name: &str) -> std::ffi::OsString {
+pub fn variable(name: &str) -> std::ffi::OsString {
     std::env::var_os(name).unwrap_or_default()
 }
 

@@ -62,6 +62,7 @@ pub async fn suite(store: &dyn Store, operator: &dyn Operator) {
     attempts::a_backup_is_recorded_and_remembered(store, operator).await;
     attempts::the_slower_replica_is_superseded(store, operator).await;
     attempts::a_lost_attempt_is_journaled_as_interrupted(store, operator).await;
+    attempts::a_claim_that_was_taken_back_never_was(store, operator).await;
     attempts::a_block_outlasts_everything_but_another_outcome(store, operator).await;
     attempts::state_only_moves_forward(store, operator).await;
     attempts::text_that_a_database_hates_is_stored(store, operator).await;

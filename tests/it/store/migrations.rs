@@ -76,6 +76,7 @@ async fn an_empty_database_becomes_current_once() {
             "mikrotik_backup._sqlx_migrations",
             "mikrotik_backup.archive_contents",
             "mikrotik_backup.archive_devices",
+            "mikrotik_backup.archive_set_aside",
             "mikrotik_backup.archive_unreferenced",
             "mikrotik_backup.archive_versions",
             "mikrotik_backup.attempt_steps",

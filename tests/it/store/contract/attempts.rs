@@ -171,6 +171,32 @@ pub(super) async fn the_slower_replica_is_superseded(store: &dyn Store, operator
     assert_eq!(claimed, Claimed::Gone);
 }
 
+pub(super) async fn a_claim_that_was_taken_back_never_was(
+    store: &dyn Store,
+    operator: &dyn Operator,
+) {
+    let id = operator.insert(NewDevice::default()).await;
+    let wish = claim(id, None, "replica-a");
+    let other = claim(id, None, "replica-b");
+    begin(store, &wish).await;
+    // Somebody else's claim stays.
+    store
+        .unclaim(id, other.attempt)
+        .await
+        .expect("nothing to do");
+    assert!(operator.state(id).await["running_since"].is_some());
+    store.unclaim(id, wish.attempt).await.expect("take it back");
+    let state = operator.state(id).await;
+    assert_eq!(
+        (&state["running_attempt_id"], &state["running_since"]),
+        (&None, &None)
+    );
+    assert_eq!(listed(store, id).await.expect("listed").last, None);
+    begin(store, &other).await;
+    let journaled = store.attempt(wish.attempt).await;
+    assert!(journaled.is_err(), "no attempt was made: {journaled:?}");
+}
+
 pub(super) async fn a_lost_attempt_is_journaled_as_interrupted(
     store: &dyn Store,
     operator: &dyn Operator,

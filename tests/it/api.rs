@@ -1,0 +1,7 @@
+//! The HTTP API as any client sees it: over TCP and over the control socket, against its own
+//! OpenAPI document.
+
+mod access;
+mod client;
+mod document;
+mod requests;
