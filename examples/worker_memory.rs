@@ -54,6 +54,7 @@ impl MadeUp {
                 credentials: CredentialSource::DeviceSealed(vec![0; 96]),
                 pin: Pin::Unpinned,
                 routeros_version: None,
+                settings: Default::default(),
             },
             last: None,
             first_seen: None,

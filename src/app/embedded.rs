@@ -122,6 +122,7 @@ impl Embedded {
             id: AttemptId::generate(),
             device: device.id,
             name: device.name.clone(),
+            settings: device.settings,
             cause: Cause::Manual,
             known_last: last.map(|last| last.id),
             schedule,

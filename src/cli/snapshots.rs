@@ -13,6 +13,7 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::complain;
 use super::output::{emit, emit_json};
 use super::reading::{Reading, unreadable_archive};
 use crate::app::AppError;
@@ -202,10 +203,9 @@ impl Listed {
                 || "-".into(),
                 |(added, removed)| format!("+{added} -{removed}"),
             ),
-            match self.incomplete_menus.len() {
-                0 => String::new(),
-                1 => "1 menu missing".into(),
-                menus => format!("{menus} menus missing"),
+            match self.incomplete_menus.as_slice() {
+                [] => String::new(),
+                menus => format!("incomplete: no {}", printable(&menus.join(", "))),
             },
         ]
     }
@@ -254,6 +254,10 @@ async fn show(reading: &Reading, args: &ShowArgs) -> Result<ExitCode, AppError> 
     }
     if args.ignored {
         return Ok(emit(&ignored(&version)));
+    }
+    if !version.incomplete_menus.is_empty() {
+        let menus = version.incomplete_menus.join(", ");
+        complain(&format!("incomplete: the router could not export {menus}"));
     }
     let opened = archive.open(version.id).await.map_err(unreadable_archive)?;
     let terminal = std::io::stdout().is_terminal();

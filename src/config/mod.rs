@@ -26,6 +26,7 @@ pub use problem::{ConfigError, Problem};
 pub use reader::{Effective, Source};
 pub use values::{Cluster, Log, LogFormat, Mode, OpenBao, OutboxLimits, StreamLimits};
 
+use crate::domain::session::SshAlgorithms;
 use crate::routeros::Normalizer;
 
 use reader::Reader;
@@ -85,6 +86,10 @@ pub struct Config {
     pub normalizer: Normalizer,
     /// `CONFIG_BACKUP_JOURNAL_DAYS`.
     pub journal_days: u64,
+    /// `CONFIG_BACKUP_IDLE_TIMEOUT`.
+    pub idle_timeout: Duration,
+    /// `SSH_ALGORITHMS`.
+    pub ssh_algorithms: SshAlgorithms,
     /// `CONNECTION_TIMEOUT_SECONDS`.
     pub connect_timeout: Duration,
     /// `DEVICE_REFRESH_SECONDS`.
@@ -221,6 +226,15 @@ fn read(need: Need, surroundings: &Environment, reader: &mut Reader<'_>) -> Conf
         max_export_bytes: reader.size(&table::MAX_EXPORT_BYTES),
         normalizer: read_normalizer(reader),
         journal_days: reader.number(&table::JOURNAL_DAYS),
+        idle_timeout: reader.seconds(&table::IDLE_TIMEOUT),
+        ssh_algorithms: reader.or_default(
+            &table::SSH_ALGORITHMS,
+            (
+                SshAlgorithms::default(),
+                SshAlgorithms::default().as_str().to_owned(),
+            ),
+            SshAlgorithms::from_name,
+        ),
         connect_timeout: reader.seconds(&table::CONNECTION_TIMEOUT),
         refresh: reader.seconds(&table::DEVICE_REFRESH),
         migrate_on_start: reader.flag(&table::MIGRATE_ON_START),

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::domain::session::SshAlgorithms;
+
 /// The unit of a numeric setting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unit {
@@ -284,6 +286,10 @@ settings! {
         "Comment lines of exports to leave out, beside those that are known to tell momentary state; set it alike for every replica and for archive.";
     JOURNAL_DAYS: Number = "CONFIG_BACKUP_JOURNAL_DAYS" { unit: Unit::Days, default: 90, min: 1, max: 36_500 }
         "Attempts older than this are pruned from the journal.";
+    IDLE_TIMEOUT: Number = "CONFIG_BACKUP_IDLE_TIMEOUT" { unit: Unit::Seconds, default: 120, min: 10, max: 3600 }
+        "A router that prints nothing for so long while a command runs is given up. Busy routers pause for tens of seconds between menus.";
+    SSH_ALGORITHMS: Text = "SSH_ALGORITHMS" { form: Form::OneOf(SshAlgorithms::NAMES), default: Some("compatible"), secret: false }
+        "What is offered to routers: compatible also offers what RouterOS without strong-crypto needs, after everything better; modern does not.";
     CONNECTION_TIMEOUT: Number = "CONNECTION_TIMEOUT_SECONDS" { unit: Unit::Seconds, default: 10, min: 1, max: 300 }
         "Time for one TCP connection to a device to come about.";
     DEVICE_REFRESH: Number = "DEVICE_REFRESH_SECONDS" { unit: Unit::Seconds, default: 60, min: 1, max: DAY }
@@ -337,6 +343,8 @@ mod tests {
         ("CONFIG_BACKUP_MAX_EXPORT_BYTES", Some("134217728 bytes")),
         ("CONFIG_BACKUP_IGNORE_COMMENTS", None),
         ("CONFIG_BACKUP_JOURNAL_DAYS", Some("90 days")),
+        ("CONFIG_BACKUP_IDLE_TIMEOUT", Some("120 s")),
+        ("SSH_ALGORITHMS", Some("compatible")),
         ("CONNECTION_TIMEOUT_SECONDS", Some("10 s")),
         ("DEVICE_REFRESH_SECONDS", Some("60 s")),
         ("MIGRATE_ON_START", Some("true")),

@@ -20,6 +20,7 @@ use prometheus::{
 use crate::domain::attempt::{Deferral, Outcome, Step};
 use crate::domain::failure::FailureKind;
 use crate::domain::schedule::Condition;
+use crate::domain::session::{SshPart, WeakAlgorithm};
 
 use build::Build;
 pub use labels::{Answered, Asked, Decrypted, LockResult, Skip};
@@ -56,6 +57,9 @@ pub struct Metrics {
     reconcile: Histogram,
     worker_restarts: IntCounter,
     comments: IntCounterVec,
+    incomplete: IntCounter,
+    suspicions: IntCounterVec,
+    weak_ssh: IntCounterVec,
     requests: IntCounterVec,
     credential_changes: IntCounterVec,
     decrypts: IntCounterVec,
@@ -204,6 +208,20 @@ impl Metrics {
                 "State comments in exports, by whether a rule knows them.",
                 &["known"],
             )?,
+            incomplete: new.counter(
+                "mikrotik_config_backup_incomplete_total",
+                "Snapshots taken without menus that the router could not export three times in a row.",
+            )?,
+            suspicions: new.counters(
+                "mikrotik_config_backup_suspicions_total",
+                "Exports that looked cut beside the one before and were read again, by what came of it.",
+                &["result"],
+            )?,
+            weak_ssh: new.counters(
+                "mikrotik_config_backup_weak_ssh_total",
+                "SSH key exchanges that agreed on a weak algorithm, by what it is used for.",
+                &["part"],
+            )?,
             requests: new.counters(
                 "mikrotik_config_backup_requests_total",
                 "Backups that somebody asked for, by way and by what they were told.",
@@ -271,6 +289,12 @@ impl Metrics {
         }
         for step in Step::ALL {
             self.stages.with_label_values(&[step.as_str()]);
+        }
+        for result in ["confirmed", "refuted"] {
+            self.suspicions.with_label_values(&[result]);
+        }
+        for part in SshPart::ALL {
+            self.weak_ssh.with_label_values(&[part.as_str()]);
         }
         for known in ["true", "false"] {
             self.comments.with_label_values(&[known]);
@@ -396,6 +420,25 @@ impl Metrics {
     pub fn comments(&self, known: u64, unknown: u64) {
         self.comments.with_label_values(&["true"]).inc_by(known);
         self.comments.with_label_values(&["false"]).inc_by(unknown);
+    }
+
+    /// Counts a snapshot that lacks menus.
+    pub fn incomplete(&self) {
+        self.incomplete.inc();
+    }
+
+    /// Counts an export that was read again: confirmed when both readings are equal.
+    pub fn suspected(&self, confirmed: bool) {
+        let result = if confirmed { "confirmed" } else { "refuted" };
+        self.suspicions.with_label_values(&[result]).inc();
+    }
+
+    /// Counts what a key exchange agreed on that is weak.
+    pub fn weak_ssh(&self, weak: &[WeakAlgorithm]) {
+        for algorithm in weak {
+            let part = algorithm.part.as_str();
+            self.weak_ssh.with_label_values(&[part]).inc();
+        }
     }
 
     /// Counts a backup that somebody asked for, once they are answered.

@@ -154,6 +154,7 @@ impl Fleet {
                     port: None,
                     group: Some("core".into()),
                     tags: vec![],
+                    settings: Default::default(),
                     login: Login {
                         username: "backup".into(),
                         password: Some(SecretString::from(PASSWORD)),
@@ -193,6 +194,7 @@ impl Fleet {
             steps: vec![],
             ledger: BTreeMap::new(),
             next_due_in: Duration::from_secs(1800),
+            observed: Default::default(),
         };
         self.store().record(&record, "one").await.expect("record");
     }

@@ -145,6 +145,7 @@ impl Folder {
             port: Some(address.port()),
             group: None,
             tags: Vec::new(),
+            settings: Default::default(),
             login: Login {
                 username: router.username(),
                 password: Some(router.password().into()),
