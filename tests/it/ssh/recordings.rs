@@ -47,6 +47,8 @@ fn recorded_sessions_are_understood() {
         let resource = decode(resource.as_bytes());
         let version = version_in_resource_print(&resource);
         let version = version.expect("a version").to_string();
+        // `7.16 (stable)`: the header of an export has no channel.
+        let version = version.split(' ').next().unwrap_or_default().to_owned();
 
         // Whatever is remembered of the router, the recorded command is the one that counts.
         for remembered in [None, Some(version.as_str()), Some("6.49.10")] {
