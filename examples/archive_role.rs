@@ -22,6 +22,7 @@ use mikrotik_backup::credentials::Key;
 use mikrotik_backup::domain::attempt::AttemptId;
 use mikrotik_backup::domain::device::{DeviceId, TenantId};
 use mikrotik_backup::domain::digest::Digest;
+use mikrotik_backup::domain::failure::chain;
 use mikrotik_backup::domain::snapshot::{ConfigText, Shape, Snapshot};
 use mikrotik_backup::intake::Intake;
 use mikrotik_backup::lifecycle::Shutdown;
@@ -82,6 +83,7 @@ fn snapshot(n: u64, bytes: u64) -> Snapshot {
         device: DeviceId(Uuid::from_u128(0x2000_0000 + u128::from(device))),
         tenant: TenantId(Uuid::from_u128(5)),
         routeros_version: "7.18.2".to_owned(),
+        machine: Default::default(),
         collected_at: OffsetDateTime::UNIX_EPOCH + time::Duration::hours(500_000 + version as i64),
         hash: text.digest(),
         text,
@@ -114,9 +116,14 @@ async fn main() -> anyhow::Result<()> {
         "the archive of this database is not empty"
     );
 
-    let sink = JetStreamSink::connect(&nats, Settings::default()).await?;
+    // JetStream sets the whole of it aside, and some disks have less than the default.
+    let settings = Settings {
+        stream_max_bytes: 1 << 30,
+        ..Settings::default()
+    };
+    let sink = JetStreamSink::connect(&nats, settings.clone()).await?;
     while let Err(error) = sink.ready().await {
-        eprintln!("waiting for NATS: {error}");
+        eprintln!("waiting for NATS: {}", chain(&error));
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let began = Instant::now();
@@ -137,7 +144,7 @@ async fn main() -> anyhow::Result<()> {
     );
     sink.close().await;
 
-    let source = SnapshotSource::connect(&nats, Settings::default()).await?;
+    let source = SnapshotSource::connect(&nats, settings).await?;
     let source = Arc::new(source);
     while source.ready().await.is_err() {
         tokio::time::sleep(Duration::from_millis(50)).await;

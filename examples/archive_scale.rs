@@ -129,6 +129,7 @@ fn snapshot(number: u64) -> Snapshot {
         device: BUSY,
         tenant: TenantId(Uuid::from_u128(1)),
         routeros_version: "7.18.2".into(),
+        machine: Default::default(),
         collected_at: START + time::Duration::minutes(minutes),
         hash: text.digest(),
         text,

@@ -114,6 +114,7 @@ async fn measure(store: PostgresStore, database: &mut PgConnection) -> anyhow::R
             command_timeout: Duration::from_secs(60),
             ssh: ssh::Options::default(),
         },
+        normalizer: Default::default(),
         replica: "measurement".to_owned(),
         advice: Advice::Sql,
     };

@@ -54,6 +54,7 @@ impl MadeUp {
                 credentials: CredentialSource::DeviceSealed(vec![0; 96]),
                 pin: Pin::Unpinned,
                 routeros_version: None,
+                settings: Default::default(),
             },
             last: None,
             first_seen: None,
@@ -169,6 +170,7 @@ async fn main() {
             command_timeout: Duration::from_secs(60),
             ssh: ssh::Options::default(),
         },
+        normalizer: Default::default(),
         replica: "example".to_owned(),
         advice: Advice::Sql,
     });

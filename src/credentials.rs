@@ -238,6 +238,7 @@ mod tests {
             credentials,
             pin: Pin::Unpinned,
             routeros_version: None,
+            settings: Default::default(),
         }
     }
 

@@ -8,21 +8,22 @@
 //! is found by its text; a mirror that has none of the last [`FAR_BACK`] texts, such as one
 //! that was switched on later, begins with the newest.
 
+mod mirrored;
 mod worker;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
 use crate::adapters::git::{GitMirror, tenant_folder};
 use crate::domain::device::{DeviceId, TenantId};
-use crate::domain::snapshot::Snapshot;
-use crate::metrics::Metrics;
-use crate::ports::{Archive, SinkError, SnapshotSink, StoreError};
+use crate::metrics::mirror::MirrorMetrics;
+use crate::ports::{Archive, StoreError};
+
+pub use mirrored::Mirrored;
 
 /// How many versions of a device are looked at for the one that git has.
 pub const FAR_BACK: u32 = 200;
@@ -121,7 +122,7 @@ impl Mirror {
         git: GitMirror,
         archive: Arc<dyn Archive>,
         places: Places,
-        metrics: Arc<Metrics>,
+        metrics: MirrorMetrics,
     ) -> Following {
         let worker = worker::Worker::new(self.shared.clone(), git, archive, places, metrics);
         Following(tokio::spawn(worker.run()))
@@ -140,31 +141,5 @@ impl Drop for Following {
 impl Shared {
     fn pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A sink into the archive that tells the mirror, once the archive has the snapshot.
-pub struct Mirrored<S> {
-    sink: Arc<S>,
-    mirror: Mirror,
-}
-
-impl<S> Mirrored<S> {
-    /// Delivers to `sink`, then tells `mirror`.
-    pub fn new(sink: Arc<S>, mirror: Mirror) -> Self {
-        Self { sink, mirror }
-    }
-}
-
-#[async_trait]
-impl<S: SnapshotSink> SnapshotSink for Mirrored<S> {
-    async fn ready(&self) -> Result<(), SinkError> {
-        self.sink.ready().await
-    }
-
-    async fn deliver(&self, snapshot: &Snapshot) -> Result<(), SinkError> {
-        self.sink.deliver(snapshot).await?;
-        self.mirror.changed(snapshot.device);
-        Ok(())
     }
 }

@@ -16,6 +16,7 @@ use crate::domain::Timestamp;
 use crate::domain::attempt::{AttemptId, AttemptRecord, Cause, LastAttempt, Status, StepTime};
 use crate::domain::device::{Device, DeviceId, TenantId};
 use crate::domain::host_key::{Fingerprint, Pin};
+use crate::domain::session::MissingMenus;
 use crate::domain::snapshot::{Shape, Snapshot};
 
 type Source = Box<dyn StdError + Send + Sync>;
@@ -110,6 +111,10 @@ pub struct Begun {
     pub last_shape: Option<Shape>,
     /// Size in bytes of the last good export, if there was one.
     pub last_bytes: Option<u64>,
+    /// Menus that are missing in the last good export.
+    pub last_incomplete_menus: Vec<String>,
+    /// Menus that could not be exported in the attempts before.
+    pub missing_menus: MissingMenus,
     /// The store's own time.
     pub now: Timestamp,
 }
@@ -139,6 +144,10 @@ pub struct JournalEntry {
     pub sha256_hash: Option<String>,
     /// Its size.
     pub bytes: Option<u64>,
+    /// Menus that are missing in what was taken.
+    pub incomplete_menus: Vec<String>,
+    /// Why what was taken was read twice before it was believed.
+    pub warning: Option<String>,
     /// Who made it.
     pub replica: String,
     /// How many steps it took.
@@ -180,6 +189,12 @@ pub struct DeviceStatus {
     pub offered_key: Option<String>,
     /// When the attempt began that has not ended yet.
     pub running_since: Option<Timestamp>,
+    /// Menus that are missing in the last good export.
+    pub incomplete_menus: Vec<String>,
+    /// Why the last good export was read twice before it was believed.
+    pub warning: Option<String>,
+    /// Names of the algorithms of the last key exchange that are weak.
+    pub weak_ssh: Vec<String>,
 }
 
 /// Which devices [`Store::statuses`] reads, by ascending id.

@@ -2,6 +2,7 @@
 //! screen, and what has failed. Pure: values in, text or serialisable values out.
 
 mod failed;
+mod remarks;
 mod words;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use crate::domain::failure::FailureKind;
 use crate::ports::{DeviceStatus, Presence};
 
 pub use failed::{Failed, render_failed};
+pub use remarks::{Remark, RemarkKind};
 pub use words::{ago, count, moment, printable, printable_line, span, table};
 
 /// So many intervals without a success make a device stale.
@@ -207,6 +209,8 @@ pub struct Summary {
     pub oldest_success: Option<Oldest>,
     /// Why devices are offline, failing or blocked; the most frequent first.
     pub reasons: Vec<Reason>,
+    /// What to know of devices that are backed up all the same.
+    pub remarks: Vec<Remark>,
 }
 
 fn in_seconds<S: serde::Serializer>(interval: &Duration, to: S) -> Result<S::Ok, S::Error> {
@@ -224,6 +228,7 @@ impl Summary {
             conditions: Condition::ALL.map(|condition| (condition, 0)).into(),
             oldest_success: None,
             reasons: Vec::new(),
+            remarks: Vec::new(),
         }
     }
 
@@ -239,6 +244,7 @@ impl Summary {
             let device = Named::of(&status.device);
             self.oldest_success = Some(Oldest { device, at });
         }
+        remarks::note(&mut self.remarks, status);
         if let Some(kind) = failure(status) {
             match self.reasons.iter_mut().find(|reason| reason.kind == kind) {
                 Some(reason) => reason.devices += 1,
@@ -292,6 +298,7 @@ impl Summary {
                 let _ = writeln!(screen, "  {devices:>width$}  {kind}");
             }
         }
+        screen.push_str(&remarks::render(&self.remarks));
         screen
     }
 }

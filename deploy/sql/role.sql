@@ -40,6 +40,8 @@ GRANT UPDATE (ssh_host_key_fingerprint, ssh_host_key_first_seen, ssh_host_key_la
 -- Its own tables: rows, but no DDL.
 GRANT USAGE ON SCHEMA mikrotik_backup TO mikrotik_backup;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA mikrotik_backup TO mikrotik_backup;
+-- This one is the operators'.
+REVOKE INSERT, UPDATE, DELETE ON mikrotik_backup.device_settings FROM mikrotik_backup;
 
 -- Tables to come belong to whoever migrates, which is whoever owns the schema.
 DO $$

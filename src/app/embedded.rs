@@ -32,7 +32,6 @@ use crate::http::Readiness;
 use crate::lifecycle::{self, Shutdown};
 use crate::mirror::{Following, Mirror, Mirrored, Place, Places};
 use crate::ports::{Archive as _, Listed, SnapshotSink};
-use crate::routeros;
 
 /// How long the end waits for the git mirror; what is missing then follows at the next start.
 const MIRROR_LIMIT: Duration = Duration::from_secs(60);
@@ -70,7 +69,7 @@ impl Embedded {
                 store.file().display()
             )));
         };
-        let archive = SealedArchive::sqlite(writer, key.clone(), routeros::renormalize());
+        let archive = SealedArchive::sqlite(writer, key.clone(), config.normalizer.renormalize());
         archive.check_key().await.map_err(configuration)?;
         let (store, archive) = (Arc::new(store), Arc::new(archive));
         let mirror = config.git_archive_dir.as_ref().map(|folder| {
@@ -91,7 +90,7 @@ impl Embedded {
         let context = context(config, ports, &Shutdown::new())?;
         let mirror = mirror.map(|(mirror, git)| {
             let places = places(store.clone());
-            let metrics = context.metrics.clone();
+            let metrics = context.metrics.mirror();
             let following = mirror.follow(git, archive.clone(), places, metrics);
             (mirror, following)
         });
@@ -123,6 +122,7 @@ impl Embedded {
             id: AttemptId::generate(),
             device: device.id,
             name: device.name.clone(),
+            settings: device.settings,
             cause: Cause::Manual,
             known_last: last.map(|last| last.id),
             schedule,

@@ -88,8 +88,11 @@ fn context(config: &Config, ports: Ports, shutdown: &Shutdown) -> Result<Arc<Con
             ssh: ssh::Options {
                 connect_timeout: config.connect_timeout,
                 max_output: config.max_export_bytes,
+                idle_timeout: config.idle_timeout,
+                algorithms: config.ssh_algorithms,
             },
         },
+        normalizer: config.normalizer.clone(),
         replica: config.replica.clone(),
         advice: config.mode.advice(),
     }))

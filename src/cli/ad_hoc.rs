@@ -19,7 +19,7 @@ use crate::domain::device::Endpoint;
 use crate::domain::failure::chain;
 use crate::domain::host_key::Pin;
 use crate::fleet::attempt::take_export;
-use crate::{routeros, ssh};
+use crate::ssh;
 
 /// Takes the export and prints it, or writes it to a file. Nothing else is stored.
 pub(super) async fn backup(
@@ -80,6 +80,8 @@ async fn take(
     let options = ssh::Options {
         connect_timeout: config.connect_timeout,
         max_output: config.max_export_bytes,
+        idle_timeout: config.idle_timeout,
+        algorithms: config.ssh_algorithms,
     };
     let pin = args.host_key.clone().map_or(Pin::Unpinned, Pin::Pinned);
     // Asked for once the key has been seen; but a router does not wait for long, so it is dialled
@@ -100,10 +102,15 @@ async fn take(
         .await
         .map_err(|error| anyhow::anyhow!(error.into_failure().message))?;
     session.close().await;
-    for menu in export.incomplete_menus.iter() {
-        complain(&format!("the router could not export {menu}"));
+    if let Some(gap) = export.gap() {
+        anyhow::bail!("{gap}; try again when it is less busy");
     }
-    Ok(routeros::normalize(&export).text.expose().to_owned())
+    Ok(config
+        .normalizer
+        .normalize(&export)
+        .text
+        .expose()
+        .to_owned())
 }
 
 fn told(error: ssh::SshError) -> anyhow::Error {

@@ -20,7 +20,6 @@ use crate::config::{Cluster, Config, Mode, Need};
 use crate::intake::{Settler, Verdict};
 use crate::ports::Archive;
 use crate::report::{moment, printable, printable_line, table};
-use crate::routeros;
 
 /// Arguments of `archive`.
 #[derive(Debug, Args)]
@@ -196,8 +195,11 @@ async fn retry(
     args: &RetryArgs,
 ) -> Result<ExitCode, AppError> {
     let key = cluster.key().map_err(configuration)?;
-    let archive =
-        SealedArchive::postgres(store.pool().clone(), key.clone(), routeros::renormalize());
+    let archive = SealedArchive::postgres(
+        store.pool().clone(),
+        key.clone(),
+        config.normalizer.renormalize(),
+    );
     archive.check_key().await.map_err(unreadable_archive)?;
     let source = match cluster.nats_url() {
         Ok(url) => Some(connected(url).await?),

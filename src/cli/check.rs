@@ -18,8 +18,9 @@ use crate::clock::Clock;
 use crate::config::{Cluster, Config, Mode};
 use crate::credentials::{CredentialError, Credentials, Login, Transit};
 use crate::domain::device::{Device, DeviceId, Endpoint};
-use crate::domain::failure::chain;
+use crate::domain::failure::{FailureKind, chain};
 use crate::domain::host_key::Pin;
+use crate::domain::session::{DeviceSettings, MissingMenus};
 use crate::fleet::attempt::take_export;
 use crate::metrics::Metrics;
 use crate::routeros;
@@ -85,6 +86,7 @@ struct Patient {
     pin: Pin,
     access: Access,
     version_hint: Option<String>,
+    settings: DeviceSettings,
     /// What the operator should know before the first step.
     remark: Option<String>,
 }
@@ -113,10 +115,14 @@ pub(super) async fn check(config: &Config, args: &CheckArgs) -> Result<ExitCode,
 
 /// The steps, each only if the one before succeeded.
 async fn examine(config: &Config, patient: &Patient, chart: &mut Chart) {
-    let deadline = Instant::now() + config.command_timeout;
+    let settings = &patient.settings;
+    let limit = settings.command_timeout.unwrap_or(config.command_timeout);
+    let deadline = Instant::now() + limit;
     let options = ssh::Options {
         connect_timeout: config.connect_timeout,
         max_output: config.max_export_bytes,
+        idle_timeout: config.idle_timeout,
+        algorithms: settings.ssh_algorithms.unwrap_or(config.ssh_algorithms),
     };
     let dialled = ssh::dial(&patient.endpoint, &patient.pin, deadline, &options).await;
     let host = match dialled {
@@ -152,6 +158,14 @@ fn show_host(host: &Host, pin: &Pin, chart: &mut Chart) {
         .unwrap_or_else(|| "(no identification)".to_owned());
     chart.timed("key exchange", &banner, times.key_exchange);
     chart.note("algorithms", &host.negotiated().to_string());
+    for weak in host.negotiated().weak() {
+        let name = format!(
+            "{} is weak, and the best that the router offers for this; on RouterOS 6.38 and later \
+             `/ip ssh set strong-crypto=yes` offers better ones",
+            weak.name
+        );
+        chart.note("algorithms", &name);
+    }
     let fingerprint = host.fingerprint();
     match pin {
         Pin::Unpinned => chart.note("host key", &format!("{fingerprint}, nothing is pinned yet")),
@@ -185,6 +199,13 @@ async fn show_export(session: &mut Session, version_hint: Option<&str>, chart: &
             return chart.fail("export", failure.kind, &failure.message);
         }
     };
+    if let Some(gap) = export.gap() {
+        let text = format!(
+            "{gap}; a backup without them is taken only after {} attempts in a row",
+            MissingMenus::PATIENCE
+        );
+        return chart.fail("export", FailureKind::TruncatedOutput, &text);
+    }
     let normalized = routeros::normalize(&export);
     let (raw, kept) = (export.text.len(), normalized.text.expose().len());
     chart.ok(
@@ -203,11 +224,7 @@ async fn show_export(session: &mut Session, version_hint: Option<&str>, chart: &
              `sensitive` policy and a restore would lose them",
         );
     }
-    for menu in export
-        .incomplete_menus
-        .iter()
-        .chain(&export.unavailable_menus)
-    {
+    for menu in &export.unavailable_menus {
         chart.note("export", &format!("the router could not export {menu}"));
     }
     for comment in &normalized.unknown_comments {
@@ -247,6 +264,7 @@ async fn find(config: &Config, args: &CheckArgs) -> Result<Patient, AppError> {
             pin: device.pin,
             access,
             version_hint: device.routeros_version,
+            settings: device.settings,
             remark: None,
         },
         None => Patient {
@@ -259,6 +277,7 @@ async fn find(config: &Config, args: &CheckArgs) -> Result<Patient, AppError> {
             pin: Pin::Unpinned,
             access,
             version_hint: None,
+            settings: DeviceSettings::default(),
             remark: asked.then(|| {
                 "no device has this id, name or address (one without credentials, or of another \
                  device_type, is not ours); taken as a host"
@@ -268,7 +287,8 @@ async fn find(config: &Config, args: &CheckArgs) -> Result<Patient, AppError> {
     })
 }
 
-fn transit(config: &Config) -> Result<Option<Arc<Transit>>, AppError> {
+/// What opens Transit ciphertexts, for a command.
+pub(super) fn transit(config: &Config) -> Result<Option<Arc<Transit>>, AppError> {
     let metrics = Metrics::new().map_err(|error| AppError::Failed(error.into()))?;
     app::transit(config, &Arc::new(metrics))
 }

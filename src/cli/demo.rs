@@ -166,6 +166,7 @@ async fn add_devices(embedded: &Embedded, routers: &[Router]) -> anyhow::Result<
             port: Some(router.address().port()),
             group: None,
             tags: Vec::new(),
+            settings: Default::default(),
             login: Login {
                 username: router.username(),
                 password: Some(SecretString::from(router.password())),

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -17,6 +18,7 @@ use crate::config::Config;
 use crate::control::wire::{DeviceBody, EditBody, LoginBody};
 use crate::credentials::Login;
 use crate::domain::device::TenantId;
+use crate::domain::session::{DeviceSettings, SshAlgorithms};
 use crate::import::{self, CSV_FORMAT, Import, ImportedDevice, PrivateKey};
 use crate::report::count;
 
@@ -67,6 +69,12 @@ pub(super) struct AddArgs {
     /// A word to find it by; may be given several times
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
+    /// Seconds for one whole session, instead of CONFIG_BACKUP_COMMAND_TIMEOUT
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    command_timeout: Option<u32>,
+    /// What may be offered to it, instead of SSH_ALGORITHMS: modern or compatible
+    #[arg(long, value_name = "WHICH", value_parser = algorithms)]
+    ssh_algorithms: Option<SshAlgorithms>,
 }
 
 /// Arguments of `devices edit`.
@@ -103,6 +111,46 @@ pub(super) struct EditArgs {
     /// A tag; those given replace all that were there
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
+    /// Seconds for one whole session; `default` is CONFIG_BACKUP_COMMAND_TIMEOUT
+    #[arg(long, value_name = "SECONDS", value_parser = timeout_or_default)]
+    command_timeout: Option<OrDefault<u32>>,
+    /// What may be offered to it: modern or compatible; `default` is SSH_ALGORITHMS
+    #[arg(long, value_name = "WHICH", value_parser = algorithms_or_default)]
+    ssh_algorithms: Option<OrDefault<SshAlgorithms>>,
+}
+
+/// A value of an option, or back to the service's own.
+#[derive(Clone, Copy, Debug)]
+struct OrDefault<T>(Option<T>);
+
+fn algorithms(text: &str) -> Result<SshAlgorithms, String> {
+    SshAlgorithms::from_name(text)
+        .ok_or_else(|| format!("one of {}", SshAlgorithms::NAMES.join(", ")))
+}
+
+fn algorithms_or_default(text: &str) -> Result<OrDefault<SshAlgorithms>, String> {
+    match text {
+        "default" => Ok(OrDefault(None)),
+        text => algorithms(text).map(|algorithms| OrDefault(Some(algorithms))),
+    }
+}
+
+fn timeout_or_default(text: &str) -> Result<OrDefault<u32>, String> {
+    if text == "default" {
+        return Ok(OrDefault(None));
+    }
+    let seconds = text
+        .parse()
+        .ok()
+        .filter(|seconds: &u32| (1..=DeviceSettings::LONGEST_TIMEOUT).contains(seconds));
+    seconds
+        .map(|seconds| OrDefault(Some(seconds)))
+        .ok_or_else(|| {
+            format!(
+                "seconds from 1 to {}, or default",
+                DeviceSettings::LONGEST_TIMEOUT
+            )
+        })
 }
 
 /// Arguments of `devices remove`.
@@ -155,6 +203,12 @@ async fn add(config: &Config, args: AddArgs) -> Result<ExitCode, AppError> {
         port: args.port,
         group: args.group,
         tags: args.tags,
+        settings: DeviceSettings {
+            command_timeout: args
+                .command_timeout
+                .map(|seconds| Duration::from_secs(seconds.into())),
+            ssh_algorithms: args.ssh_algorithms,
+        },
         login,
     };
     let name = device.name.clone();
@@ -183,6 +237,8 @@ async fn edit(config: &Config, args: EditArgs) -> Result<ExitCode, AppError> {
         port: args.port.map(Some),
         group: args.group.map(|group| (!group.is_empty()).then_some(group)),
         tags: (!args.tags.is_empty()).then_some(args.tags),
+        command_timeout: args.command_timeout.map(|timeout| timeout.0),
+        ssh_algorithms: args.ssh_algorithms.map(|algorithms| algorithms.0),
         login: login.map(LoginBody::from),
     };
     let hand = Hand::open(config, Missing::Refuse).await?;
@@ -320,6 +376,7 @@ fn new_device(device: &ImportedDevice) -> anyhow::Result<NewDevice> {
         port: (device.port != 22).then_some(device.port),
         group: device.group.clone(),
         tags: Vec::new(),
+        settings: device.settings,
         login: Login {
             username: device.username.clone().unwrap_or_default(),
             password: device.password.clone(),

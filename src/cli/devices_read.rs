@@ -25,6 +25,7 @@ use crate::credentials::Credentials;
 use crate::domain::Timestamp;
 use crate::domain::device::{Device, DeviceId, TenantId};
 use crate::domain::failure::chain;
+use crate::domain::session::{DeviceSettings, SshAlgorithms};
 use crate::import::{ImportedDevice, PrivateKey, Secrets, to_csv};
 use crate::ports::DeviceStatus;
 use crate::report::{Condition, Failed, ago, printable, render_failed, table};
@@ -97,7 +98,7 @@ pub(super) async fn devices(config: &Config, command: &Devices) -> Result<ExitCo
     let done = match command {
         Devices::List(args) => list(config, &reading, args).await,
         Devices::Show(args) => show(config, &reading, args).await,
-        Devices::Export(args) => export(&reading, args).await,
+        Devices::Export(args) => export(config, &reading, args).await,
     };
     reading.close().await;
     done
@@ -121,6 +122,16 @@ struct Entry {
     last_success_at: Option<Timestamp>,
     #[serde(with = "time::serde::rfc3339::option")]
     last_attempt_at: Option<Timestamp>,
+    /// Seconds; none means the service's.
+    command_timeout_seconds: Option<u64>,
+    /// None means the service's.
+    ssh_algorithms: Option<&'static str>,
+    /// Menus that are missing in the last good export.
+    incomplete_menus: Vec<String>,
+    /// What was odd about the last good export.
+    warning: Option<String>,
+    /// Weak algorithms of the last key exchange.
+    weak_ssh: Vec<String>,
 }
 
 impl Entry {
@@ -132,6 +143,7 @@ impl Entry {
             endpoint,
             pin,
             routeros_version,
+            settings,
             ..
         } = &status.device;
         let last = status.last.as_ref();
@@ -147,6 +159,11 @@ impl Entry {
             condition: Some(Condition::of(status, interval, now)),
             last_success_at: last.and_then(|last| last.last_success_at),
             last_attempt_at: last.map(|last| last.started_at),
+            command_timeout_seconds: seconds(settings),
+            ssh_algorithms: settings.ssh_algorithms.map(SshAlgorithms::as_str),
+            incomplete_menus: status.incomplete_menus.clone(),
+            warning: status.warning.clone(),
+            weak_ssh: status.weak_ssh.clone(),
         }
     }
 
@@ -164,6 +181,11 @@ impl Entry {
             condition: None,
             last_success_at: None,
             last_attempt_at: None,
+            command_timeout_seconds: seconds(&entry.settings),
+            ssh_algorithms: entry.settings.ssh_algorithms.map(SshAlgorithms::as_str),
+            incomplete_menus: Vec::new(),
+            warning: None,
+            weak_ssh: Vec::new(),
         }
     }
 
@@ -182,6 +204,10 @@ impl Entry {
             self.id.to_string(),
         ]
     }
+}
+
+fn seconds(settings: &DeviceSettings) -> Option<u64> {
+    settings.command_timeout.map(|timeout| timeout.as_secs())
 }
 
 /// Everything of the inventory, by name.
@@ -299,6 +325,14 @@ async fn show(config: &Config, reading: &Reading, args: &ShowArgs) -> Result<Exi
     if let Some(at) = entry.last_success_at {
         rows.push(("last success", ago(at, now)));
     }
+    if let Some(seconds) = entry.command_timeout_seconds {
+        rows.push(("command timeout", format!("{seconds} s")));
+    }
+    rows.push(("SSH algorithms", text(entry.ssh_algorithms)));
+    let menus = entry.incomplete_menus.join(", ");
+    rows.push(("incomplete", text(Some(&menus))));
+    rows.push(("warning", text(entry.warning.as_deref())));
+    rows.push(("weak SSH", text(Some(&entry.weak_ssh.join(", ")))));
     let rows: Vec<_> = rows
         .into_iter()
         .filter(|(_, value)| !value.is_empty() && value != "-")
@@ -319,8 +353,13 @@ async fn show(config: &Config, reading: &Reading, args: &ShowArgs) -> Result<Exi
     Ok(emit(&shown))
 }
 
-async fn export(reading: &Reading, args: &ExportArgs) -> Result<ExitCode, AppError> {
+async fn export(
+    config: &Config,
+    reading: &Reading,
+    args: &ExportArgs,
+) -> Result<ExitCode, AppError> {
     let credentials = Credentials::new(reading.key().await?);
+    let credentials = credentials.with_transit(super::check::transit(config)?);
     let mut devices = Vec::new();
     walk(reading.store(), false, |status| {
         devices.push(status.device.clone())
@@ -356,6 +395,7 @@ async fn export(reading: &Reading, args: &ExportArgs) -> Result<ExitCode, AppErr
             private_key_passphrase: login.as_ref().and_then(|login| login.passphrase().cloned()),
             tenant: (shared || device.tenant != DEFAULT_TENANT).then(|| device.tenant.to_string()),
             group: groups.get(&device.id).cloned().flatten(),
+            settings: device.settings,
             name: device.name,
         });
     }

@@ -15,13 +15,15 @@ use crate::credentials::Key;
 use crate::domain::device::{Device, DeviceId};
 use crate::domain::failure::Advice;
 use crate::ports::{Archive as _, ArchiveError, DeviceStatus, StatusPage, Store, StoreError};
-use crate::routeros;
+use crate::routeros::Normalizer;
 
 /// A store that is there and is only read.
 pub(super) struct Reading {
     pub(super) inventory: Inventory,
     /// The key of the configuration, if it has one.
     key: Option<Key>,
+    /// The normalisation of the configuration.
+    pub(super) normalizer: Normalizer,
 }
 
 /// Whose tables the devices are in.
@@ -54,6 +56,7 @@ impl Reading {
                 Ok(Self {
                     inventory: Inventory::Shared(Box::new(store)),
                     key: cluster.key().ok().cloned(),
+                    normalizer: config.normalizer.clone(),
                 })
             }
             Mode::Embedded { data_dir, key } => {
@@ -61,6 +64,7 @@ impl Reading {
                 Ok(Self {
                     inventory: Inventory::Embedded(store.map_err(configuration)?),
                     key: key.clone(),
+                    normalizer: config.normalizer.clone(),
                 })
             }
         }
@@ -115,10 +119,10 @@ impl Reading {
     pub(super) async fn archive(&self) -> Result<SealedArchive, AppError> {
         let archive = match (&self.inventory, self.key().await?) {
             (Inventory::Shared(store), Some(key)) => {
-                SealedArchive::postgres(store.pool().clone(), key, routeros::renormalize())
+                SealedArchive::postgres(store.pool().clone(), key, self.normalizer.renormalize())
             }
             (Inventory::Embedded(store), Some(key)) => {
-                SealedArchive::sqlite(store.readers().clone(), key, routeros::renormalize())
+                SealedArchive::sqlite(store.readers().clone(), key, self.normalizer.renormalize())
             }
             (_, None) => {
                 return Err(configuration(anyhow!(

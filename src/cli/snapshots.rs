@@ -5,6 +5,7 @@ mod export;
 mod search;
 mod which;
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
@@ -12,6 +13,7 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::complain;
 use super::output::{emit, emit_json};
 use super::reading::{Reading, unreadable_archive};
 use crate::app::AppError;
@@ -21,6 +23,7 @@ use crate::domain::archive::{Position, Version, VersionId};
 use crate::domain::attempt::AttemptId;
 use crate::domain::device::DeviceId;
 use crate::domain::digest::Digest;
+use crate::domain::snapshot::Machine;
 use crate::ports::{Archive as _, VersionPage};
 use crate::report::{moment, printable, printable_line, table};
 use crate::routeros;
@@ -105,9 +108,12 @@ pub(super) struct ShowArgs {
     /// Show passwords and keys on a terminal, too
     #[arg(long)]
     secrets: bool,
-    /// Show, instead of the text, what was left out of it
+    /// Show, instead of the text, what was left out of it: each rule with how often
     #[arg(long)]
     ignored: bool,
+    /// With --ignored: print JSON
+    #[arg(long, requires = "ignored")]
+    json: bool,
 }
 
 /// Runs one of them.
@@ -164,6 +170,7 @@ struct Listed {
     lines_removed: Option<u32>,
     normalization_version: u32,
     incomplete_menus: Vec<String>,
+    machine: Machine,
 }
 
 impl Listed {
@@ -180,6 +187,7 @@ impl Listed {
             lines_removed: version.lines.map(|lines| lines.removed),
             normalization_version: version.first.normalization.version,
             incomplete_menus: version.incomplete_menus.clone(),
+            machine: version.machine.clone(),
         }
     }
 
@@ -195,6 +203,10 @@ impl Listed {
                 || "-".into(),
                 |(added, removed)| format!("+{added} -{removed}"),
             ),
+            match self.incomplete_menus.as_slice() {
+                [] => String::new(),
+                menus => format!("incomplete: no {}", printable(&menus.join(", "))),
+            },
         ]
     }
 }
@@ -225,6 +237,7 @@ async fn list(reading: &Reading, args: &ListArgs) -> Result<ExitCode, AppError> 
         "ROUTEROS",
         "BYTES",
         "LINES",
+        "INCOMPLETE",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(listed.iter().map(Listed::row));
@@ -236,8 +249,15 @@ async fn show(reading: &Reading, args: &ShowArgs) -> Result<ExitCode, AppError> 
     let archive = reading.archive().await?;
     let which = args.at.map_or(args.version, Which::At);
     let version = which::find(&archive, &subject, which).await?;
+    if args.ignored && args.json {
+        return emit_json(&Ignored::of(&version));
+    }
     if args.ignored {
         return Ok(emit(&ignored(&version)));
+    }
+    if !version.incomplete_menus.is_empty() {
+        let menus = version.incomplete_menus.join(", ");
+        complain(&format!("incomplete: the router could not export {menus}"));
     }
     let opened = archive.open(version.id).await.map_err(unreadable_archive)?;
     let terminal = std::io::stdout().is_terminal();
@@ -258,6 +278,31 @@ async fn show(reading: &Reading, args: &ShowArgs) -> Result<ExitCode, AppError> 
         .write_all(&routeros::encode(text))
         .and_then(|()| out.flush());
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is not in the text of a version, as JSON has it.
+#[derive(Serialize)]
+struct Ignored<'a> {
+    version: VersionId,
+    device: DeviceId,
+    normalization_version: u32,
+    normalization_rules: &'a str,
+    /// How often each rule left something out.
+    ignored: &'a BTreeMap<String, u64>,
+    incomplete_menus: &'a [String],
+}
+
+impl<'a> Ignored<'a> {
+    fn of(version: &'a Version) -> Self {
+        Self {
+            version: version.id,
+            device: version.device,
+            normalization_version: version.first.normalization.version,
+            normalization_rules: &version.first.normalization.rules,
+            ignored: &version.ledger,
+            incomplete_menus: &version.incomplete_menus,
+        }
+    }
 }
 
 /// What is not in the text of `version`, and why.

@@ -26,6 +26,9 @@ pub use problem::{ConfigError, Problem};
 pub use reader::{Effective, Source};
 pub use values::{Cluster, Log, LogFormat, Mode, OpenBao, OutboxLimits, StreamLimits};
 
+use crate::domain::session::SshAlgorithms;
+use crate::routeros::Normalizer;
+
 use reader::Reader;
 use settings as table;
 
@@ -79,8 +82,14 @@ pub struct Config {
     pub offline_recheck: Duration,
     /// `CONFIG_BACKUP_MAX_EXPORT_BYTES`.
     pub max_export_bytes: usize,
+    /// The normalisation with `CONFIG_BACKUP_IGNORE_COMMENTS`.
+    pub normalizer: Normalizer,
     /// `CONFIG_BACKUP_JOURNAL_DAYS`.
     pub journal_days: u64,
+    /// `CONFIG_BACKUP_IDLE_TIMEOUT`.
+    pub idle_timeout: Duration,
+    /// `SSH_ALGORITHMS`.
+    pub ssh_algorithms: SshAlgorithms,
     /// `CONNECTION_TIMEOUT_SECONDS`.
     pub connect_timeout: Duration,
     /// `DEVICE_REFRESH_SECONDS`.
@@ -215,7 +224,17 @@ fn read(need: Need, surroundings: &Environment, reader: &mut Reader<'_>) -> Conf
         jitter_max,
         offline_recheck: reader.seconds(&table::OFFLINE_RECHECK),
         max_export_bytes: reader.size(&table::MAX_EXPORT_BYTES),
+        normalizer: read_normalizer(reader),
         journal_days: reader.number(&table::JOURNAL_DAYS),
+        idle_timeout: reader.seconds(&table::IDLE_TIMEOUT),
+        ssh_algorithms: reader.or_default(
+            &table::SSH_ALGORITHMS,
+            (
+                SshAlgorithms::default(),
+                SshAlgorithms::default().as_str().to_owned(),
+            ),
+            SshAlgorithms::from_name,
+        ),
         connect_timeout: reader.seconds(&table::CONNECTION_TIMEOUT),
         refresh: reader.seconds(&table::DEVICE_REFRESH),
         migrate_on_start: reader.flag(&table::MIGRATE_ON_START),
@@ -338,6 +357,16 @@ fn read_openbao(reader: &mut Reader<'_>, strict: bool) -> Option<OpenBao> {
         address: address?.expose_secret().to_owned(),
         token: token?,
     })
+}
+
+fn read_normalizer(reader: &mut Reader<'_>) -> Normalizer {
+    let read = |list: &str| {
+        let form = table::IGNORE_COMMENTS.form;
+        Normalizer::ignoring(list).map_err(|error| format!("must be {form}: {error}"))
+    };
+    let shown = |list: &str| list.lines().collect::<Vec<_>>().join(" ⏎ ");
+    let normalizer = reader.text(&table::IGNORE_COMMENTS, read, shown);
+    normalizer.unwrap_or_default()
 }
 
 fn read_token(

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::domain::session::SshAlgorithms;
+
 /// The unit of a numeric setting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unit {
@@ -134,6 +136,8 @@ pub enum Form {
     Key,
     /// Visible ASCII characters.
     Token,
+    /// Regular expressions, one a line.
+    Patterns,
 }
 
 impl fmt::Display for Form {
@@ -156,6 +160,10 @@ impl fmt::Display for Form {
                  'openssl rand -base64 32' makes one",
             ),
             Self::Token => f.write_str("up to 4096 visible ASCII characters, without blanks"),
+            Self::Patterns => f.write_str(
+                "regular expressions of comments, one a line, such as '^# radar detected$'; '|' \
+                 joins alternatives in one line",
+            ),
         }
     }
 }
@@ -274,8 +282,14 @@ settings! {
         "Time (jittered) until an offline or locked device is looked at again.";
     MAX_EXPORT_BYTES: Number = "CONFIG_BACKUP_MAX_EXPORT_BYTES" { unit: Unit::Bytes, default: 134_217_728, min: 1, max: EXPORT_BYTES_LIMIT }
         "A larger export is an error, never a silent cut.";
+    IGNORE_COMMENTS: Text = "CONFIG_BACKUP_IGNORE_COMMENTS" { form: Form::Patterns, default: None, secret: false }
+        "Comment lines of exports to leave out, beside those that are known to tell momentary state; set it alike for every replica and for archive.";
     JOURNAL_DAYS: Number = "CONFIG_BACKUP_JOURNAL_DAYS" { unit: Unit::Days, default: 90, min: 1, max: 36_500 }
         "Attempts older than this are pruned from the journal.";
+    IDLE_TIMEOUT: Number = "CONFIG_BACKUP_IDLE_TIMEOUT" { unit: Unit::Seconds, default: 120, min: 10, max: 3600 }
+        "A router that prints nothing for so long while a command runs is given up. Busy routers pause for tens of seconds between menus.";
+    SSH_ALGORITHMS: Text = "SSH_ALGORITHMS" { form: Form::OneOf(SshAlgorithms::NAMES), default: Some("compatible"), secret: false }
+        "What is offered to routers: compatible also offers what RouterOS without strong-crypto needs, after everything better; modern does not.";
     CONNECTION_TIMEOUT: Number = "CONNECTION_TIMEOUT_SECONDS" { unit: Unit::Seconds, default: 10, min: 1, max: 300 }
         "Time for one TCP connection to a device to come about.";
     DEVICE_REFRESH: Number = "DEVICE_REFRESH_SECONDS" { unit: Unit::Seconds, default: 60, min: 1, max: DAY }
@@ -327,7 +341,10 @@ mod tests {
         ("CONFIG_BACKUP_JITTER_MAX", Some("300 s")),
         ("CONFIG_BACKUP_OFFLINE_RECHECK", Some("300 s")),
         ("CONFIG_BACKUP_MAX_EXPORT_BYTES", Some("134217728 bytes")),
+        ("CONFIG_BACKUP_IGNORE_COMMENTS", None),
         ("CONFIG_BACKUP_JOURNAL_DAYS", Some("90 days")),
+        ("CONFIG_BACKUP_IDLE_TIMEOUT", Some("120 s")),
+        ("SSH_ALGORITHMS", Some("compatible")),
         ("CONNECTION_TIMEOUT_SECONDS", Some("10 s")),
         ("DEVICE_REFRESH_SECONDS", Some("60 s")),
         ("MIGRATE_ON_START", Some("true")),

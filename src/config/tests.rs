@@ -119,6 +119,25 @@ fn every_problem_is_listed_at_once_with_name_value_and_what_is_allowed() {
 }
 
 #[test]
+fn patterns_of_comments_are_checked_at_the_start() {
+    let name = "CONFIG_BACKUP_IGNORE_COMMENTS";
+    let config = Config::load(Need::Run, &with(&[(name, "^# a$\n^# b, c$")])).unwrap();
+    assert_eq!(
+        config.normalizer.text("/ip\n# a\n# b, c\nset x\n"),
+        "/ip\nset x\n"
+    );
+    let wrong = problems(Need::Run, &with(&[(name, "^# a$\n^# (b")]));
+    assert_eq!(wrong.len(), 1, "{wrong:?}");
+    assert!(
+        wrong[0].starts_with("CONFIG_BACKUP_IGNORE_COMMENTS="),
+        "{wrong:?}"
+    );
+    for part in ["one a line", "pattern 2 (\"^# (b\")", "unclosed group"] {
+        assert!(wrong[0].contains(part), "{part} is not in {wrong:?}");
+    }
+}
+
+#[test]
 fn the_largest_values_allowed_are_accepted() {
     let largest = with(&[("CONFIG_BACKUP_MAX_EXPORT_BYTES", "2147483647")]);
     let config = Config::load(Need::Run, &largest).unwrap();

@@ -74,9 +74,10 @@ impl From<EditError> for Refusal {
         let kind = match &error {
             EditError::Duplicate { .. } => RefusalKind::Conflict,
             EditError::NotFound { .. } => RefusalKind::NotFound,
-            EditError::Name { .. } | EditError::Address(_) | EditError::Login(_) => {
-                RefusalKind::Invalid
-            }
+            EditError::Name { .. }
+            | EditError::Address(_)
+            | EditError::Timeout { .. }
+            | EditError::Login(_) => RefusalKind::Invalid,
             EditError::Store(_) => RefusalKind::Failed,
         };
         Self::new(kind, chain(&error))

@@ -1,5 +1,7 @@
 //! What goes over the control socket, as JSON. Secrets redact themselves in `Debug`.
 
+use std::time::Duration;
+
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
@@ -9,6 +11,7 @@ use crate::archive::Pruned;
 use crate::credentials::Login;
 use crate::domain::archive::Retention;
 use crate::domain::device::{DeviceId, TenantId};
+use crate::domain::session::{DeviceSettings, SshAlgorithms};
 
 pub use crate::api::wire::{Backup, Change};
 
@@ -75,6 +78,12 @@ pub struct DeviceBody {
     /// Words to find it by.
     #[serde(default)]
     pub tags: Vec<String>,
+    /// Seconds for one whole session; none means the service's.
+    #[serde(default)]
+    pub command_timeout: Option<u32>,
+    /// `modern` or `compatible`; none means the service's.
+    #[serde(default, with = "algorithms")]
+    pub ssh_algorithms: Option<SshAlgorithms>,
     /// What to log in with.
     pub login: LoginBody,
 }
@@ -92,6 +101,10 @@ impl From<DeviceBody> for NewDevice {
             port: body.port,
             group: body.group,
             tags: body.tags,
+            settings: DeviceSettings {
+                command_timeout: body.command_timeout.map(seconds),
+                ssh_algorithms: body.ssh_algorithms,
+            },
             login: body.login.into(),
         }
     }
@@ -106,6 +119,8 @@ impl From<NewDevice> for DeviceBody {
             port: device.port,
             group: device.group,
             tags: device.tags,
+            command_timeout: device.settings.command_timeout.map(in_seconds),
+            ssh_algorithms: device.settings.ssh_algorithms,
             login: device.login.into(),
         }
     }
@@ -155,9 +170,74 @@ pub struct EditBody {
     /// New tags.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<Vec<String>>,
+    /// A new command timeout in seconds; `null` is the service's.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "there"
+    )]
+    pub command_timeout: Option<Option<u32>>,
+    /// `modern`, `compatible`, or `null` for the service's.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "algorithms::or_not_there"
+    )]
+    pub ssh_algorithms: Option<Option<SshAlgorithms>>,
     /// A new login. The same one again lifts a block of a login that was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<LoginBody>,
+}
+
+fn seconds(seconds: u32) -> Duration {
+    Duration::from_secs(seconds.into())
+}
+
+fn in_seconds(timeout: Duration) -> u32 {
+    u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// Algorithms by their name.
+mod algorithms {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    use crate::domain::session::SshAlgorithms;
+
+    pub fn serialize<S: Serializer>(
+        algorithms: &Option<SshAlgorithms>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        algorithms.map(SshAlgorithms::as_str).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SshAlgorithms>, D::Error> {
+        let name = Option::<String>::deserialize(deserializer)?;
+        name.map(|name| {
+            SshAlgorithms::from_name(&name)
+                .ok_or_else(|| de::Error::unknown_variant(&name, SshAlgorithms::NAMES))
+        })
+        .transpose()
+    }
+
+    /// A field that may not be there at all.
+    pub mod or_not_there {
+        use super::{Deserializer, Serializer, SshAlgorithms};
+
+        pub fn serialize<S: Serializer>(
+            algorithms: &Option<Option<SshAlgorithms>>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            super::serialize(&algorithms.flatten(), serializer)
+        }
+
+        pub fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<Option<SshAlgorithms>>, D::Error> {
+            super::deserialize(deserializer).map(Some)
+        }
+    }
 }
 
 /// Tells `null` from a field that is not there.
@@ -178,6 +258,8 @@ impl From<EditBody> for DeviceEdit {
             port: body.port,
             group: body.group,
             tags: body.tags,
+            command_timeout: body.command_timeout.map(|timeout| timeout.map(seconds)),
+            ssh_algorithms: body.ssh_algorithms,
             login: body.login.map(Login::from),
         }
     }

@@ -7,6 +7,7 @@ mod timeline_tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -15,7 +16,7 @@ use super::attempt::AttemptId;
 use super::device::{DeviceId, TenantId};
 use super::digest::Digest;
 use super::lines::differences;
-use super::snapshot::{ConfigText, Snapshot};
+use super::snapshot::{ConfigText, Machine, Snapshot};
 
 pub use retention::{Moment, Period, Retention, Tier};
 pub use timeline::{Around, Arrived, Content, Edit, Settled, settle};
@@ -42,12 +43,32 @@ pub struct Normalization {
 
 /// A normalisation that can be applied to texts of earlier ones. It must obey the law that the new
 /// normalisation of an old one's output is the new normalisation of the raw text.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Renormalize {
     /// Which one it is.
     pub to: Normalization,
     /// Applies it.
-    pub apply: fn(&str) -> String,
+    pub apply: Arc<dyn Fn(&str) -> String + Send + Sync>,
+    /// Counts the lines from one text to another, at least one of which lacks menus: what is
+    /// missing there is not known to be gone, and is not counted.
+    pub lines: fn(Part<'_>, Part<'_>) -> Lines,
+}
+
+/// A text and what is missing in it.
+#[derive(Clone, Copy)]
+pub struct Part<'a> {
+    /// The text.
+    pub text: &'a str,
+    /// Menus that the router could not export.
+    pub incomplete_menus: &'a [String],
+}
+
+impl fmt::Debug for Renormalize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Renormalize")
+            .field("to", &self.to)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Renormalize {
@@ -57,6 +78,16 @@ impl Renormalize {
             text.clone()
         } else {
             ConfigText::new((self.apply)(text.expose()))
+        }
+    }
+
+    /// Counts the lines of the way from `old` to `new`, which are [`Renormalize::comparable`]. What
+    /// one of them lacks because the router could not export it counts neither way.
+    pub fn lines(&self, old: Part<'_>, new: Part<'_>) -> Lines {
+        if old.incomplete_menus.is_empty() && new.incomplete_menus.is_empty() {
+            Lines::between(old.text, new.text)
+        } else {
+            (self.lines)(old, new)
         }
     }
 
@@ -165,6 +196,8 @@ pub struct Version {
     pub incomplete_menus: Vec<String>,
     /// How often each normalisation rule dropped something.
     pub ledger: BTreeMap<String, u64>,
+    /// The machine, as the header of the first sighting tells it.
+    pub machine: Machine,
 }
 
 /// What can be said of two texts by their hashes alone.
@@ -206,6 +239,7 @@ impl Version {
             lines: None,
             incomplete_menus: snapshot.incomplete_menus.clone(),
             ledger: snapshot.ledger.clone(),
+            machine: snapshot.machine.clone(),
         }
     }
 
@@ -273,7 +307,8 @@ mod tests {
                 version: 3,
                 rules: "c".into(),
             },
-            apply: |text| text.replace("# seen\n", ""),
+            apply: Arc::new(|text| text.replace("# seen\n", "")),
+            lines: |old, new| Lines::between(old.text, new.text),
         };
         let [two, three] = [2, 3].map(|version| Normalization {
             version,

@@ -11,6 +11,7 @@ use super::device::{DeviceId, Revision, TenantId};
 use super::digest::Digest;
 use super::failure::{Failure, FailureKind};
 use super::host_key::Fingerprint;
+use super::session::Observed;
 use super::snapshot::Shape;
 
 /// Identifies one attempt. It is made before anything is published, and is the `Nats-Msg-Id`.
@@ -175,6 +176,10 @@ pub struct Taken {
     pub routeros_version: String,
     /// Its form.
     pub shape: Shape,
+    /// Menus that are missing in it, because the router could not export them.
+    pub incomplete_menus: Vec<String>,
+    /// Why it was read twice before it was believed.
+    pub warning: Option<String>,
 }
 
 /// Why no attempt was made. A deferral says nothing about the device and leaves its record alone.
@@ -267,4 +272,6 @@ pub struct AttemptRecord {
     pub standing: Option<(FailureKind, Revision)>,
     /// From the end of the attempt to the next time the device comes due.
     pub next_due_in: Duration,
+    /// What the session showed beside its outcome.
+    pub observed: Observed,
 }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::digest::Digest;
 use super::host_key::Pin;
+use super::session::DeviceSettings;
 
 /// Identifies one router.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -184,6 +185,8 @@ pub struct Device {
     /// The RouterOS version it had last, as our own state or else the platform knows it: only a
     /// hint about what to try first.
     pub routeros_version: Option<String>,
+    /// What differs for it from the service's own settings.
+    pub settings: DeviceSettings,
 }
 
 impl Device {
@@ -230,6 +233,7 @@ mod tests {
             credentials: CredentialSource::DeviceSealed(vec![1, 2, 3]),
             pin: Pin::Unpinned,
             routeros_version: None,
+            settings: DeviceSettings::default(),
         }
     }
 

@@ -12,6 +12,7 @@ pub mod outbox;
 pub mod plan;
 pub mod request;
 pub mod schedule;
+pub mod session;
 pub mod snapshot;
 
 /// A moment in UTC, as the local clock or the database (converted to the local clock) saw it.

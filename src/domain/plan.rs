@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::device::{DeviceId, Revision, TenantId};
+use super::session::DeviceSettings;
 
 /// One of the 256 buckets that the inventory is divided into.
 pub type Bucket = u8;
@@ -21,6 +22,8 @@ pub struct Known {
     pub name: String,
     /// Its owner.
     pub tenant: TenantId,
+    /// What differs for it from the service's own settings.
+    pub settings: DeviceSettings,
 }
 
 /// One thing for the reconciler to do.
@@ -115,6 +118,7 @@ mod tests {
             },
             name: "edge".into(),
             tenant: TenantId(Uuid::nil()),
+            settings: DeviceSettings::default(),
         }
     }
 

@@ -19,6 +19,8 @@ use super::failure::FailureKind;
 pub use super::backoff::Draw;
 pub use interface::{Condition, Event, Finish, Made, Next, Policy};
 
+#[cfg(test)]
+mod bruteforce;
 mod interface;
 #[cfg(test)]
 mod laws;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::Timestamp;
 use super::attempt::AttemptId;
 use super::device::{DeviceId, TenantId};
@@ -12,12 +14,12 @@ use super::digest::Digest;
 /// Configuration text. It holds every password of a router: `Debug` shows length and digest only,
 /// and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ConfigText(Arc<str>);
+pub struct ConfigText(Arc<String>);
 
 impl ConfigText {
     /// Wraps `text`.
-    pub fn new(text: impl Into<Arc<str>>) -> Self {
-        Self(text.into())
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Arc::new(text.into()))
     }
 
     /// The text itself, to publish or store it.
@@ -57,6 +59,30 @@ pub struct MenuShape {
     pub items: u32,
 }
 
+/// What the header of an export says about the machine. RouterOS leaves out what there is not.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Machine {
+    /// The model, such as `RB5009UPr+S+`; hardware has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The serial number; hardware has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial_number: Option<String>,
+    /// The software id of its licence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub software_id: Option<String>,
+    /// The system id of a CHR, printed from RouterOS 7.17 on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_id: Option<String>,
+}
+
+impl Machine {
+    /// Whether nothing is known of it.
+    pub fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A whole, normalised export, ready to be delivered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Snapshot {
@@ -68,6 +94,8 @@ pub struct Snapshot {
     pub tenant: TenantId,
     /// The version in the export's own header.
     pub routeros_version: String,
+    /// What else the header says.
+    pub machine: Machine,
     /// When the router had answered.
     pub collected_at: Timestamp,
     /// SHA-256 of `text`.

@@ -15,8 +15,10 @@ use tracing::{Instrument as _, Span, debug, warn};
 
 pub use export::{ExportError, take_export};
 
-use delivery::Kept;
 pub(super) use export::on_a_thread;
+
+use delivery::Kept;
+use export::Believed;
 
 use super::progress::{ClaimedAt, Progress};
 use super::slots::{Lane, Slot};
@@ -29,10 +31,11 @@ use crate::domain::failure::{Failure, FailureKind, chain};
 use crate::domain::host_key::{Fingerprint, HostKeyMismatch};
 use crate::domain::request::Reply;
 use crate::domain::schedule::{Draw, Finish, Schedule};
-use crate::domain::snapshot::Snapshot;
+use crate::domain::session::DeviceSettings;
 use crate::metrics::LockResult;
-use crate::ports::{Claim, Claimed, CoordinatorError, Lease, Presence, SinkError, StoreError};
-use crate::routeros;
+use crate::ports::{
+    Begun, Claim, Claimed, CoordinatorError, Lease, Presence, SinkError, StoreError,
+};
 use crate::ssh::{self, SshError};
 
 /// What a worker asks for.
@@ -44,6 +47,8 @@ pub struct Ask {
     pub device: DeviceId,
     /// Its name, for the log.
     pub name: String,
+    /// What differs for it from the service's own settings, as far as is known before the claim.
+    pub settings: DeviceSettings,
     /// Why.
     pub cause: Cause,
     /// The last attempt that the schedule knows of: another one means a replica was faster.
@@ -129,7 +134,7 @@ impl Context {
             .waited_for_slot(progress.took(Step::Slot).unwrap_or_default());
         // The wait may have been long: whoever queued up before that changed stops here.
         self.has_a_place().await?;
-        let lease = self.take_lease(ask.device).await?;
+        let lease = self.take_lease(ask).await?;
         Ok((slot, lease))
     }
 
@@ -170,10 +175,10 @@ impl Context {
         }
     }
 
-    async fn take_lease(&self, device: DeviceId) -> Result<Lease, Deferral> {
+    async fn take_lease(&self, ask: &Ask) -> Result<Lease, Deferral> {
         match self
             .coordinator
-            .try_lease(device, self.limits.lease())
+            .try_lease(ask.device, self.limits.lease(&ask.settings))
             .await
         {
             Ok(Some(lease)) => {
@@ -224,9 +229,10 @@ impl Context {
         lease: &Lease,
         progress: &mut Progress,
     ) -> Result<Kept, Stop> {
-        let device = self.claim(id, ask, progress).await?;
-        let login = self.credentials.open(&device).await?;
-        let deadline = self.limits.deadline(lease);
+        let begun = self.claim(id, ask, progress).await?;
+        let device = &begun.device;
+        let login = self.credentials.open(device).await?;
+        let deadline = self.limits.deadline(lease, &device.settings);
         if deadline <= Instant::now() {
             return Err(Stop::Interrupted(
                 "the device's lock was about to run out before the device could be dialled; the \
@@ -235,20 +241,24 @@ impl Context {
             ));
         }
         progress.enter(Step::Connect);
-        let dialled = ssh::dial(&device.endpoint, &device.pin, deadline, &self.limits.ssh).await;
+        let options = self.limits.ssh(&device.settings);
+        let dialled = ssh::dial(&device.endpoint, &device.pin, deadline, &options).await;
         progress.offered_key = match &dialled {
             Ok(host) => Some(host.fingerprint().clone()),
             Err(error) => error.offered().cloned(),
         };
         let host = dialled?;
+        let weak = host.negotiated().weak();
+        self.metrics.weak_ssh(&weak);
+        progress.observed.weak_ssh = Some(weak);
         progress.enter(Step::Authenticate);
         let mut session = host.authenticate(&login).await?;
-        self.pin(&device, session.fingerprint(), progress).await?;
-        progress.enter(Step::Export);
-        let export = take_export(&mut session, device.routeros_version.as_deref()).await?;
+        self.pin(device, session.fingerprint(), progress).await?;
+        let believed = self
+            .take_snapshot(id, &mut session, &begun, progress)
+            .await?;
         session.close().await;
-        progress.enter(Step::Normalise);
-        let snapshot = self.normalise(id, &device, export, progress).await;
+        let Believed { snapshot, warning } = believed;
         progress.enter(Step::Publish);
         let place = self.deliver(&snapshot, lease).await?;
         let taken = Taken {
@@ -256,6 +266,8 @@ impl Context {
             bytes: snapshot.text.expose().len() as u64,
             routeros_version: snapshot.routeros_version,
             shape: snapshot.shape,
+            incomplete_menus: snapshot.incomplete_menus,
+            warning,
         };
         Ok(Kept { taken, place })
     }
@@ -266,7 +278,7 @@ impl Context {
         id: AttemptId,
         ask: &Ask,
         progress: &mut Progress,
-    ) -> Result<Device, Stop> {
+    ) -> Result<Box<Begun>, Stop> {
         if self.shutdown.soft().is_cancelled() {
             return Err(Stop::Deferred(Deferral::Stopping));
         }
@@ -306,7 +318,7 @@ impl Context {
                     instant: Instant::now(),
                     device: begun.device.clone(),
                 });
-                Ok(begun.device)
+                Ok(begun)
             }
         }
     }
@@ -337,49 +349,6 @@ impl Context {
                 FailureKind::Unknown,
                 &error,
             ))),
-        }
-    }
-
-    async fn normalise(
-        &self,
-        id: AttemptId,
-        device: &Device,
-        export: routeros::Export,
-        progress: &mut Progress,
-    ) -> Snapshot {
-        let collected_at = self.clock.now();
-        let (export, normalized) = on_a_thread(move || {
-            let normalized = routeros::normalize(&export);
-            (export, normalized)
-        })
-        .await;
-        progress.ledger.clone_from(&normalized.ledger);
-        self.metrics.comments(
-            normalized.ledger.values().sum(),
-            normalized.unknown_comment_lines,
-        );
-        for remark in &export.remarks {
-            warn!(
-                remark,
-                "The export is whole, but something about it was odd"
-            );
-        }
-        for comment in &normalized.unknown_comments {
-            debug!(comment, "kept a comment that no rule knows");
-        }
-        Snapshot {
-            attempt: id,
-            device: device.id,
-            tenant: device.tenant,
-            routeros_version: export.header.routeros_version,
-            collected_at,
-            hash: normalized.hash,
-            text: normalized.text,
-            normalization_version: routeros::NORMALIZATION_VERSION,
-            normalization_rules: routeros::rules_fingerprint(),
-            incomplete_menus: export.incomplete_menus,
-            ledger: normalized.ledger,
-            shape: normalized.shape,
         }
     }
 

@@ -20,12 +20,13 @@ use crate::adapters::in_process::InProcess;
 use crate::clock::Clock;
 use crate::credentials::{Credentials, Key};
 use crate::domain::Timestamp;
-use crate::domain::attempt::{AttemptId, AttemptRecord, LastAttempt, Outcome, StepTime};
+use crate::domain::attempt::{AttemptId, AttemptRecord, LastAttempt, Outcome, StepTime, Taken};
 use crate::domain::backoff::later;
 use crate::domain::device::{CredentialSource, Device, DeviceId, Endpoint, TenantId};
 use crate::domain::failure::Advice;
 use crate::domain::host_key::{Fingerprint, Pin};
 use crate::domain::schedule::Policy;
+use crate::domain::session::MissingMenus;
 use crate::domain::snapshot::Snapshot;
 use crate::lifecycle::Shutdown;
 use crate::metrics::Metrics;
@@ -85,6 +86,7 @@ pub fn device(n: u32) -> Device {
         credentials: sealed(crate::sim::PASSWORD),
         pin: Pin::Unpinned,
         routeros_version: None,
+        settings: Default::default(),
     }
 }
 
@@ -121,6 +123,7 @@ impl World {
                 command_timeout: Duration::from_secs(10),
                 ssh: ssh::Options::default(),
             },
+            normalizer: Default::default(),
             replica: "one".to_owned(),
             advice: Advice::Sql,
         });
@@ -150,6 +153,9 @@ pub struct State {
     pub unreadable: usize,
     pub running: BTreeMap<DeviceId, AttemptId>,
     pub records: Vec<AttemptRecord>,
+    /// What was taken last.
+    pub taken: BTreeMap<DeviceId, Taken>,
+    pub missing: BTreeMap<DeviceId, MissingMenus>,
     /// Looks at the digests, and the buckets that were read.
     pub looks: usize,
     pub reads: Vec<Vec<Bucket>>,
@@ -276,10 +282,22 @@ impl Store for MemoryStore {
             return Ok(Claimed::Superseded(Box::new(last.clone())));
         }
         state.running.insert(claim.device, claim.attempt);
+        let taken = state.taken.get(&claim.device);
+        let incomplete = taken.map_or(Vec::new(), |taken| taken.incomplete_menus.clone());
+        let missing = state
+            .missing
+            .get(&claim.device)
+            .cloned()
+            .unwrap_or_default();
         Ok(Claimed::Begun(Box::new(Begun {
             device,
-            last_shape: None,
-            last_bytes: None,
+            last_shape: state
+                .taken
+                .get(&claim.device)
+                .map(|taken| taken.shape.clone()),
+            last_bytes: state.taken.get(&claim.device).map(|taken| taken.bytes),
+            last_incomplete_menus: incomplete,
+            missing_menus: missing,
             now: self.clock.now(),
         })))
     }
@@ -341,6 +359,12 @@ impl Store for MemoryStore {
         };
         state.last.insert(record.device, last);
         state.running.remove(&record.device);
+        if let Some(taken) = record.outcome.taken() {
+            state.taken.insert(record.device, taken.clone());
+        }
+        if let Some(missing) = &record.observed.missing_menus {
+            state.missing.insert(record.device, missing.clone());
+        }
         state.records.push(record.clone());
         Ok(())
     }

@@ -24,9 +24,11 @@ use crate::clock::Clock;
 use crate::credentials::Credentials;
 use crate::domain::failure::Advice;
 use crate::domain::schedule::Draw;
+use crate::domain::session::DeviceSettings;
 use crate::lifecycle::Shutdown;
 use crate::metrics::Metrics;
 use crate::ports::{Coordinator, Lease, SnapshotSink, Store};
+use crate::routeros::Normalizer;
 use crate::ssh;
 
 /// What every attempt works with. One per process, shared by all workers.
@@ -59,6 +61,8 @@ pub struct Context {
     pub shutdown: Shutdown,
     /// Time limits of an attempt.
     pub limits: Limits,
+    /// What is done to an export before it is compared with others.
+    pub normalizer: Normalizer,
     /// The name of this process in the journal.
     pub replica: String,
     /// How an operator unblocks a device.
@@ -68,7 +72,7 @@ pub struct Context {
 /// Time limits of one attempt.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// For one whole SSH session, dial to last byte.
+    /// For one whole SSH session, dial to last byte, where a device has no other.
     pub command_timeout: Duration,
     /// For the SSH client.
     pub ssh: ssh::Options,
@@ -81,14 +85,27 @@ impl Limits {
     /// How long before its lease expires a session ends at the latest.
     const LEASE_RESERVE: Duration = Duration::from_secs(5);
 
-    /// How long a device is leased for.
-    pub fn lease(&self) -> Duration {
-        self.command_timeout + Self::LEASE_MARGIN
+    fn session(&self, settings: &DeviceSettings) -> Duration {
+        settings.command_timeout.unwrap_or(self.command_timeout)
     }
 
-    /// When an SSH session that starts now must have ended.
-    pub fn deadline(&self, lease: &Lease) -> Instant {
-        let by_timeout = Instant::now() + self.command_timeout;
+    /// How long a device is leased for.
+    pub fn lease(&self, settings: &DeviceSettings) -> Duration {
+        self.session(settings) + Self::LEASE_MARGIN
+    }
+
+    /// What the SSH client may do at a device.
+    pub fn ssh(&self, settings: &DeviceSettings) -> ssh::Options {
+        ssh::Options {
+            algorithms: settings.ssh_algorithms.unwrap_or(self.ssh.algorithms),
+            ..self.ssh.clone()
+        }
+    }
+
+    /// When an SSH session that starts now must have ended. The lease was asked for with what was
+    /// known then; where the device's timeout has been raised since, the lease counts.
+    pub fn deadline(&self, lease: &Lease, settings: &DeviceSettings) -> Instant {
+        let by_timeout = Instant::now() + self.session(settings);
         let by_lease = lease
             .expires
             .checked_sub(Self::LEASE_RESERVE)
@@ -106,6 +123,7 @@ pub fn draw() -> Draw {
 mod tests {
     use super::*;
     use crate::domain::device::DeviceId;
+    use crate::domain::session::SshAlgorithms;
 
     #[tokio::test(start_paused = true)]
     async fn a_lease_outlives_its_session_by_half_a_minute() {
@@ -114,7 +132,12 @@ mod tests {
             command_timeout: seconds(60),
             ssh: ssh::Options::default(),
         };
-        assert_eq!(limits.lease(), seconds(90), "agreed with the platform");
+        let usual = DeviceSettings::default();
+        assert_eq!(
+            limits.lease(&usual),
+            seconds(90),
+            "agreed with the platform"
+        );
         let now = Instant::now();
         // A claim that was slow leaves less of the lease, and the session ends with it.
         for (left, session) in [(90, 60), (66, 60), (40, 35), (3, 0)] {
@@ -123,7 +146,32 @@ mod tests {
                 token: String::new(),
                 expires: now + seconds(left),
             };
-            let deadline = limits.deadline(&lease);
+            let deadline = limits.deadline(&lease, &usual);
+            assert_eq!(deadline.saturating_duration_since(now), seconds(session));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_with_a_timeout_of_its_own_is_leased_for_as_long() {
+        let seconds = Duration::from_secs;
+        let limits = Limits {
+            command_timeout: seconds(60),
+            ssh: ssh::Options::default(),
+        };
+        let slow = DeviceSettings {
+            command_timeout: Some(seconds(600)),
+            ssh_algorithms: Some(SshAlgorithms::Modern),
+        };
+        assert_eq!(limits.lease(&slow), seconds(630));
+        assert_eq!(limits.ssh(&slow).algorithms, SshAlgorithms::Modern);
+        let now = Instant::now();
+        for (left, session) in [(630, 600), (90, 85)] {
+            let lease = Lease {
+                device: DeviceId(uuid::Uuid::nil()),
+                token: String::new(),
+                expires: now + seconds(left),
+            };
+            let deadline = limits.deadline(&lease, &slow);
             assert_eq!(deadline.saturating_duration_since(now), seconds(session));
         }
     }

@@ -9,6 +9,7 @@ use crate::domain::Timestamp;
 use crate::domain::attempt::{Step, StepTime};
 use crate::domain::device::Device;
 use crate::domain::host_key::Fingerprint;
+use crate::domain::session::Observed;
 
 /// Written to while an attempt runs, so that it is complete however the attempt ends.
 #[derive(Debug, Default)]
@@ -19,6 +20,8 @@ pub struct Progress {
     pub claimed: Option<ClaimedAt>,
     /// The host key that the device offered.
     pub offered_key: Option<Fingerprint>,
+    /// What the session showed beside its outcome.
+    pub observed: Observed,
     /// How often each normalisation rule dropped something.
     pub ledger: BTreeMap<String, u64>,
 }

@@ -266,6 +266,7 @@ fn known(row: &Listed) -> Known {
         revision: row.device.revision(),
         name: row.device.name.clone(),
         tenant: row.device.tenant,
+        settings: row.device.settings,
     }
 }
 

@@ -20,6 +20,7 @@ use crate::domain::failure::FailureKind;
 use crate::domain::plan::Known;
 use crate::domain::request::{Reply, answered_by};
 use crate::domain::schedule::{Condition, Event, Finish, Made, Next, Policy, Schedule};
+use crate::domain::session::DeviceSettings;
 use crate::metrics::Skip;
 use crate::ports::{Listed, Presence};
 
@@ -52,6 +53,8 @@ pub struct Edit {
     pub name: String,
     /// Its revision now.
     pub revision: Revision,
+    /// What differs for it from the service's own settings, now.
+    pub settings: DeviceSettings,
 }
 
 impl From<&Known> for Edit {
@@ -59,6 +62,7 @@ impl From<&Known> for Edit {
         Self {
             name: known.name.clone(),
             revision: known.revision,
+            settings: known.settings,
         }
     }
 }
@@ -68,6 +72,7 @@ pub struct Worker {
     context: Arc<Context>,
     device: DeviceId,
     name: String,
+    settings: DeviceSettings,
     schedule: Schedule,
     known_last: Option<AttemptId>,
     last_success_at: Option<Timestamp>,
@@ -94,6 +99,7 @@ impl Worker {
         Self {
             device: device.id,
             name: device.name.clone(),
+            settings: device.settings,
             schedule: Schedule::resume(policy, device.id, device.revision(), last, now, draw()),
             known_last: last.map(|last| last.id),
             last_success_at: last.and_then(|last| last.last_success_at),
@@ -168,6 +174,7 @@ impl Worker {
             id: self.upcoming(),
             device: self.device,
             name: self.name.clone(),
+            settings: self.settings,
             cause,
             known_last: self.known_last,
             schedule: self.schedule.clone(),
@@ -297,6 +304,7 @@ impl Worker {
             Some(Mail::Edited(edit)) => {
                 debug!(device.id = %self.device, "the row of {} was edited", edit.name);
                 self.name = edit.name;
+                self.settings = edit.settings;
                 self.schedule
                     .handle(Event::Edited(edit.revision), now, draw());
             }

@@ -4,6 +4,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::records::{self, Record};
 use super::{Collector, Import, ImportedDevice, InputFile, PrivateKey, decode};
+use crate::domain::session::{DeviceSettings, SshAlgorithms};
 
 /// The form of the file, for `--help`.
 pub const CSV_FORMAT: &str = "\
@@ -20,6 +21,8 @@ there. Capitals do not matter, nor does - or a space for _.
   private_key_passphrase  what the private key is encrypted with
   tenant                  owner (or: tenant_id)
   group                   label
+  command_timeout         seconds for one whole session, 1 to 3600; the service's where empty
+  ssh_algorithms          modern or compatible; the service's where empty
 
 Columns whose name begins with x- are yours and are ignored; any other is an error, so that a
 mistyped column does not go unnoticed. Spaces around values are ignored, except in secrets.";
@@ -36,12 +39,14 @@ pub(super) enum Column {
     Passphrase,
     Tenant,
     Group,
+    CommandTimeout,
+    SshAlgorithms,
     /// `x-…`: not ours.
     Other,
 }
 
 /// Each column with its name, and its other names.
-pub(super) const COLUMNS: [(Column, &str, &[&str]); 10] = [
+pub(super) const COLUMNS: [(Column, &str, &[&str]); 12] = [
     (Column::Name, "name", &["hostname"]),
     (Column::Address, "address", &["ip_address", "ip"]),
     (Column::Port, "port", &["ssh_port"]),
@@ -52,6 +57,8 @@ pub(super) const COLUMNS: [(Column, &str, &[&str]); 10] = [
     (Column::Passphrase, "private_key_passphrase", &[]),
     (Column::Tenant, "tenant", &["tenant_id"]),
     (Column::Group, "group", &[]),
+    (Column::CommandTimeout, "command_timeout", &[]),
+    (Column::SshAlgorithms, "ssh_algorithms", &[]),
 ];
 
 impl Column {
@@ -208,6 +215,26 @@ fn device(columns: &[Column], row: &Record, collector: &mut Collector) {
         (None, Some(key)) => Some(PrivateKey::Text(key)),
         (None, None) => None,
     };
+    let timeout = text(Column::CommandTimeout).map(|seconds| {
+        let seconds = seconds.parse().ok().and_then(DeviceSettings::timeout_of);
+        seconds.ok_or_else(|| {
+            let longest = DeviceSettings::LONGEST_TIMEOUT;
+            format!("the command_timeout is not a number of seconds from 1 to {longest}")
+        })
+    });
+    let algorithms = text(Column::SshAlgorithms).map(|name| {
+        SshAlgorithms::from_name(&name).ok_or_else(|| {
+            let names = SshAlgorithms::NAMES.join(" or ");
+            format!("the ssh_algorithms are not {names}")
+        })
+    });
+    let (timeout, algorithms) = (timeout.transpose(), algorithms.transpose());
+    for text in [timeout.as_ref().err(), algorithms.as_ref().err()]
+        .into_iter()
+        .flatten()
+    {
+        collector.problem(FILE, Some(row.line), text);
+    }
     let device = ImportedDevice {
         line: row.line,
         name: text(Column::Name).unwrap_or_default(),
@@ -220,6 +247,10 @@ fn device(columns: &[Column], row: &Record, collector: &mut Collector) {
         private_key_passphrase: secret(Column::Passphrase),
         tenant: text(Column::Tenant),
         group: text(Column::Group),
+        settings: DeviceSettings {
+            command_timeout: timeout.unwrap_or_default(),
+            ssh_algorithms: algorithms.unwrap_or_default(),
+        },
     };
     collector.device(FILE, device);
 }

@@ -5,6 +5,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::csv::Column;
 use super::{ImportedDevice, PrivateKey, records};
+use crate::domain::session::SshAlgorithms;
 
 /// Whether an export holds passwords and keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +25,8 @@ pub fn to_csv(devices: &[ImportedDevice], secrets: Secrets) -> Zeroizing<String>
         Column::Username,
         Column::Tenant,
         Column::Group,
+        Column::CommandTimeout,
+        Column::SshAlgorithms,
         Column::PrivateKeyFile,
     ];
     if secrets == Secrets::Include {
@@ -34,9 +37,14 @@ pub fn to_csv(devices: &[ImportedDevice], secrets: Secrets) -> Zeroizing<String>
     records::write(&header, &mut out);
     for device in devices {
         let port = device.port.to_string();
+        let timeout = device.settings.command_timeout;
+        let timeout = timeout.map(|timeout| timeout.as_secs().to_string());
         let row: Vec<_> = columns
             .iter()
-            .map(|column| value(device, *column, &port))
+            .map(|column| match column {
+                Column::CommandTimeout => timeout.as_deref(),
+                column => value(device, *column, &port),
+            })
             .collect();
         records::write(&row, &mut out);
     }
@@ -64,6 +72,8 @@ fn value<'a>(device: &'a ImportedDevice, column: Column, port: &'a str) -> Optio
         Column::Passphrase => exposed(&device.private_key_passphrase),
         Column::Tenant => device.tenant.as_deref(),
         Column::Group => device.group.as_deref(),
-        Column::Other => None,
+        Column::SshAlgorithms => device.settings.ssh_algorithms.map(SshAlgorithms::as_str),
+        // Made of a number by the caller.
+        Column::CommandTimeout | Column::Other => None,
     }
 }

@@ -17,6 +17,8 @@ use std::fmt;
 
 use secrecy::SecretString;
 
+use crate::domain::session::DeviceSettings;
+
 pub use csv::{CSV_FORMAT, from_csv};
 pub use export::{Secrets, to_csv};
 pub use oxidized::{from_oxidized, router_db_path};
@@ -58,6 +60,8 @@ pub struct ImportedDevice {
     pub tenant: Option<String>,
     /// A label that the other tool sorts by.
     pub group: Option<String>,
+    /// What differs for it from the service's own settings.
+    pub settings: DeviceSettings,
 }
 
 impl ImportedDevice {

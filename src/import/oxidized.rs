@@ -24,6 +24,7 @@ mod yaml;
 use std::net::IpAddr;
 
 use super::{Collector, Finding, Import, ImportedDevice, InputFile, PrivateKey, decode};
+use crate::domain::session::DeviceSettings;
 use config::{Config, Setting};
 use yaml::Node as Yaml;
 
@@ -230,6 +231,7 @@ impl<'a> Node<'a> {
             private_key_passphrase: None,
             tenant: None,
             group: self.group.clone().filter(|group| !group.is_empty()),
+            settings: DeviceSettings::default(),
         })
     }
 

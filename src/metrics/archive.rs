@@ -8,6 +8,7 @@ use prometheus::{
 };
 
 use super::build::Build;
+use super::mirror::MirrorMetrics;
 use super::process::Process;
 
 /// What became of a message.
@@ -64,6 +65,7 @@ pub struct ArchiveMetrics {
     oldest: Gauge,
     set_aside: IntGauge,
     storing: IntGauge,
+    mirror: MirrorMetrics,
     process: Process,
 }
 
@@ -127,6 +129,7 @@ impl ArchiveMetrics {
                 "mikrotik_archive_storing",
                 "1 while snapshots can be stored, 0 while messages are put off.",
             )?,
+            mirror: MirrorMetrics::new(&new)?,
             process: Process::new(&new)?,
             registry,
         };
@@ -134,6 +137,11 @@ impl ArchiveMetrics {
             metrics.messages.with_label_values(&[result.label()]);
         }
         Ok(metrics)
+    }
+
+    /// What the git mirror counts.
+    pub fn mirror(&self) -> MirrorMetrics {
+        self.mirror.clone()
     }
 
     /// Counts a message and its time.

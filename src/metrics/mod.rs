@@ -6,6 +6,7 @@
 pub mod archive;
 mod build;
 mod labels;
+pub mod mirror;
 mod process;
 
 use std::collections::BTreeMap;
@@ -19,9 +20,11 @@ use prometheus::{
 use crate::domain::attempt::{Deferral, Outcome, Step};
 use crate::domain::failure::FailureKind;
 use crate::domain::schedule::Condition;
+use crate::domain::session::{SshPart, WeakAlgorithm};
 
 use build::Build;
 pub use labels::{Answered, Asked, Decrypted, LockResult, Skip};
+use mirror::MirrorMetrics;
 use process::Process;
 
 /// The content type of [`Metrics::render`]: the Prometheus text format.
@@ -54,13 +57,15 @@ pub struct Metrics {
     reconcile: Histogram,
     worker_restarts: IntCounter,
     comments: IntCounterVec,
+    incomplete: IntCounter,
+    suspicions: IntCounterVec,
+    weak_ssh: IntCounterVec,
     requests: IntCounterVec,
     credential_changes: IntCounterVec,
     decrypts: IntCounterVec,
     credential_cache: IntCounterVec,
     cached_credentials: IntGauge,
-    mirror_commits: IntCounterVec,
-    mirror_pending: IntGauge,
+    mirror: MirrorMetrics,
     process: Process,
 }
 
@@ -203,6 +208,20 @@ impl Metrics {
                 "State comments in exports, by whether a rule knows them.",
                 &["known"],
             )?,
+            incomplete: new.counter(
+                "mikrotik_config_backup_incomplete_total",
+                "Snapshots taken without menus that the router could not export three times in a row.",
+            )?,
+            suspicions: new.counters(
+                "mikrotik_config_backup_suspicions_total",
+                "Exports that looked cut beside the one before and were read again, by what came of it.",
+                &["result"],
+            )?,
+            weak_ssh: new.counters(
+                "mikrotik_config_backup_weak_ssh_total",
+                "SSH key exchanges that agreed on a weak algorithm, by what it is used for.",
+                &["part"],
+            )?,
             requests: new.counters(
                 "mikrotik_config_backup_requests_total",
                 "Backups that somebody asked for, by way and by what they were told.",
@@ -227,16 +246,7 @@ impl Metrics {
                 "mikrotik_openbao_cache_entries",
                 "Opened Transit ciphertexts that are kept in memory.",
             )?,
-            mirror_commits: new.counters(
-                "mikrotik_git_mirror_commits_total",
-                "Commits to the git mirror, by result: an error is retried, and the archive has the \
-                 version all the same.",
-                &["status"],
-            )?,
-            mirror_pending: new.gauge(
-                "mikrotik_git_mirror_pending_devices",
-                "Devices whose newest version is in the archive and not in the git mirror yet.",
-            )?,
+            mirror: MirrorMetrics::new(&new)?,
             process: Process::new(&new)?,
             registry,
         };
@@ -280,6 +290,12 @@ impl Metrics {
         for step in Step::ALL {
             self.stages.with_label_values(&[step.as_str()]);
         }
+        for result in ["confirmed", "refuted"] {
+            self.suspicions.with_label_values(&[result]);
+        }
+        for part in SshPart::ALL {
+            self.weak_ssh.with_label_values(&[part.as_str()]);
+        }
         for known in ["true", "false"] {
             self.comments.with_label_values(&[known]);
         }
@@ -297,9 +313,6 @@ impl Metrics {
                 self.requests
                     .with_label_values(&[source.label(), result.label()]);
             }
-        }
-        for status in ["success", "error"] {
-            self.mirror_commits.with_label_values(&[status]);
         }
     }
 
@@ -409,6 +422,25 @@ impl Metrics {
         self.comments.with_label_values(&["false"]).inc_by(unknown);
     }
 
+    /// Counts a snapshot that lacks menus.
+    pub fn incomplete(&self) {
+        self.incomplete.inc();
+    }
+
+    /// Counts an export that was read again: confirmed when both readings are equal.
+    pub fn suspected(&self, confirmed: bool) {
+        let result = if confirmed { "confirmed" } else { "refuted" };
+        self.suspicions.with_label_values(&[result]).inc();
+    }
+
+    /// Counts what a key exchange agreed on that is weak.
+    pub fn weak_ssh(&self, weak: &[WeakAlgorithm]) {
+        for algorithm in weak {
+            let part = algorithm.part.as_str();
+            self.weak_ssh.with_label_values(&[part]).inc();
+        }
+    }
+
     /// Counts a backup that somebody asked for, once they are answered.
     pub fn asked(&self, source: Asked, result: Answered) {
         let labels = [source.label(), result.label()];
@@ -438,16 +470,9 @@ impl Metrics {
         self.cached_credentials.set(count);
     }
 
-    /// Counts a commit to the git mirror, or that it failed.
-    pub fn mirrored(&self, written: bool) {
-        let status = if written { "success" } else { "error" };
-        self.mirror_commits.with_label_values(&[status]).inc();
-    }
-
-    /// Sets how many devices the git mirror is behind with.
-    pub fn set_mirror_pending(&self, devices: usize) {
-        self.mirror_pending
-            .set(i64::try_from(devices).unwrap_or(i64::MAX));
+    /// What the git mirror counts.
+    pub fn mirror(&self) -> MirrorMetrics {
+        self.mirror.clone()
     }
 
     /// Sets the number of devices in each state; states that `counts` leaves out are empty.

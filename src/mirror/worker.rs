@@ -14,7 +14,7 @@ use crate::archive::listed;
 use crate::domain::archive::{Version, VersionId};
 use crate::domain::device::DeviceId;
 use crate::domain::failure::chain;
-use crate::metrics::Metrics;
+use crate::metrics::mirror::MirrorMetrics;
 use crate::ports::{Archive, ArchiveError, StoreError, VersionPage};
 use crate::routeros::diff;
 
@@ -29,7 +29,7 @@ pub(super) struct Worker {
     git: GitMirror,
     archive: Arc<dyn Archive>,
     places: Places,
-    metrics: Arc<Metrics>,
+    metrics: MirrorMetrics,
     /// What git has, as far as this process put it there.
     known: HashMap<DeviceId, (VersionId, FilePath)>,
     /// When the trouble that lasts was told.
@@ -69,7 +69,7 @@ impl Worker {
         git: GitMirror,
         archive: Arc<dyn Archive>,
         places: Places,
-        metrics: Arc<Metrics>,
+        metrics: MirrorMetrics,
     ) -> Self {
         Self {
             shared,
@@ -89,7 +89,7 @@ impl Worker {
                 let mut pending = self.shared.pending();
                 pending.working = false;
                 pending.in_trouble = worked.is_err();
-                self.metrics.set_mirror_pending(pending.devices.len());
+                self.metrics.set_pending(pending.devices.len());
             }
             match worked {
                 Ok(()) => {
@@ -139,7 +139,7 @@ impl Worker {
                     return Err(trouble);
                 }
                 Err(trouble) => {
-                    self.metrics.mirrored(false);
+                    self.metrics.committed(false);
                     let error = chain(&trouble);
                     error!(device.id = %device, error, "A version cannot be mirrored in git");
                 }
@@ -273,7 +273,7 @@ impl Worker {
         });
         let written = written.await?;
         match written {
-            Ok(true) => self.metrics.mirrored(true),
+            Ok(true) => self.metrics.committed(true),
             Ok(false) => {}
             Err(error) => return Err(error.into()),
         }
@@ -281,7 +281,7 @@ impl Worker {
     }
 
     fn tell(&mut self, trouble: &Trouble) {
-        self.metrics.mirrored(false);
+        self.metrics.committed(false);
         if self.told.is_some_and(|told| told.elapsed() < TELL_AGAIN) {
             return;
         }

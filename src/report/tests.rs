@@ -27,6 +27,7 @@ fn untried(number: u128) -> DeviceStatus {
             credentials: CredentialSource::DeviceSealed(vec![1, 2, 3]),
             pin: Pin::Unpinned,
             routeros_version: None,
+            settings: Default::default(),
         },
         last: None,
         error: None,
@@ -35,6 +36,9 @@ fn untried(number: u128) -> DeviceStatus {
         next_due: None,
         offered_key: None,
         running_since: None,
+        incomplete_menus: Vec::new(),
+        warning: None,
+        weak_ssh: Vec::new(),
     }
 }
 
@@ -156,6 +160,31 @@ Reasons:
     assert_eq!(json["interval_seconds"], 21_600);
     assert_eq!(json["reasons"][0]["kind"], "unreachable");
     assert_eq!(json["oldest_success"]["at"], "2026-06-28T12:00:00Z");
+}
+
+#[test]
+fn what_is_odd_about_devices_that_are_backed_up_is_remarked() {
+    let mut summary = Summary::new(INTERVAL, NOW);
+    let mut incomplete = tried(1, Some(1), None);
+    incomplete.incomplete_menus = vec!["/ipv6/route".into()];
+    summary.add(&incomplete, Presence::Unknown);
+    for number in 2..9 {
+        let mut weak = tried(number, Some(1), None);
+        weak.weak_ssh = vec!["hmac-sha1".into()];
+        summary.add(&weak, Presence::Unknown);
+    }
+    summary.add(&tried(9, Some(1), None), Presence::Unknown);
+    let screen = summary.render(false);
+    let remarks = "\
+Remarks (devices show NAME tells more):
+  1  the last export lacks menus that the router could not export: edge-1
+  7  weak SSH algorithms, the best that the router offers: edge-2, edge-3, edge-4, edge-5, edge-6 \
+and 2 more
+";
+    assert!(screen.ends_with(remarks), "{screen}");
+    let json = serde_json::to_value(&summary).expect("JSON");
+    assert_eq!(json["remarks"][0]["kind"], "incomplete");
+    assert_eq!(json["remarks"][1]["devices"], 7);
 }
 
 #[test]

@@ -29,8 +29,9 @@ pub(super) fn examine(text: &str) -> Findings {
     let mut findings = Findings::default();
     let mut context = Context::default();
     let mut place = Place::default();
-    // What the last line that is not blank leaves open.
-    let mut announced: Option<&'static str> = None;
+    // What the lines at the end leave open: a menu, and where the comments behind it begin.
+    let mut bare_menu = false;
+    let mut held: Option<usize> = None;
     let mut terminated = true;
     for line in reader::lines(text) {
         terminated = line.terminated;
@@ -50,15 +51,13 @@ pub(super) fn examine(text: &str) -> Findings {
                         &mut findings.incomplete_menus
                     };
                     if menus.len() < MAX_LISTED && !menus.iter().any(|known| known == menu) {
-                        menus.push(menu.to_owned());
+                        // PostgreSQL can store any character but this one.
+                        menus.push(menu.replace('\0', "\u{fffd}"));
                     }
                     None
                 }
                 None => {
-                    let menu = context.menu();
-                    if menu.is_some_and(|menu| comments::is_known(menu, line.raw)) {
-                        announced = Some("the state comment of an item that is missing");
-                    }
+                    held.get_or_insert(line.start);
                     None
                 }
             },
@@ -67,8 +66,8 @@ pub(super) fn examine(text: &str) -> Findings {
             // Only the rest of a wrapped state comment begins with a blank.
             LineKind::Config if line.raw.starts_with(' ') => None,
             LineKind::Config => {
-                let bare_menu = context.enter(line.raw);
-                announced = bare_menu.then_some("a menu without an item");
+                bare_menu = context.enter(line.raw);
+                held = None;
                 stray_error(line.raw)
             }
         };
@@ -82,7 +81,18 @@ pub(super) fn examine(text: &str) -> Findings {
     } else if !terminated {
         Some("its last line does not end".to_owned())
     } else {
-        announced.map(|what| format!("it ends after {what}"))
+        let held = held.map_or("", |at| &text[at..]);
+        let state = context.menu().is_some_and(|menu| {
+            reader::lines(held)
+                .filter(|line| line.kind == LineKind::Comment)
+                .any(|line| comments::is_known(menu, line.raw))
+        });
+        let what = match (state, bare_menu) {
+            (true, _) => Some("the state comment of an item that is missing"),
+            (false, true) => Some("a menu without an item"),
+            (false, false) => None,
+        };
+        what.map(|what| format!("it ends after {what}"))
     };
     findings.cut = cut.map(|cut| place.located(&cut, text.len()));
     findings

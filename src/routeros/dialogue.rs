@@ -63,12 +63,26 @@ pub struct Export {
     pub text: String,
     /// What its header says.
     pub header: Header,
-    /// Menus that did not answer in time. [`Dialogue`] accepts no export that has any.
+    /// Menus that did not answer in time: their configuration is missing. Whether such an export
+    /// is taken all the same is for the caller to decide, who knows of the attempts before.
     pub incomplete_menus: Vec<String>,
     /// Menus that the router could not export because this machine does not have them.
     pub unavailable_menus: Vec<String>,
     /// What else was odd, for the log.
     pub remarks: Vec<String>,
+}
+
+impl Export {
+    /// That menus are missing, as a sentence; `None` when the export is complete.
+    pub fn gap(&self) -> Option<String> {
+        let menus = &self.incomplete_menus;
+        (!menus.is_empty()).then(|| {
+            format!(
+                "the export is incomplete: the router could not export {}",
+                listed(menus)
+            )
+        })
+    }
 }
 
 impl fmt::Debug for Export {
@@ -243,12 +257,6 @@ fn whole(text: String, header: Option<Header>, answer: &Answer) -> Result<Export
     } = complete::examine(&text);
     if let Some(cut) = cut {
         return Err(truncated(format!("the export is cut: {cut}")));
-    }
-    if !incomplete_menus.is_empty() {
-        return Err(truncated(format!(
-            "the export is incomplete: the router could not export {}",
-            listed(&incomplete_menus),
-        )));
     }
     let remarks = match answer.stderr {
         [] => Vec::new(),

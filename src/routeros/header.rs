@@ -1,20 +1,16 @@
 //! Owns the block of comment lines at the top of every export.
 
 use super::reader::{self, LineKind};
+use crate::domain::snapshot::Machine;
 
 /// What the header says about the router, as typed metadata of a snapshot.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Header {
     /// The version token of the dated line, such as `7.18.2` or `6.45beta59`.
     pub routeros_version: String,
-    /// `# software id =`; absent where RouterOS leaves the value empty (CHR).
-    pub software_id: Option<String>,
-    /// `# system id =`, printed by a CHR from 7.17 on.
-    pub system_id: Option<String>,
-    /// `# model =`.
-    pub model: Option<String>,
+    /// The values of `# software id =` (which a CHR leaves empty), `# system id =`, `# model =` and
     /// `# serial number =`.
-    pub serial_number: Option<String>,
+    pub machine: Machine,
 }
 
 impl Header {
@@ -40,12 +36,12 @@ impl Header {
 
     fn set(&mut self, name: Name, value: &str) {
         let slot = match name {
-            Name::SoftwareId => &mut self.software_id,
-            Name::SystemId => &mut self.system_id,
-            Name::Model => &mut self.model,
-            Name::SerialNumber => &mut self.serial_number,
+            Name::SoftwareId => &mut self.machine.software_id,
+            Name::SystemId => &mut self.machine.system_id,
+            Name::Model => &mut self.machine.model,
+            Name::SerialNumber => &mut self.machine.serial_number,
         };
-        if slot.is_none() && !value.is_empty() {
+        if slot.is_none() && !value.is_empty() && !value.contains(char::is_control) {
             *slot = Some(value.to_owned());
         }
     }
@@ -100,7 +96,7 @@ pub(super) fn dated_version(line: &str) -> Option<&str> {
     let plausible = is_date(date)
         && shaped(time, "00:00:00")
         && !version.is_empty()
-        && !version.contains(char::is_whitespace);
+        && !version.contains(|c: char| c.is_whitespace() || c.is_control());
     plausible.then_some(version)
 }
 
@@ -143,6 +139,7 @@ mod tests {
             "#",
             "# ____-__-__ __:__:__ by RouterOS 7.18",
             "# 2024-01-02 03:04:05 by RouterOS ",
+            "# 2024-01-02 03:04:05 by RouterOS 7.\0",
             "# 2024-01-02 03:04:05 by RouterOS 7.14 (stable)",
             "# Jan/02/1970 00:41:07 by RouterOS 6.47.8",
             " # 2024-01-02 03:04:05 by RouterOS 7.14",
@@ -162,21 +159,27 @@ mod tests {
             # model = not the header\r\nadd address=192.0.2.1/24 interface=ether1\r\n";
         let header = Header::read(text).unwrap();
         assert_eq!(header.routeros_version, "7.19.1");
-        assert_eq!(header.software_id.as_deref(), Some("ABCD-EF12"));
-        assert_eq!(header.system_id, None);
-        assert_eq!(header.model.as_deref(), Some("D53G-5HacD2HnD&EG120K-EA"));
-        assert_eq!(header.serial_number.as_deref(), Some("A1B2C3D4E5F6"));
+        assert_eq!(header.machine.software_id.as_deref(), Some("ABCD-EF12"));
+        assert_eq!(header.machine.system_id, None);
+        assert_eq!(
+            header.machine.model.as_deref(),
+            Some("D53G-5HacD2HnD&EG120K-EA")
+        );
+        assert_eq!(
+            header.machine.serial_number.as_deref(),
+            Some("A1B2C3D4E5F6")
+        );
     }
 
     #[test]
     fn the_empty_software_id_of_a_chr_is_none_and_its_system_id_is_read() {
         let v6 = "# jun/30/2019 01:22:31 by RouterOS 6.45\n# software id = \n#\n#\n#\n/port\n";
         let header = Header::read(v6).unwrap();
-        assert_eq!((header.software_id, header.system_id), (None, None));
+        assert_eq!(header.machine, Machine::default());
         let v7 =
             "# 2026-01-02 03:04:05 by RouterOS 7.22.1\n# system id = wa/Md4+LR6P\n#\n#\n#\n/port\n";
         assert_eq!(
-            Header::read(v7).unwrap().system_id.as_deref(),
+            Header::read(v7).unwrap().machine.system_id.as_deref(),
             Some("wa/Md4+LR6P")
         );
     }

@@ -5,6 +5,7 @@
 //! router equal. `reader` is the one place that knows what a line is.
 
 mod bytes;
+mod commands;
 mod comments;
 mod complete;
 mod console;
@@ -12,10 +13,12 @@ mod dialogue;
 mod diff;
 mod header;
 mod normalize;
+mod normalizer;
 mod reader;
 mod redact;
 mod rules;
 mod search;
+mod secrets;
 mod shape;
 mod suspicion;
 #[cfg(test)]
@@ -23,10 +26,12 @@ mod tests;
 mod version;
 
 pub use bytes::{decode, encode};
+pub use commands::{Command, commands};
 pub use dialogue::{Answer, Dialogue, Export, ExportCommand, Verdict};
 pub use diff::{Change, Diff, Hunk, HunkLine, MenuChange, Side, Style, diff, render};
 pub use header::Header;
 pub use normalize::{NORMALIZATION_VERSION, Normalized, normalize, normalize_text, renormalize};
+pub use normalizer::{IgnoreError, Normalizer};
 pub use redact::{MASK, Redacted, redact};
 pub use rules::{Kind, Rule, rules, rules_fingerprint};
 pub use search::{History, Hit, Matcher, PatternError, Span, history};

@@ -7,6 +7,8 @@
 //! - The dated header line goes: it is new at every export. With it goes the version, so an
 //!   upgrade that changes nothing else is no change; the version is metadata of the snapshot.
 //! - State comments go (see `rules`), where one can stand: before an `add` or `set` in a menu.
+//! - Comments that the operator ignores go (`CONFIG_BACKUP_IGNORE_COMMENTS`), wherever they stand but
+//!   in the header block; never what tells that the export is not whole.
 //! - `#error exporting` lines of menus that are not there go: on some versions they come and go
 //!   between exports of one configuration. Lines that say that data is missing stay.
 //! - In the terse form, an item with a state comment is printed as a menu line, the comment and
@@ -26,10 +28,11 @@ use std::ops::Range;
 use super::comments::{self, Class, ErrorLine};
 use super::dialogue::Export;
 use super::header;
-use super::reader::{self, Line, LineKind};
-use super::rules::rules_fingerprint;
+use super::normalizer::Normalizer;
+use super::reader::{self, Line, LineKind, Scratch};
+use super::secrets::{name_across, next_secret_name};
 use super::shape::{Context, Item, ShapeBuilder};
-use crate::domain::archive::{Normalization, Renormalize};
+use crate::domain::archive::Renormalize;
 use crate::domain::digest::Digest;
 use crate::domain::snapshot::{ConfigText, Shape};
 
@@ -65,9 +68,24 @@ pub struct Normalized {
     pub shape: Shape,
 }
 
-/// Normalises a whole export.
+/// Normalises a whole export by the table's rules alone.
 pub fn normalize(export: &Export) -> Normalized {
-    let mut run = Run::new(&export.text);
+    Normalizer::default().normalize(export)
+}
+
+/// Normalises any text by the table's rules alone.
+pub fn normalize_text(text: &str) -> String {
+    Normalizer::default().text(text)
+}
+
+/// The normalisation of the table's rules alone, to be applied to texts that earlier ones made.
+pub fn renormalize() -> Renormalize {
+    Normalizer::default().renormalize()
+}
+
+/// Normalises a whole export.
+pub(super) fn whole(normalizer: &Normalizer, text: &str) -> Normalized {
+    let mut run = Run::new(normalizer, text);
     run.shape = Some(ShapeBuilder::default());
     run.all();
     let text = ConfigText::new(run.out);
@@ -86,21 +104,10 @@ pub fn normalize(export: &Export) -> Normalized {
 }
 
 /// Normalises any text, whole or not, raw or normalised by an earlier version.
-pub fn normalize_text(text: &str) -> String {
-    let mut run = Run::new(text);
+pub(super) fn any(normalizer: &Normalizer, text: &str) -> String {
+    let mut run = Run::new(normalizer, text);
     run.all();
     run.out
-}
-
-/// This normalisation, to be applied to texts that earlier ones made.
-pub fn renormalize() -> Renormalize {
-    Renormalize {
-        to: Normalization {
-            version: NORMALIZATION_VERSION,
-            rules: rules_fingerprint(),
-        },
-        apply: normalize_text,
-    }
 }
 
 /// What comments stand before.
@@ -117,6 +124,7 @@ enum Before {
 
 /// One pass over a text.
 struct Run<'a> {
+    normalizer: &'a Normalizer,
     text: &'a str,
     out: String,
     context: Context,
@@ -129,15 +137,20 @@ struct Run<'a> {
     blank: bool,
     /// Whether the whole text is in the terse form, once it was asked.
     terse: Option<bool>,
-    ledger: BTreeMap<&'static str, u64>,
+    ledger: BTreeMap<&'a str, u64>,
     unknown: Vec<String>,
     unknown_lines: u64,
     shape: Option<ShapeBuilder>,
+    /// See [`next_secret_name`]; where the text was searched up to.
+    secret_name: usize,
+    /// Where wrapped lines are put together.
+    scratch: Scratch,
 }
 
 impl<'a> Run<'a> {
-    fn new(text: &'a str) -> Self {
+    fn new(normalizer: &'a Normalizer, text: &'a str) -> Self {
         Self {
+            normalizer,
             text,
             out: String::with_capacity(text.len()),
             context: Context::default(),
@@ -150,6 +163,8 @@ impl<'a> Run<'a> {
             unknown: Vec::new(),
             unknown_lines: 0,
             shape: None,
+            secret_name: 0,
+            scratch: Scratch::default(),
         }
     }
 
@@ -189,37 +204,51 @@ impl<'a> Run<'a> {
     }
 
     fn config(&mut self, line: Line<'a>) {
-        let logical = line.logical();
-        let item = Item::parse(&logical);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        // Of a wrapped item in the current menu nothing has to be known but that it is one.
+        let whole = self.shape.is_some() || self.comments.is_some() || line.raw.starts_with('/');
+        let (logical, wraps) = match whole {
+            true => scratch.logical(&line),
+            false => (line.raw, &[][..]),
+        };
+        let item = Item::parse(logical);
         if let Item::Menu(_) = item {
             self.settle(None);
-            self.context.enter(&logical);
+            self.context.enter(logical);
             self.menu = Some(line);
         } else {
             self.settle(Some((&line, &item)));
         }
         if let Some(shape) = &mut self.shape {
+            // Looked for in the whole text, not line by line: most lines are far from any.
+            if self.secret_name < line.start {
+                self.secret_name = next_secret_name(self.text, line.start);
+            }
+            let may_hold_secrets = self.secret_name < line.end || name_across(logical, wraps);
             match item {
                 Item::Menu(_) => {}
-                Item::Absolute { menu, command } => shape.add(menu, command),
+                Item::Absolute { menu, command } => shape.add(menu, command, may_hold_secrets),
                 Item::Relative(command) => {
-                    shape.add(self.context.menu().unwrap_or_default(), command);
+                    let menu = self.context.menu().unwrap_or_default();
+                    shape.add(menu, command, may_hold_secrets);
                 }
             }
         }
+        self.scratch = scratch;
     }
 
     /// Writes what is held, then `next`.
     fn settle(&mut self, next: Option<(&Line<'a>, &Item<'_>)>) {
         self.last_comment = None;
-        let before = match next {
-            Some((_, item)) if item.is_relative_item() => Before::Item,
-            Some((line, _)) if line.raw.starts_with(' ') => Before::Stray,
-            _ => Before::Other,
-        };
-        let comments = self.comments.take();
-        let (kept, dropped) = match comments {
-            Some(range) => self.sift(&self.text[range], before),
+        let (kept, dropped) = match self.comments.take() {
+            Some(range) => {
+                let before = match next {
+                    Some((_, item)) if item.is_relative_item() => Before::Item,
+                    Some((line, _)) if line.raw.starts_with(' ') => Before::Stray,
+                    _ => Before::Other,
+                };
+                self.sift(&self.text[range], before)
+            }
             None => (String::new(), 0),
         };
         let menu = self.menu.take();
@@ -275,13 +304,19 @@ impl<'a> Run<'a> {
     }
 
     /// The rule that takes `comment` out, if one does. Takes note of unknown ones.
-    fn rule(&mut self, comment: &str, spilled: bool, before: Before) -> Option<&'static str> {
+    fn rule(&mut self, comment: &str, spilled: bool, before: Before) -> Option<&'a str> {
         match ErrorLine::parse(comment) {
             Some(ErrorLine::Failed { harmless: true, .. }) if before != Before::Stray => {
                 return Some(ERROR_EXPORTING);
             }
             Some(_) => return None,
             None => {}
+        }
+        if before != Before::Stray
+            && !(self.context.menu().is_none() && header::is_header_field(comment))
+            && let Some(name) = self.normalizer.ignores(comment)
+        {
+            return Some(name);
         }
         let Some(menu) = self.context.menu() else {
             if !header::is_header_field(comment) {
@@ -312,7 +347,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn count(&mut self, rule: &'static str) {
+    fn count(&mut self, rule: &'a str) {
         *self.ledger.entry(rule).or_default() += 1;
     }
 

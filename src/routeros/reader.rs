@@ -52,57 +52,106 @@ impl<'a> Line<'a> {
             return Cow::Borrowed(trim_end(self.raw));
         }
         let mut joined = String::with_capacity(self.raw.len());
-        let mut physical = PhysicalLines::within(self.raw).peekable();
+        self.join(&mut joined, |_| ());
+        Cow::Owned(joined)
+    }
+
+    fn join(&self, joined: &mut String, mut at_joint: impl FnMut(usize)) {
         let mut continues = false;
-        while let Some(piece) = physical.next() {
-            let content = if continues {
-                let blanks = piece
-                    .content
-                    .bytes()
-                    .take(INDENT)
-                    .take_while(|b| *b == b' ');
-                &piece.content[blanks.count()..]
-            } else {
-                piece.content
-            };
-            continues = piece.continues;
-            match physical.peek() {
-                Some(_) if continues => joined.push_str(&content[..content.len() - 1]),
-                Some(_) => {
-                    joined.push_str(content);
+        for (content, last) in Pieces::of(self.raw) {
+            let blanks = content.bytes().take(INDENT).take_while(|b| *b == b' ');
+            let text = &content[if continues { blanks.count() } else { 0 }..];
+            if continues {
+                at_joint(joined.len());
+            }
+            continues = goes_on(content);
+            match last {
+                false if continues => joined.push_str(&text[..text.len() - 1]),
+                false => {
+                    joined.push_str(text);
                     joined.push('\n');
                 }
-                None if piece.in_quote => joined.push_str(content),
-                None => joined.push_str(trim_end(content)),
+                true if self.open_quote => joined.push_str(text),
+                true => joined.push_str(trim_end(text)),
             }
         }
-        Cow::Owned(joined)
     }
 
     /// Appends it with plain line feeds and without blanks at the end, unless they are quoted.
     pub(super) fn write_normalized(&self, out: &mut String) {
         if self.kind != LineKind::Config {
             out.push_str(self.raw.trim_end_matches(BLANKS));
-            out.push('\n');
-            return;
-        }
-        if !self.wrapped && !self.open_quote {
+        } else if !self.wrapped && !self.open_quote {
             out.push_str(trim_end(self.raw));
-            out.push('\n');
-            return;
+        } else {
+            for (content, last) in Pieces::of(self.raw) {
+                if !last {
+                    out.push_str(content);
+                    out.push('\n');
+                } else if self.open_quote {
+                    out.push_str(content);
+                } else {
+                    out.push_str(trim_end(content));
+                }
+            }
         }
-        let mut physical = PhysicalLines::within(self.raw).peekable();
-        while let Some(piece) = physical.next() {
-            let last = physical.peek().is_none();
-            let content = piece.content;
-            out.push_str(if last && !piece.in_quote {
-                trim_end(content)
-            } else {
-                content
-            });
-            out.push('\n');
+        out.push('\n');
+    }
+}
+
+/// Memory in which wrapped lines are put together, one after the other.
+#[derive(Default)]
+pub(super) struct Scratch {
+    joined: String,
+    joints: Vec<usize>,
+}
+
+impl Scratch {
+    /// [`Line::logical`] of a configuration line, and where in it the wraps were.
+    pub(super) fn logical<'s>(&'s mut self, line: &Line<'s>) -> (&'s str, &'s [usize]) {
+        if !line.wrapped && !line.open_quote {
+            return (trim_end(line.raw), &[]);
+        }
+        self.joined.clear();
+        self.joints.clear();
+        let joints = &mut self.joints;
+        line.join(&mut self.joined, |joint| joints.push(joint));
+        (&self.joined, &self.joints)
+    }
+}
+
+/// The physical lines of a logical one, without their line ends, and whether it is the last.
+struct Pieces<'a> {
+    rest: Option<&'a str>,
+}
+
+impl<'a> Pieces<'a> {
+    /// Of the text of a logical line, whose last line end was cut off.
+    fn of(raw: &'a str) -> Self {
+        Self { rest: Some(raw) }
+    }
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = (&'a str, bool);
+
+    fn next(&mut self) -> Option<(&'a str, bool)> {
+        let rest = self.rest.take()?;
+        match memchr::memchr(b'\n', rest.as_bytes()) {
+            Some(feed) => {
+                self.rest = Some(&rest[feed + 1..]);
+                Some((rest[..feed].trim_end_matches('\r'), false))
+            }
+            None => Some((rest, true)),
         }
     }
+}
+
+/// Whether a physical line ends in a backslash that escapes nothing but the line end: after a pair
+/// of backslashes, as after anything else, nothing is escaped.
+fn goes_on(content: &str) -> bool {
+    let backslashes = content.bytes().rev().take_while(|byte| *byte == b'\\');
+    backslashes.count() % 2 == 1
 }
 
 /// The characters that may be dropped at the end of a line.
@@ -111,6 +160,9 @@ const BLANKS: [char; 3] = [' ', '\t', '\r'];
 /// Drops blanks at the end of a line that ends outside quotes. Where that would lay bare a
 /// backslash, and so make a continuation of what was none, the line stays as it is.
 pub(super) fn trim_end(content: &str) -> &str {
+    if !matches!(content.as_bytes().last(), Some(b' ' | b'\t' | b'\r')) {
+        return content;
+    }
     let trimmed = content.trim_end_matches(BLANKS);
     if trimmed.len() < content.len() && trimmed.ends_with('\\') {
         return content;
@@ -136,9 +188,10 @@ impl<'a> Iterator for Lines<'a> {
     fn next(&mut self) -> Option<Line<'a>> {
         let start = self.at;
         let rest = self.text.get(start..).filter(|rest| !rest.is_empty())?;
-        let line = |kind, length: usize, end: usize, terminated| Line {
-            kind,
-            raw: &rest[..length],
+        let (content, mut end, mut terminated) = physical(rest);
+        let mut line = Line {
+            kind: LineKind::Config,
+            raw: content,
             start,
             end: start + end,
             wrapped: false,
@@ -146,97 +199,36 @@ impl<'a> Iterator for Lines<'a> {
             open_quote: false,
             dangling: false,
         };
+        self.at = line.end;
         if rest.starts_with('#') {
-            let (content, end, terminated) = physical(rest);
-            self.at = start + end;
-            return Some(line(LineKind::Comment, content.len(), end, terminated));
+            line.kind = LineKind::Comment;
+            return Some(line);
         }
-        let mut pieces = PhysicalLines::of(rest);
-        let mut last = pieces.next()?;
-        if last.content.trim_end_matches(BLANKS).is_empty() {
-            self.at = start + pieces.at;
-            return Some(line(
-                LineKind::Blank,
-                last.content.len(),
-                pieces.at,
-                last.terminated,
-            ));
-        }
-        while last.continues || last.in_quote {
-            match pieces.next() {
-                Some(piece) => last = piece,
-                None => break,
+        let mut in_quote = false;
+        let mut continues = scan(content.as_bytes(), &mut in_quote);
+        if !continues && !in_quote {
+            let first = content.as_bytes().first();
+            if matches!(first, None | Some(b' ' | b'\t' | b'\r'))
+                && content.trim_end_matches(BLANKS).is_empty()
+            {
+                line.kind = LineKind::Blank;
             }
+            return Some(line);
         }
-        self.at = start + pieces.at;
-        let raw_end = last.start + last.content.len();
-        let mut line = line(LineKind::Config, raw_end, pieces.at, last.terminated);
-        line.wrapped = last.start > 0;
-        line.open_quote = last.in_quote;
-        line.dangling = last.continues;
-        Some(line)
-    }
-}
-
-/// One physical line with the lexer's state at its end.
-#[derive(Clone, Copy, Debug)]
-struct Physical<'a> {
-    content: &'a str,
-    start: usize,
-    terminated: bool,
-    in_quote: bool,
-    continues: bool,
-}
-
-/// Physical lines of one logical line, with quotes and escapes followed over them.
-#[derive(Clone, Debug)]
-struct PhysicalLines<'a> {
-    text: &'a str,
-    at: usize,
-    in_quote: bool,
-    /// Whether an empty line comes after the last line feed.
-    empty_last: bool,
-}
-
-impl<'a> PhysicalLines<'a> {
-    /// Of text that goes on to its end: a line feed at the end ends the last line.
-    fn of(text: &'a str) -> Self {
-        Self {
-            text,
-            at: 0,
-            in_quote: false,
-            empty_last: false,
+        while (continues || in_quote) && end < rest.len() {
+            let from = end;
+            let (content, length, ended) = physical(&rest[from..]);
+            continues = scan(content.as_bytes(), &mut in_quote);
+            (end, terminated) = (from + length, ended);
+            line.raw = &rest[..from + content.len()];
+            line.wrapped = true;
         }
-    }
-
-    /// Of a logical line, whose last line end was cut off.
-    fn within(raw: &'a str) -> Self {
-        Self {
-            empty_last: raw.ends_with('\n'),
-            ..Self::of(raw)
-        }
-    }
-}
-
-impl<'a> Iterator for PhysicalLines<'a> {
-    type Item = Physical<'a>;
-
-    fn next(&mut self) -> Option<Physical<'a>> {
-        let start = self.at;
-        let rest = &self.text[start..];
-        if rest.is_empty() && !std::mem::take(&mut self.empty_last) {
-            return None;
-        }
-        let (content, end, terminated) = physical(rest);
-        let continues = scan(content.as_bytes(), &mut self.in_quote);
         self.at = start + end;
-        Some(Physical {
-            content,
-            start,
-            terminated,
-            in_quote: self.in_quote,
-            continues,
-        })
+        line.end = self.at;
+        line.terminated = terminated;
+        line.open_quote = in_quote;
+        line.dangling = continues;
+        Some(line)
     }
 }
 

@@ -10,7 +10,8 @@ use std::fmt;
 use std::ops::Range;
 
 use super::reader::{self, LineKind, trim_end};
-use super::shape::{Context, Item, is_secret, plain_menu};
+use super::secrets::is_secret;
+use super::shape::{Context, Item, plain_menu};
 use crate::domain::digest::Digest;
 
 /// What stands in the place of a secret value, however long that is.

@@ -43,15 +43,6 @@ const FIREWALL: &[&str] = &[
     "/interface bridge nat",
     "/queue",
 ];
-const FIREWALL_AND_ROUTES: &[&str] = &[
-    "/ip firewall",
-    "/ipv6 firewall",
-    "/interface bridge filter",
-    "/interface bridge nat",
-    "/ip route",
-    "/ipv6 route",
-    "/routing",
-];
 const DHCP: &[&str] = &[
     "/ip dhcp-server",
     "/ip dhcp-client",
@@ -109,7 +100,7 @@ static RULES: [Rule; 28] = [
     ),
     volatile(
         "interface-not-ready",
-        FIREWALL_AND_ROUTES,
+        ANY,
         r"^# .+ not ready$",
         ("/ip firewall nat", "# pppoe-out1 not ready"),
         "scan 6.44.1-7.15.3; forum; ox model",
@@ -208,7 +199,11 @@ static RULES: [Rule; 28] = [
     ),
     volatile(
         "wireless-cap-empty",
-        &["/interface wireless cap"],
+        &[
+            "/interface wireless cap",
+            "/interface wifi cap",
+            "/interface wifiwave2 cap",
+        ],
         r"^#$",
         ("/interface wireless cap", "# "),
         "scan 6.45-7.20",
@@ -353,12 +348,17 @@ pub fn rules() -> &'static [Rule] {
     &RULES
 }
 
-/// A short digest of everything that decides which comments are dropped: 16 hexadecimal digits.
+/// The fingerprint of the table without anything configured: 16 hexadecimal digits.
 pub fn rules_fingerprint() -> String {
-    fingerprint(&RULES)
+    fingerprint(&RULES, [])
 }
 
-fn fingerprint(rules: &[Rule]) -> String {
+/// The fingerprint of the table and of what is `ignored` beside it.
+pub(super) fn fingerprint_with<'a>(ignored: impl IntoIterator<Item = &'a str>) -> String {
+    fingerprint(&RULES, ignored)
+}
+
+fn fingerprint<'a>(rules: &[Rule], ignored: impl IntoIterator<Item = &'a str>) -> String {
     let mut lines: Vec<String> = rules
         .iter()
         .map(|rule| {
@@ -366,6 +366,8 @@ fn fingerprint(rules: &[Rule]) -> String {
             format!("{}\n{:?}\n{menus}\n{}", rule.name, rule.kind, rule.pattern)
         })
         .collect();
+    // No name of a rule is empty.
+    lines.extend(ignored.into_iter().map(|pattern| format!("\n{pattern}")));
     lines.sort_unstable();
     let version = NORMALIZATION_VERSION.to_be_bytes();
     let fields =
@@ -391,11 +393,11 @@ mod tests {
     fn the_fingerprint_ignores_the_order_and_notices_everything_else() {
         let mut reversed = RULES;
         reversed.reverse();
-        assert_eq!(fingerprint(&reversed), rules_fingerprint());
+        assert_eq!(fingerprint(&reversed, []), rules_fingerprint());
         assert_eq!(rules_fingerprint().len(), 16);
         let mut changed = RULES;
         changed[0].kind = Kind::Static;
-        assert_ne!(fingerprint(&changed), rules_fingerprint());
-        assert_ne!(fingerprint(&RULES[1..]), rules_fingerprint());
+        assert_ne!(fingerprint(&changed, []), rules_fingerprint());
+        assert_ne!(fingerprint(&RULES[1..], []), rules_fingerprint());
     }
 }

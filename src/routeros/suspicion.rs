@@ -8,7 +8,7 @@
 use std::fmt;
 
 use super::normalize::Normalized;
-use super::shape::plain_menu;
+use super::shape::{is_at_or_below, plain_menu};
 use crate::domain::snapshot::{MenuShape, Shape};
 
 /// What is known of an export without its text: it is what the store keeps of the last good one.
@@ -174,10 +174,7 @@ impl Excused {
 
     fn covers(&self, menu: &str) -> bool {
         let menu = plain_menu(menu);
-        self.0.iter().any(|missing| {
-            menu.strip_prefix(missing.as_str())
-                .is_some_and(|below| below.is_empty() || below.starts_with(' '))
-        })
+        self.0.iter().any(|missing| is_at_or_below(&menu, missing))
     }
 }
 
@@ -192,7 +189,7 @@ mod tests {
         let mut builder = ShapeBuilder::default();
         items
             .iter()
-            .for_each(|(menu, item)| builder.add(menu, item));
+            .for_each(|(menu, item)| builder.add(menu, item, true));
         builder.finish()
     }
 

@@ -126,39 +126,6 @@ fn configuration(text: &str) -> Vec<String> {
     items
 }
 
-/// The same by the reader itself, which knows quoted line feeds as well.
-fn items(text: &str) -> Vec<(String, String)> {
-    let mut context = shape::Context::default();
-    let mut last_comment = None;
-    let mut items = Vec::new();
-    for line in reader::lines(text) {
-        let comment = last_comment.take();
-        match line.kind {
-            reader::LineKind::Blank => {}
-            reader::LineKind::Comment => last_comment = Some(line.raw),
-            reader::LineKind::Config => {
-                if comment.is_some_and(|comment| comments::is_spill(comment, line.raw)) {
-                    continue;
-                }
-                let logical = line.logical();
-                match shape::Item::parse(&logical) {
-                    shape::Item::Menu(_) => {
-                        context.enter(&logical);
-                    }
-                    shape::Item::Absolute { menu, command } => {
-                        items.push((menu.to_owned(), command.to_owned()));
-                    }
-                    shape::Item::Relative(command) => {
-                        let menu = context.menu().unwrap_or_default();
-                        items.push((menu.to_owned(), command.to_owned()));
-                    }
-                }
-            }
-        }
-    }
-    items
-}
-
 /// Text made of everything that means something to the reader.
 fn soup() -> impl Strategy<Value = String> {
     let mut pieces: Vec<String> = [
@@ -214,7 +181,7 @@ proptest! {
 
     #[test]
     fn every_logical_line_survives_in_any_text(text in soup()) {
-        prop_assert_eq!(items(&normalize_text(&text)), items(&text));
+        prop_assert_eq!(commands(&normalize_text(&text)), commands(&text));
     }
 
     #[test]

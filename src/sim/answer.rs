@@ -42,6 +42,8 @@ pub(super) struct Answer {
     pub(super) client: SocketAddr,
     pub(super) channel: ChannelWriteHalf<Msg>,
     pub(super) buffer: Vec<u8>,
+    /// Exports begun on this connection before this one.
+    pub(super) exports_before: u64,
     /// The rest of the output is lost.
     pub(super) lost: bool,
     /// The text of each whole export, where they are kept.
@@ -110,6 +112,7 @@ impl Answer {
     async fn export(&mut self, secrets: bool) -> Result<Flow, russh::Error> {
         let text = match self.fault {
             Some(Fault::StallBeforeOutput) => return Ok(Flow::Hold),
+            Some(Fault::CutThenStall) if self.exports_before > 0 => return Ok(Flow::Hold),
             Some(Fault::EmptyOutput) => "",
             Some(Fault::ErrorText) => "std failure: timeout (13)\r\n",
             Some(Fault::PermissionDenied) => "not enough permissions (9)\r\n",
@@ -131,8 +134,13 @@ impl Answer {
         if dropping {
             self.wire.cut_after(half);
         }
+        let cuts = match self.fault {
+            Some(Fault::Cut) => true,
+            Some(Fault::CutOnce | Fault::CutThenStall) => self.exports_before == 0,
+            _ => false,
+        };
+        let (mut sent, mut after_item, mut paused) = (0, false, false);
         let mut kept = self.router.keeps().then(Vec::new);
-        let (mut sent, mut after_item) = (0, false);
         for piece in export {
             if sent >= half {
                 match self.fault {
@@ -142,7 +150,12 @@ impl Answer {
                         self.push(&line[..line.len().div_ceil(2)]).await?;
                         return Ok(Flow::Stop);
                     }
-                    Some(Fault::Cut) if after_item => return Ok(Flow::Stop),
+                    _ if cuts && after_item => return Ok(Flow::Stop),
+                    Some(Fault::PauseMidOutput(time)) if !paused => {
+                        paused = true;
+                        self.flush().await?;
+                        tokio::time::sleep(time).await;
+                    }
                     Some(Fault::Interrupted) => {
                         self.push(b"#error exporting /ip socks\r\n#interrupted\r\n")
                             .await?;

@@ -45,6 +45,12 @@ pub enum Fault {
     CutMidLine,
     /// Ends cleanly between two items: nothing in the text shows it.
     Cut,
+    /// The same for the first export of a connection; those after it are whole.
+    CutOnce,
+    /// The same for the first export of a connection; no byte of those after it comes.
+    CutThenStall,
+    /// Says nothing for so long in the middle of an export.
+    PauseMidOutput(Duration),
     /// The whole export, then CLOSE without an exit status.
     CloseWithoutExitStatus,
     /// TCP ends after half of the export.
@@ -82,9 +88,10 @@ pub enum Fault {
 }
 
 /// Names, arguments where left out, and what the arguments count.
-const WITH_ARGUMENT: [(&str, u64); 5] = [
+const WITH_ARGUMENT: [(&str, u64); 6] = [
     ("slow_kex", 5_000),
     ("slow_drip", 1_000),
+    ("pause_mid_output", 20_000),
     ("exit_status", 1),
     ("noise", 10 << 20),
     ("size", 100 << 20),
@@ -110,6 +117,9 @@ impl Fault {
         Self::SlowDrip(Duration::from_secs(1)),
         Self::CutMidLine,
         Self::Cut,
+        Self::CutOnce,
+        Self::CutThenStall,
+        Self::PauseMidOutput(Duration::from_secs(20)),
         Self::CloseWithoutExitStatus,
         Self::DropConnectionMidOutput,
         Self::ExitStatus(1),
@@ -148,6 +158,9 @@ impl Fault {
             Self::SlowDrip(_) => "slow_drip",
             Self::CutMidLine => "cut_mid_line",
             Self::Cut => "cut",
+            Self::CutOnce => "cut_once",
+            Self::CutThenStall => "cut_then_stall",
+            Self::PauseMidOutput(_) => "pause_mid_output",
             Self::CloseWithoutExitStatus => "close_without_exit_status",
             Self::DropConnectionMidOutput => "drop_connection_mid_output",
             Self::ExitStatus(_) => "exit_status",
@@ -169,7 +182,7 @@ impl Fault {
 
     fn argument(self) -> Option<u64> {
         match self {
-            Self::SlowKex(time) | Self::SlowDrip(time) => {
+            Self::SlowKex(time) | Self::SlowDrip(time) | Self::PauseMidOutput(time) => {
                 Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
             }
             Self::ExitStatus(status) => Some(status.into()),
@@ -211,6 +224,7 @@ impl FromStr for Fault {
         Ok(match kind.ok_or_else(unknown)? {
             Self::SlowKex(_) => Self::SlowKex(Duration::from_millis(argument)),
             Self::SlowDrip(_) => Self::SlowDrip(Duration::from_millis(argument)),
+            Self::PauseMidOutput(_) => Self::PauseMidOutput(Duration::from_millis(argument)),
             Self::ExitStatus(_) => {
                 Self::ExitStatus(u32::try_from(argument).map_err(|_| unknown())?)
             }

@@ -67,6 +67,7 @@ pub(super) async fn serve(
         gone: gone.clone(),
         group,
         logged_in: false,
+        exports: 0,
         channels: HashMap::new(),
         unanswered: Vec::new(),
     };
@@ -131,6 +132,7 @@ struct Peer {
     methods: MethodSet,
     group: DhGroup,
     logged_in: bool,
+    exports: u64,
     channels: HashMap<ChannelId, OpenChannel>,
     unanswered: Vec<ChannelOpenHandle>,
 }
@@ -300,9 +302,11 @@ impl Handler for Peer {
             channel: writer,
             kept: Vec::new(),
             buffer: Vec::new(),
+            exports_before: self.exports,
             lost: false,
         };
         let line = String::from_utf8_lossy(data).into_owned();
+        self.exports += u64::from(line.contains("export"));
         session.channel_success(channel)?;
         tokio::spawn(async move {
             // An error means that the client is gone, and so is the reason for an answer.

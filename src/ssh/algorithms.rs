@@ -8,6 +8,7 @@ use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
 use russh::{Limits, Preferred, SshId, cipher, compression, kex, mac};
 
 use super::Negotiated;
+use crate::domain::session::{SshAlgorithms, SshPart, WeakAlgorithm};
 
 /// Two deliberate places in this order. `DH_G14_SHA1` comes before every group exchange: old
 /// RouterOS answers a group exchange with 1024 bits whatever is asked, which ends the connection,
@@ -81,8 +82,77 @@ const MAC: &[mac::Name] = &[
 /// a sign; PuTTY announces the same one. Dropbear counts it as 500 MB, OpenSSH takes it as it is.
 const WINDOW: u32 = 0x7fff_ffff;
 
+/// Whether a name is of an algorithm that is weak by today's measure: SHA-1 where collisions or a
+/// short key count, 1024-bit groups, MD5, CBC (whose SSH form leaks, CVE-2008-5161), and ciphers of
+/// another century. Group exchange with SHA-256 is none: no group under 2048 bits is accepted.
+fn is_weak(part: SshPart, name: &str) -> bool {
+    match part {
+        SshPart::Kex => name.ends_with("-sha1"),
+        SshPart::HostKey => matches!(name, "ssh-rsa" | "ssh-dss"),
+        SshPart::Cipher => name.ends_with("-cbc") || name.starts_with("arcfour") || name == "none",
+        SshPart::Mac => name.starts_with("hmac-sha1") || name.starts_with("hmac-md5"),
+    }
+}
+
+/// The weak ones among what was agreed on.
+pub(super) fn weak(negotiated: &Negotiated) -> Vec<WeakAlgorithm> {
+    let Negotiated {
+        kex,
+        host_key,
+        cipher,
+        mac,
+    } = negotiated;
+    let parts = [
+        (SshPart::Kex, kex),
+        (SshPart::HostKey, host_key),
+        (SshPart::Cipher, cipher),
+        (SshPart::Mac, mac),
+    ];
+    let weak = parts
+        .into_iter()
+        .filter(|(part, name)| is_weak(*part, name));
+    weak.map(|(part, name)| WeakAlgorithm {
+        part,
+        name: name.clone(),
+    })
+    .collect()
+}
+
+/// What of `all` may be offered.
+fn offer<T: Clone + 'static>(
+    all: &'static [T],
+    part: SshPart,
+    name: impl Fn(&T) -> String,
+    which: SshAlgorithms,
+) -> Cow<'static, [T]> {
+    match which {
+        SshAlgorithms::Compatible => Cow::Borrowed(all),
+        SshAlgorithms::Modern => {
+            let strong = all.iter().filter(|item| !is_weak(part, &name(item)));
+            Cow::Owned(strong.cloned().collect())
+        }
+    }
+}
+
+/// The algorithms that are offered, in the order of preference.
+fn preferred(which: SshAlgorithms) -> Preferred {
+    Preferred {
+        kex: offer(KEX, SshPart::Kex, |name| name.as_ref().to_owned(), which),
+        key: offer(HOST_KEY, SshPart::HostKey, ToString::to_string, which),
+        host_key_certificates: Cow::Borrowed(&[]),
+        cipher: offer(
+            CIPHER,
+            SshPart::Cipher,
+            |name| name.as_ref().to_owned(),
+            which,
+        ),
+        mac: offer(MAC, SshPart::Mac, |name| name.as_ref().to_owned(), which),
+        compression: Cow::Borrowed(&[compression::NONE]),
+    }
+}
+
 /// The client's configuration for one connection.
-pub(super) fn config(limits: Limits) -> Arc<Config> {
+pub(super) fn config(limits: Limits, which: SshAlgorithms) -> Arc<Config> {
     Arc::new(Config {
         // RFC 4253, section 4.2: no blank and no minus sign in the software version.
         client_id: SshId::Standard(Cow::Borrowed(concat!(
@@ -91,14 +161,7 @@ pub(super) fn config(limits: Limits) -> Arc<Config> {
         ))),
         limits,
         window_size: WINDOW,
-        preferred: Preferred {
-            kex: Cow::Borrowed(KEX),
-            key: Cow::Borrowed(HOST_KEY),
-            host_key_certificates: Cow::Borrowed(&[]),
-            cipher: Cow::Borrowed(CIPHER),
-            mac: Cow::Borrowed(MAC),
-            compression: Cow::Borrowed(&[compression::NONE]),
-        },
+        preferred: preferred(which),
         // RouterOS has no larger group than 2048 bits; russh accepts no smaller one.
         gex: GexParams::new(2048, 2048, 8192).expect("russh accepts groups from 2048 bits"),
         // A busy router pauses for tens of seconds within an export. The deadline bounds it all.
@@ -146,6 +209,112 @@ mod tests {
         assert!(place(&kex::DH_G14_SHA256) < group14, "sha256 before sha1");
         assert_eq!(MAC.last(), Some(&mac::HMAC_SHA1));
         assert_eq!(HOST_KEY.last(), Some(&Algorithm::Rsa { hash: None }));
+    }
+
+    #[test]
+    fn weak_ones_come_after_every_better_one_but_for_group_14() {
+        let weak_then_strong = |part, names: Vec<String>| -> Vec<(String, String)> {
+            let mut wrong = Vec::new();
+            for (at, weak) in names
+                .iter()
+                .enumerate()
+                .filter(|(_, name)| is_weak(part, name))
+            {
+                let better = names[at + 1..].iter().filter(|name| !is_weak(part, name));
+                wrong.extend(better.map(|better| (weak.clone(), better.clone())));
+            }
+            wrong
+        };
+        let Preferred {
+            kex,
+            key,
+            cipher,
+            mac,
+            ..
+        } = preferred(SshAlgorithms::Compatible);
+        let names = kex.iter().map(|name| name.as_ref().to_owned());
+        let names = names.filter(|name| !name.starts_with("ext-info") && !name.contains("strict"));
+        let exception = [
+            "diffie-hellman-group14-sha1",
+            "diffie-hellman-group-exchange-sha256",
+        ];
+        assert_eq!(
+            weak_then_strong(SshPart::Kex, names.collect()),
+            [(exception[0].to_owned(), exception[1].to_owned())],
+            "old RouterOS answers a group exchange with 1024 bits"
+        );
+        let key = key.iter().map(ToString::to_string).collect();
+        assert_eq!(weak_then_strong(SshPart::HostKey, key), []);
+        let cipher = cipher.iter().map(|name| name.as_ref().to_owned()).collect();
+        assert_eq!(weak_then_strong(SshPart::Cipher, cipher), []);
+        let mac = mac.iter().map(|name| name.as_ref().to_owned()).collect();
+        assert_eq!(weak_then_strong(SshPart::Mac, mac), []);
+    }
+
+    #[test]
+    fn modern_offers_nothing_weak_and_keeps_the_rest() {
+        let Preferred {
+            kex,
+            key,
+            cipher,
+            mac,
+            ..
+        } = preferred(SshAlgorithms::Modern);
+        assert!(
+            kex.contains(&kex::DH_GEX_SHA256) && kex.contains(&kex::EXTENSION_SUPPORT_AS_CLIENT)
+        );
+        assert!(!kex.iter().any(|name| is_weak(SshPart::Kex, name.as_ref())));
+        assert_eq!(kex.len(), KEX.len() - 3);
+        assert_eq!(key.len(), HOST_KEY.len() - 1);
+        assert_eq!(cipher.len(), CIPHER.len() - 3);
+        assert_eq!(mac.len(), MAC.len() - 2);
+    }
+
+    #[test]
+    fn weak_algorithms_of_a_session_are_named() {
+        let of = |kex: &str, host_key: &str, cipher: &str, mac: &str| {
+            let negotiated = Negotiated {
+                kex: kex.into(),
+                host_key: host_key.into(),
+                cipher: cipher.into(),
+                mac: mac.into(),
+            };
+            weak(&negotiated)
+                .into_iter()
+                .map(|weak| (weak.part, weak.name))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            of(
+                "diffie-hellman-group14-sha1",
+                "ssh-rsa",
+                "aes128-ctr",
+                "hmac-sha1"
+            ),
+            [
+                (SshPart::Kex, "diffie-hellman-group14-sha1".to_owned()),
+                (SshPart::HostKey, "ssh-rsa".to_owned()),
+                (SshPart::Mac, "hmac-sha1".to_owned()),
+            ]
+        );
+        assert_eq!(
+            of(
+                "diffie-hellman-group-exchange-sha256",
+                "rsa-sha2-256",
+                "aes256-cbc",
+                "hmac-sha2-256"
+            ),
+            [(SshPart::Cipher, "aes256-cbc".to_owned())]
+        );
+        assert_eq!(
+            of(
+                "curve25519-sha256",
+                "ssh-ed25519",
+                "aes256-gcm@openssh.com",
+                "implicit"
+            ),
+            []
+        );
     }
 
     #[test]

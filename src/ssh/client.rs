@@ -56,7 +56,8 @@ async fn dial_with(
     let greeting = Greeting::default();
     let stream = Bounded::new(tcp, deadline, link.owner(), greeting.clone());
     let client = Client::new(pin.clone(), link.notes.clone());
-    let connecting = russh::client::connect_stream(algorithms::config(limits), stream, client);
+    let config = algorithms::config(limits, options.algorithms);
+    let connecting = russh::client::connect_stream(config, stream, client);
     let handle = match timeout_at(deadline, connecting).await {
         Ok(Ok(handle)) => handle,
         Ok(Err(error)) => return Err(link.no_handshake(error, &greeting)),

@@ -1,10 +1,11 @@
 //! What a connection hangs on: its deadline, what is known of it, and why it failed.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use russh::ChannelMsg;
 use russh::client::Handle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::auth::{self, NoLogin};
@@ -33,6 +34,7 @@ pub(super) struct Link {
     pub(super) deadline: Instant,
     endpoint: String,
     max_output: usize,
+    idle_timeout: Duration,
     owner: CancellationToken,
     _guard: DropGuard,
 }
@@ -46,6 +48,7 @@ impl Link {
             deadline,
             endpoint,
             max_output: options.max_output,
+            idle_timeout: options.idle_timeout,
             owner: owner.clone(),
             _guard: owner.drop_guard(),
         }
@@ -104,7 +107,11 @@ impl Link {
         let failed = |error| self.failed(Stage::Command, error);
         let mut channel = handle.channel_open_session().await.map_err(failed)?;
         channel.exec(true, command).await.map_err(failed)?;
-        while let Some(message) = channel.wait().await {
+        loop {
+            let message = timeout(self.idle_timeout, channel.wait()).await;
+            let Some(message) = message.map_err(|_| self.silent(output))? else {
+                break;
+            };
             match message {
                 ChannelMsg::Data { data } => {
                     self.room(output, data.len())?;
@@ -151,6 +158,15 @@ impl Link {
     pub(super) fn late(&self, stage: Stage) -> SshError {
         self.error(stage, Trouble::Deadline)
             .detail("the time for the session was up (CONFIG_BACKUP_COMMAND_TIMEOUT)")
+    }
+
+    /// Silence in the middle of a command, longer than any menu takes.
+    fn silent(&self, output: &Output) -> SshError {
+        self.error(stage(output), Trouble::Deadline).detail(format!(
+            "the router printed nothing for {} seconds (CONFIG_BACKUP_IDLE_TIMEOUT), after {} bytes",
+            self.idle_timeout.as_secs(),
+            output.len()
+        ))
     }
 
     /// What russh reports; where that is only that its task has ended, what ended it.

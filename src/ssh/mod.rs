@@ -16,6 +16,8 @@ mod stream;
 use std::fmt;
 use std::time::Duration;
 
+use crate::domain::session::{SshAlgorithms, WeakAlgorithm};
+
 pub use client::{DialTimes, Host, Session, dial};
 pub use error::SshError;
 
@@ -27,6 +29,10 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// The most bytes that one command may print (`CONFIG_BACKUP_MAX_EXPORT_BYTES`).
     pub max_output: usize,
+    /// How long a command may print nothing (`CONFIG_BACKUP_IDLE_TIMEOUT`).
+    pub idle_timeout: Duration,
+    /// What may be offered (`SSH_ALGORITHMS`).
+    pub algorithms: SshAlgorithms,
 }
 
 impl Default for Options {
@@ -34,6 +40,8 @@ impl Default for Options {
         Self {
             connect_timeout: Duration::from_secs(10),
             max_output: 128 * 1024 * 1024,
+            idle_timeout: Duration::from_secs(120),
+            algorithms: SshAlgorithms::Compatible,
         }
     }
 }
@@ -86,6 +94,13 @@ pub struct Negotiated {
     pub cipher: String,
     /// Message authentication of what the server sends; `implicit` in the cipher, for AEAD ones.
     pub mac: String,
+}
+
+impl Negotiated {
+    /// What of it is weak by today's measure.
+    pub fn weak(&self) -> Vec<WeakAlgorithm> {
+        algorithms::weak(self)
+    }
 }
 
 impl fmt::Display for Negotiated {

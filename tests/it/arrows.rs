@@ -14,7 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ssh", &["domain", "credentials"]),
     ("metrics", &["domain"]),
     ("lifecycle", &[]),
-    ("config", &["credentials", "domain"]),
+    ("config", &["credentials", "domain", "routeros"]),
     ("telemetry", &["config"]),
     ("adapters", &["domain", "ports", "clock", "credentials"]),
     ("archive", &["domain", "ports"]),

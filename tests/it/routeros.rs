@@ -1,14 +1,14 @@
-//! RouterOS text, from the outside: fixtures in the real form, and the corpus where it is there.
+//! RouterOS text, from the outside: fixtures in the real form.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use mikrotik_backup::domain::failure::{Failure, FailureKind};
+use mikrotik_backup::domain::failure::Failure;
 use mikrotik_backup::routeros::{
-    Answer, Dialogue, Export, ExportCommand, Normalized, Verdict, normalize, normalize_text,
+    Answer, Dialogue, Export, ExportCommand, Verdict, normalize, normalize_text,
 };
 
 fn manifest_dir() -> &'static Path {
@@ -151,12 +151,12 @@ fn headers_are_typed_metadata() {
     let by_name: BTreeMap<_, _> = fixtures().into_iter().map(|f| (f.name, f.export)).collect();
     let hex = judge(&by_name["hex_6.49.10"]).unwrap().header;
     assert_eq!(hex.routeros_version, "6.49.10");
-    assert_eq!(hex.software_id.as_deref(), Some("ABCD-EF12"));
-    assert_eq!(hex.model.as_deref(), Some("RB750Gr3"));
-    assert_eq!(hex.serial_number.as_deref(), Some("A1B2C3D4E5F6"));
+    assert_eq!(hex.machine.software_id.as_deref(), Some("ABCD-EF12"));
+    assert_eq!(hex.machine.model.as_deref(), Some("RB750Gr3"));
+    assert_eq!(hex.machine.serial_number.as_deref(), Some("A1B2C3D4E5F6"));
     let chr = judge(&by_name["chr_7.22.1_system-id"]).unwrap();
-    assert_eq!(chr.header.system_id.as_deref(), Some("a/Bc0+dEfGh"));
-    assert_eq!(chr.header.software_id, None);
+    assert_eq!(chr.header.machine.system_id.as_deref(), Some("a/Bc0+dEfGh"));
+    assert_eq!(chr.header.machine.software_id, None);
     assert_eq!(
         chr.unavailable_menus,
         [
@@ -260,128 +260,4 @@ fn an_old_router_is_asked_again_on_the_same_connection() {
         dialogue.judge(&answered(export)),
         Verdict::Whole(_)
     ));
-}
-
-/// The corpus of real exports, or nothing when it is not there.
-fn corpus() -> Option<PathBuf> {
-    let path = manifest_dir().join("../shared/corpus");
-    if path.join("INDEX.tsv").is_file() {
-        return Some(path);
-    }
-    eprintln!("skipped: no corpus of real exports at {}", path.display());
-    None
-}
-
-/// Rows of a table by its column names.
-fn table(path: &Path) -> Vec<BTreeMap<String, String>> {
-    let text = fs::read_to_string(path).unwrap();
-    let mut rows = text.lines().map(|line| line.split('\t').map(str::to_owned));
-    let names: Vec<String> = rows.next().unwrap().collect();
-    rows.map(|row| names.iter().cloned().zip(row).collect())
-        .collect()
-}
-
-/// Some owners masked the date of their headers, which no router does. Returns the export with a
-/// date again, and whether it was masked.
-fn unmasked(bytes: Vec<u8>) -> (Vec<u8>, bool) {
-    for mask in ["# ____-__-__ __:__:__ ", "# ---/--/---- --:--:-- "] {
-        if let Some(rest) = bytes.strip_prefix(mask.as_bytes()) {
-            return ([b"# 2026-01-02 03:04:05 ", rest].concat(), true);
-        }
-    }
-    (bytes, false)
-}
-
-#[test]
-fn the_corpus_is_accepted_where_whole_and_refused_where_cut() {
-    let Some(corpus) = corpus() else { return };
-    let mut unexpected = Vec::new();
-    let mut judged = 0;
-    for row in table(&corpus.join("INDEX.tsv")) {
-        let name = &row["file"];
-        if !name.ends_with(".rsc") {
-            continue;
-        }
-        let notes = &row["notes"];
-        // What the index says of the file, not what it is called.
-        let cut = notes.contains("no final newline") || notes.contains("INTERRUPTED EXPORT");
-        let raw = fs::read(corpus.join(name)).unwrap();
-        let (export, masked) = unmasked(raw.clone());
-        if masked {
-            let failure = judge(&raw).expect_err("a masked header is no header");
-            assert_eq!(failure.kind, FailureKind::NotAnExport, "{name}");
-        }
-        judged += 1;
-        match (cut, judge(&export)) {
-            (true, Err(failure)) if failure.kind == FailureKind::TruncatedOutput => {
-                println!("{name}: refused: {failure}");
-            }
-            (false, Ok(export)) => {
-                assert_eq!(export.header.routeros_version, row["RouterOS"], "{name}");
-                let normalized = normalize(&export);
-                println!("{name}: accepted: {}", summary(&normalized));
-                let again = normalize_text(normalized.text.expose());
-                assert!(
-                    again == normalized.text.expose(),
-                    "{name} is not idempotent"
-                );
-            }
-            (_, verdict) => {
-                unexpected.push(format!("{name}: {:?}", verdict.map(|e| e.header)));
-            }
-        }
-    }
-    assert!(judged > 40, "only {judged} files judged");
-    assert!(unexpected.is_empty(), "{unexpected:#?}");
-}
-
-fn summary(normalized: &Normalized) -> String {
-    format!(
-        "{:?}, {} secrets, unknown {:?}",
-        normalized.ledger, normalized.shape.secrets, normalized.unknown_comments
-    )
-}
-
-#[test]
-fn the_pairs_of_the_corpus_are_equal_or_different_as_labelled() {
-    let Some(corpus) = corpus() else { return };
-    let mut unexpected = Vec::new();
-    let mut compared = 0;
-    for row in table(&corpus.join("pairs/INDEX.tsv")) {
-        let name = &row["pair"];
-        let read = |side: &str| {
-            let path = corpus.join(format!("pairs/{name}.{side}.rsc"));
-            judge(&unmasked(fs::read(path).unwrap()).0)
-        };
-        let (a, b) = (read("a"), read("b"));
-        let expected = row["expected"].as_str();
-        let a = a.unwrap_or_else(|why| panic!("{name}.a: {why}"));
-        if expected.contains("must be rejected") {
-            let refused = matches!(&b, Err(why) if why.kind == FailureKind::TruncatedOutput);
-            assert!(refused, "{name}: the cut export was accepted");
-            println!("{name}: {expected}: {}", b.unwrap_err());
-            compared += 1;
-            continue;
-        }
-        let b = b.unwrap_or_else(|why| panic!("{name}.b: {why}"));
-        let equal = match expected {
-            "different" => false,
-            // Entries in another order are a change: only the router knows what order means.
-            "device-side reorder" => false,
-            // The version is metadata of the snapshot, and error lines that flap are dropped.
-            other => {
-                assert!(
-                    other.starts_with("equal") || other.starts_with("policy:"),
-                    "{other}"
-                );
-                true
-            }
-        };
-        compared += 1;
-        if (normalize(&a).hash == normalize(&b).hash) != equal {
-            unexpected.push(format!("{name}: expected {expected}"));
-        }
-    }
-    assert!(compared > 30, "only {compared} pairs compared");
-    assert!(unexpected.is_empty(), "{unexpected:#?}");
 }

@@ -78,6 +78,7 @@ fn snapshot_of(size: usize) -> Snapshot {
         device: DeviceId(Uuid::new_v4()),
         tenant: TenantId(Uuid::new_v4()),
         routeros_version: "7.14".to_owned(),
+        machine: Default::default(),
         collected_at: datetime!(2026-01-02 03:04:05 UTC),
         hash: text.digest(),
         text,

@@ -2,7 +2,7 @@
 
 mod contract;
 mod hints;
-mod migrations;
+pub mod migrations;
 mod outage;
 mod postgres;
 mod settlements;

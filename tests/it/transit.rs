@@ -36,6 +36,7 @@ fn device(n: u128, tenant: Uuid, credentials: CredentialSource) -> Device {
         credentials,
         pin: Pin::Unpinned,
         routeros_version: None,
+        settings: Default::default(),
     }
 }
 

@@ -21,7 +21,7 @@ use tracing::warn;
 use crate::credentials::Key;
 use crate::domain::Timestamp;
 use crate::domain::archive::{
-    Comparison, Content, Edit, Lines, Moment, Renormalize, Settled, Version, VersionId, settle,
+    Comparison, Content, Edit, Moment, Part, Renormalize, Settled, Version, VersionId, settle,
 };
 use crate::domain::device::DeviceId;
 use crate::domain::snapshot::{ConfigText, Snapshot};
@@ -226,7 +226,19 @@ impl Work {
                 Comparison::Differs => false,
                 Comparison::Unclear => both(version).is_some_and(|(kept, new)| kept == new),
             },
-            |version| both(version).map(|(kept, new)| Lines::between(kept.expose(), new.expose())),
+            |version| {
+                let (kept, new) = both(version)?;
+                Some(self.renormalize.lines(
+                    Part {
+                        text: kept.expose(),
+                        incomplete_menus: &version.incomplete_menus,
+                    },
+                    Part {
+                        text: new.expose(),
+                        incomplete_menus: &self.arrival.incomplete_menus,
+                    },
+                ))
+            },
         );
         let needs_text = settled.edits.iter().any(|edit| {
             matches!(

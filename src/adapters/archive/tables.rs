@@ -73,7 +73,7 @@ macro_rules! version_columns {
         "id, device_id, tenant_id, attempt_id, collected_at, last_seen_attempt_id, last_seen_at, \
          routeros_version, last_routeros_version, sha256_hash, last_sha256_hash, \
          normalization_version, normalization_rules, last_normalization_version, \
-         last_normalization_rules, bytes, lines_added, lines_removed, incomplete_menus, ledger"
+         last_normalization_rules, bytes, lines_added, lines_removed, incomplete_menus, ledger, machine"
     };
 }
 
@@ -103,6 +103,7 @@ macro_rules! bind_version {
             .bind(lines(|lines| lines.removed))
             .bind(Json(&version.incomplete_menus))
             .bind(Json(&version.ledger))
+            .bind(Json(&version.machine))
     }};
 }
 
@@ -121,6 +122,7 @@ macro_rules! read_version {
         let added: Option<i64> = row.try_get("lines_added")?;
         let bytes: i64 = row.try_get("bytes")?;
         let ledger: Json<_> = row.try_get("ledger")?;
+        let machine: Json<_> = row.try_get("machine")?;
         let menus: Json<_> = row.try_get("incomplete_menus")?;
         Version {
             id: VersionId($id(row, "id")?),
@@ -160,6 +162,7 @@ macro_rules! read_version {
             },
             incomplete_menus: menus.0,
             ledger: ledger.0,
+            machine: machine.0,
         }
     }};
 }

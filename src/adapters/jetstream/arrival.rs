@@ -140,7 +140,8 @@ impl Received {
             normalization_version: event.normalization_version,
             normalization_rules: event.normalization_rules.clone(),
             incomplete_menus: event.incomplete_menus.clone(),
-            ledger: BTreeMap::new(),
+            machine: event.machine.clone(),
+            ledger: event.ignored.clone(),
             shape: Default::default(),
         };
         match (&event.config_text, &event.config_ref) {
@@ -244,15 +245,26 @@ fn printable(event: &SnapshotEvent) -> Result<(), Rejection> {
         routeros_version,
         normalization_rules,
         incomplete_menus,
+        machine,
+        ignored,
         ..
     } = event;
+    let machine = [
+        &machine.model,
+        &machine.serial_number,
+        &machine.software_id,
+        &machine.system_id,
+    ];
     let mut texts = incomplete_menus
         .iter()
-        .chain([routeros_version, normalization_rules]);
+        .chain([routeros_version, normalization_rules])
+        .chain(machine.into_iter().flatten())
+        .chain(ignored.keys());
     if texts.any(|text| text.contains('\0')) {
         return Err(Rejection::new(
             Flaw::NotAnEvent,
-            "one of routeros_version, normalization_rules and incomplete_menus holds a NUL",
+            "one of routeros_version, normalization_rules, incomplete_menus, machine and ignored \
+             holds a NUL",
         ));
     }
     Ok(())
@@ -301,7 +313,13 @@ mod tests {
 
     #[test]
     fn a_message_as_agreed_is_a_snapshot() {
-        let snapshot = whole(read(&event()));
+        let mut told = event();
+        told["machine"] = json!({"serial_number": "A1B2C3D4E5F6"});
+        told["ignored"] = json!({"dated-header": 1});
+        let snapshot = whole(read(&told));
+        let serial = snapshot.machine.serial_number.as_deref();
+        assert_eq!(serial, Some("A1B2C3D4E5F6"));
+        assert_eq!(snapshot.ledger.get("dated-header"), Some(&1));
         assert_eq!(snapshot.device.to_string(), DEVICE);
         assert_eq!(snapshot.text.expose(), TEXT);
         assert_eq!(snapshot.hash, Digest::of(TEXT));

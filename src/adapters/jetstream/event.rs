@@ -1,5 +1,7 @@
 //! The JSON of `config.snapshot.create.{device_id}`: a format that other systems read.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::UtcOffset;
 use time::format_description::well_known::Rfc3339;
@@ -7,7 +9,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::domain::Timestamp;
 use crate::domain::device::{DeviceId, TenantId};
 use crate::domain::digest::Digest;
-use crate::domain::snapshot::{ConfigText, Snapshot};
+use crate::domain::snapshot::{ConfigText, Machine, Snapshot};
 
 /// One snapshot as it is published. `Debug` never shows the configuration.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -43,6 +45,12 @@ pub struct SnapshotEvent {
     /// Menus that the router could not export in time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub incomplete_menus: Vec<String>,
+    /// What else the header says.
+    #[serde(default, skip_serializing_if = "Machine::is_unknown")]
+    pub machine: Machine,
+    /// How often each normalisation rule dropped something.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ignored: BTreeMap<String, u64>,
 }
 
 /// An object in a JetStream object store.
@@ -72,6 +80,8 @@ impl From<&Snapshot> for SnapshotEvent {
             normalization_version: snapshot.normalization_version,
             normalization_rules: snapshot.normalization_rules.clone(),
             incomplete_menus: snapshot.incomplete_menus.clone(),
+            machine: snapshot.machine.clone(),
+            ignored: snapshot.ledger.clone(),
         }
     }
 }
@@ -127,6 +137,7 @@ mod tests {
             device: DeviceId(Uuid::from_u128(1)),
             tenant: TenantId(Uuid::from_u128(2)),
             routeros_version: "7.14".to_owned(),
+            machine: Default::default(),
             collected_at: datetime!(2026-01-02 05:04:05.999 +2),
             hash: text.digest(),
             text,
@@ -164,6 +175,19 @@ mod tests {
         let value = serde_json::to_value(SnapshotEvent::from(&snapshot)).expect("serialises");
         assert_eq!(value["normalization_rules"], "n2-0011");
         assert_eq!(value["incomplete_menus"], json!(["/ip firewall filter"]));
+        assert_eq!((value.get("machine"), value.get("ignored")), (None, None));
+        snapshot.machine.model = Some("RB5009UPr+S+".to_owned());
+        snapshot.ledger = [("dated-header".to_owned(), 1)].into();
+        let event = SnapshotEvent::from(&snapshot);
+        let value = serde_json::to_value(&event).expect("serialises");
+        assert_eq!(value["machine"], json!({"model": "RB5009UPr+S+"}));
+        assert_eq!(value["ignored"], json!({"dated-header": 1}));
+        let back: SnapshotEvent =
+            serde_json::from_value(value.clone()).expect("reads its own text");
+        assert_eq!(
+            (back.machine, back.ignored),
+            (snapshot.machine, snapshot.ledger)
+        );
         assert_eq!(value.get("config_ref"), None);
     }
 

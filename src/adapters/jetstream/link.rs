@@ -198,7 +198,16 @@ fn note(sender: &watch::Sender<Seen>, event: &Event) {
         }
         Event::ServerError(error) => {
             let error = error.to_string();
-            tracing::debug!(%error, "NATS complains");
+            // Nothing else tells of a subscription that is refused: nothing ever comes then.
+            if error.to_ascii_lowercase().contains("permissions violation") {
+                tracing::warn!(
+                    %error,
+                    "NATS refuses what the user of NATS_URL wants; the rights that it needs are in \
+                     deploy/README.md"
+                );
+            } else {
+                tracing::debug!(%error, "NATS complains");
+            }
             seen.complaint = Some(error);
         }
         Event::Closed => seen.closed = true,

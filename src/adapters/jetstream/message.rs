@@ -104,6 +104,7 @@ mod tests {
             device: DeviceId(Uuid::from_u128(1)),
             tenant: TenantId(Uuid::from_u128(2)),
             routeros_version: "7.14".to_owned(),
+            machine: Default::default(),
             collected_at: datetime!(2026-01-02 03:04:05 UTC),
             hash: text.digest(),
             text,

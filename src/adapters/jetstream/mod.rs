@@ -10,6 +10,7 @@
 
 mod arrival;
 mod choice;
+mod delivery;
 mod event;
 mod link;
 mod look;
@@ -34,10 +35,11 @@ use secrecy::SecretString;
 use tokio::time::Instant;
 
 pub use arrival::{Flaw, Received, Rejection, Text};
+pub use delivery::{Arrival, Batch};
 pub use event::{ConfigRef, SnapshotEvent};
 pub use link::InvalidUrl;
 pub use objects::Unresolved;
-pub use source::{Arrival, Batch, CONSUMER, Lag, SIGN_OF_LIFE, SnapshotSource, SourceError};
+pub use source::{CONSUMER, Lag, SIGN_OF_LIFE, SnapshotSource, SourceError};
 
 use crate::domain::failure::chain;
 use crate::domain::snapshot::Snapshot;

@@ -6,12 +6,14 @@
 //! delivered again finds its text, and the id begins with the attempt, so that what an interrupted
 //! upload left behind is found and removed.
 
+mod bucket;
+mod reading;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_ROLLUP;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use async_nats::jetstream::{Context, ErrorCode};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
@@ -22,7 +24,6 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::event::ConfigRef;
-use super::link::Link;
 use super::message::Message;
 use super::stream::{StreamTrouble, Target, ask};
 use super::{JetStreamSink, Trouble};
@@ -30,7 +31,10 @@ use crate::clock::Clock;
 use crate::domain::Timestamp;
 use crate::domain::digest::Digest;
 use crate::domain::failure::chain;
-use crate::domain::snapshot::{ConfigText, Snapshot};
+use crate::domain::snapshot::Snapshot;
+
+pub use reading::Unresolved;
+pub(super) use reading::read;
 
 /// The bucket of ours.
 pub(super) const BUCKET: &str = "CONFIG_SNAPSHOTS";
@@ -43,20 +47,6 @@ const CHUNK_ROOM: u64 = 512;
 /// An object lives so much longer than the stream keeps its event. One that is found there is used
 /// again while it is younger than this, so that it never goes before the event that refers to it.
 const MARGIN: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// The window in which the server recognises repeated messages: NATS's own default.
-const DUPLICATES: Duration = Duration::from_secs(120);
-
-/// Why the text that an event refers to is not there.
-#[derive(Debug, thiserror::Error)]
-pub enum Unresolved {
-    /// JetStream did not answer: later it may.
-    #[error("the object store could not be asked: {0}")]
-    Away(String),
-    /// It is not there, or not what the event says.
-    #[error("{0}")]
-    Bad(String),
-}
 
 /// What describes an object.
 #[derive(Serialize, Deserialize)]
@@ -151,83 +141,6 @@ async fn meta(
         let meta: Meta = serde_json::from_slice(&data).ok()?;
         (!meta.deleted).then_some((meta, raw.time))
     }))
-}
-
-/// Reads the text that `reference` names; one of more than `limit` bytes is refused unread.
-pub(super) async fn read(
-    link: &Link,
-    context: &Context,
-    reference: &ConfigRef,
-    limit: u64,
-) -> Result<ConfigText, Unresolved> {
-    let ConfigRef {
-        bucket,
-        object,
-        size,
-        sha256,
-    } = reference;
-    let bad = |text: String| Unresolved::Bad(text);
-    let here = format!("object {object:?} of bucket {bucket:?}");
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if bucket.is_empty() || !bucket.chars().all(plain) || object.len() > 1024 {
-        return Err(bad(format!("{here}: there can be no such names")));
-    }
-    if *size > limit {
-        return Err(bad(format!(
-            "{here} is said to have {size} bytes, and at most {limit} are taken; raise \
-             CONFIG_BACKUP_MAX_EXPORT_BYTES and try it again"
-        )));
-    }
-    let found = link.while_connected(meta(context, bucket, object)).await;
-    let found = found.map_err(|away| Unresolved::Away(away.to_string()))?;
-    let Some((meta, _)) = found.map_err(unresolved)? else {
-        return Err(bad(format!(
-            "{here} is not there: it has expired, or was deleted, or never arrived"
-        )));
-    };
-    if meta.size != *size {
-        return Err(bad(format!(
-            "{here} has {} bytes, and the event says {size}",
-            meta.size
-        )));
-    }
-    let mut text = Vec::with_capacity(usize::try_from(*size).unwrap_or_default());
-    let mut next = 1;
-    while (text.len() as u64) < *size {
-        let subject = format!("$O.{bucket}.C.{}", meta.nuid);
-        let which = json!({ "seq": next, "next_by_subj": subject });
-        let chunk = link.while_connected(message(context, bucket, which)).await;
-        let chunk = chunk.map_err(|away| Unresolved::Away(away.to_string()))?;
-        let Some((raw, data)) = chunk.map_err(unresolved)? else {
-            let there = text.len();
-            return Err(bad(format!("{here}: {there} of {size} bytes are there")));
-        };
-        next = raw.seq + 1;
-        text.extend_from_slice(&data);
-    }
-    let (size, sha256) = (*size, *sha256);
-    // Hashing a large text takes long: off the runtime's threads.
-    let checked = tokio::task::spawn_blocking(move || {
-        if text.len() as u64 != size || Digest::of(&text) != sha256 {
-            return Err("its SHA-256 is not the one of the event");
-        }
-        String::from_utf8(text)
-            .map(ConfigText::new)
-            .map_err(|_| "it is not UTF-8")
-    });
-    match checked.await {
-        Ok(checked) => checked.map_err(|why| bad(format!("{here}: {why}"))),
-        Err(error) => Err(Unresolved::Away(error.to_string())),
-    }
-}
-
-fn unresolved(trouble: StreamTrouble) -> Unresolved {
-    match &trouble {
-        StreamTrouble::Api { said, .. } if said.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-            Unresolved::Bad(format!("there is no such bucket ({})", chain(&trouble)))
-        }
-        _ => Unresolved::Away(chain(&trouble)),
-    }
 }
 
 impl JetStreamSink {
@@ -338,60 +251,6 @@ impl JetStreamSink {
             Err(said) => Err(Trouble::Unavailable(said)),
         }
     }
-
-    /// The bucket's stream; ours is made at the first need of it, one that exists is used as it is.
-    async fn bucket(&self, target: &Target) -> Result<Config, Trouble> {
-        let name = stream_of(BUCKET);
-        let request = format!("STREAM.INFO.{name}");
-        let mut rounds = 0;
-        let config = loop {
-            rounds += 1;
-            let asked = ask::<Info>(&self.context, &request, &());
-            match self.link.while_connected(asked).await?? {
-                Ok(info) => break info.config,
-                Err(said) if said.error_code() == ErrorCode::STREAM_NOT_FOUND => {}
-                Err(said) => return Err(Trouble::Unavailable(said)),
-            }
-            let request = format!("STREAM.CREATE.{name}");
-            let config = ours(&self.settings, target.max_age);
-            let asked = ask::<Info>(&self.context, &request, &config);
-            match self.link.while_connected(asked).await?? {
-                Ok(info) => {
-                    tracing::info!(
-                        bucket = BUCKET,
-                        max_bytes = self.settings.stream_max_bytes,
-                        max_age_s = info.config.max_age.as_secs(),
-                        "Created the object store {BUCKET} for texts that are too large for one \
-                         message"
-                    );
-                    break info.config;
-                }
-                // Another replica was faster.
-                Err(said) if rounds == 1 && said.error_code() == ErrorCode::STREAM_NAME_EXIST => {}
-                Err(said) => {
-                    return Err(Trouble::Stream(StreamTrouble::Api {
-                        remedy: super::stream::remedy(&said, &self.settings),
-                        request,
-                        said,
-                    }));
-                }
-            }
-        };
-        if let Some(doubt) = doubt(&config, target.max_age) {
-            tracing::warn!(bucket = BUCKET, "The object store {BUCKET} {doubt}");
-        }
-        Ok(config)
-    }
-
-    /// The size of a chunk under the limits of server and bucket.
-    fn chunk_size(&self, bucket: &Config) -> usize {
-        let server = self.link.client().max_payload() as u64;
-        let stream = u64::try_from(bucket.max_message_size).ok();
-        let limit = stream.filter(|limit| *limit > 0).unwrap_or(u64::MAX);
-        let limit = limit.min(server);
-        let room = CHUNK_ROOM.min(limit / 4);
-        usize::try_from(CHUNK.min(limit - room)).unwrap_or(1)
-    }
 }
 
 fn chunk_subject(nuid: &str) -> String {
@@ -404,50 +263,6 @@ fn plain(subject: String, headers: Option<HeaderMap>, payload: Bytes) -> Message
         headers,
         size: payload.len() as u64,
         payload,
-    }
-}
-
-/// What an operator should know of a bucket that is used as it is.
-fn doubt(config: &Config, stream_age: Duration) -> Option<&'static str> {
-    let forever = Duration::ZERO;
-    if config.max_age != forever && (stream_age == forever || config.max_age < stream_age) {
-        Some(
-            "keeps objects for less time than the stream keeps the events that refer to them; \
-             raise its max_age (nats stream edit OBJ_CONFIG_SNAPSHOTS --max-age …)",
-        )
-    } else if config.discard != DiscardPolicy::New {
-        Some(
-            "drops old objects when it is full, while events still refer to them; let it refuse \
-             new ones (nats stream edit OBJ_CONFIG_SNAPSHOTS --discard new)",
-        )
-    } else {
-        None
-    }
-}
-
-fn ours(settings: &super::Settings, stream_age: Duration) -> Config {
-    let max_age = match stream_age {
-        Duration::ZERO => Duration::ZERO,
-        age => age + MARGIN,
-    };
-    Config {
-        name: stream_of(BUCKET),
-        description: Some("RouterOS configurations too large for one message".to_owned()),
-        subjects: vec![format!("$O.{BUCKET}.C.>"), format!("$O.{BUCKET}.M.>")],
-        retention: RetentionPolicy::Limits,
-        storage: StorageType::File,
-        discard: DiscardPolicy::New,
-        max_age,
-        max_bytes: i64::try_from(settings.stream_max_bytes).unwrap_or(i64::MAX),
-        max_messages: -1,
-        max_messages_per_subject: -1,
-        max_message_size: -1,
-        max_consumers: -1,
-        num_replicas: settings.stream_replicas,
-        duplicate_window: DUPLICATES,
-        allow_rollup: true,
-        allow_direct: true,
-        ..Config::default()
     }
 }
 
@@ -482,37 +297,5 @@ async fn purge(context: &Context, subject: &str) {
         Ok(Ok(_)) => {}
         Ok(Err(said)) => tracing::debug!(error = %said, "Chunks were not removed"),
         Err(error) => tracing::debug!(error = chain(&error), "Chunks were not removed"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_object_outlives_its_event() {
-        let settings = super::super::Settings::default();
-        let day = Duration::from_secs(86_400);
-        assert!(ours(&settings, day * 90).max_age > day * 90);
-        assert_eq!(ours(&settings, Duration::ZERO).max_age, Duration::ZERO);
-        for (age, stream, fine) in [
-            (0, 0, true),
-            (0, 90, true),
-            (90, 90, true),
-            (91, 90, true),
-            (89, 90, false),
-            (91, 0, false),
-        ] {
-            let config = Config {
-                max_age: day * age,
-                discard: DiscardPolicy::New,
-                ..Config::default()
-            };
-            assert_eq!(
-                doubt(&config, day * stream).is_none(),
-                fine,
-                "{age} {stream}"
-            );
-        }
     }
 }

@@ -4,17 +4,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::Client;
+use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::context::ContextBuilder;
-use async_nats::jetstream::{AckKind, Context};
-use futures_util::{FutureExt as _, StreamExt as _};
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::Settings;
-use super::arrival::Received;
 use super::choice::{COVERED, NARROW};
+use super::delivery::Batch;
 use super::event::ConfigRef;
 use super::link::{InvalidUrl, Link};
 use super::objects::{self, Unresolved};
@@ -40,8 +39,8 @@ pub const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("failed to {operation}: {reason}")]
 pub struct SourceError {
-    operation: &'static str,
-    reason: String,
+    pub(super) operation: &'static str,
+    pub(super) reason: String,
 }
 
 /// Reads what [`super::JetStreamSink`] publishes.
@@ -72,28 +71,6 @@ pub struct Lag {
     /// When the oldest message that is not settled was published; `None` when there is none, or it
     /// is not known.
     pub oldest: Option<Timestamp>,
-}
-
-/// Messages as they come, until the batch is full or its time is over.
-pub struct Batch {
-    inner: pull::Batch,
-    stream: String,
-    first: bool,
-}
-
-/// A message and the way to settle it.
-pub struct Arrival {
-    /// What it says.
-    pub received: Received,
-    /// The stream that it is in.
-    pub stream: String,
-    /// Its number there.
-    pub sequence: u64,
-    /// When it was published.
-    pub published: Timestamp,
-    /// How often it was delivered, this time included.
-    pub deliveries: u64,
-    message: async_nats::jetstream::Message,
 }
 
 impl SnapshotSource {
@@ -317,103 +294,6 @@ impl SnapshotSource {
         limit: u64,
     ) -> Result<ConfigText, Unresolved> {
         objects::read(&self.link, &self.context, reference, limit).await
-    }
-}
-
-impl Batch {
-    /// The next message; `None` when the batch is over. Cancel safe.
-    ///
-    /// # Errors
-    /// When the batch ended early, before its first message: that one is larger than was asked
-    /// for, or the consumer is gone.
-    pub async fn next(&mut self) -> Option<Result<Arrival, SourceError>> {
-        loop {
-            let next = self.inner.next().await?;
-            match next {
-                Ok(message) => {
-                    self.first = false;
-                    if let Some(arrival) = arrival(message, &self.stream) {
-                        return Some(Ok(arrival));
-                    }
-                }
-                // Once there were some, the rest did not fit, or the server goes away: both show
-                // with the next batch.
-                Err(_) if !self.first => return None,
-                Err(error) => {
-                    return Some(Err(SourceError {
-                        operation: "receive snapshots",
-                        reason: error.to_string(),
-                    }));
-                }
-            }
-        }
-    }
-
-    /// What has been received and nobody has looked at yet.
-    pub fn rest(&mut self) -> Vec<Arrival> {
-        let mut rest = Vec::new();
-        while let Some(Some(Ok(arrival))) = self.next().now_or_never() {
-            rest.push(arrival);
-        }
-        rest
-    }
-}
-
-fn arrival(message: async_nats::jetstream::Message, stream: &str) -> Option<Arrival> {
-    let info = match message.info() {
-        Ok(info) => info,
-        Err(error) => {
-            // Cannot be acknowledged either.
-            tracing::warn!(%error, "Ignored a message that JetStream did not deliver");
-            return None;
-        }
-    };
-    let (sequence, published) = (info.stream_sequence, info.published);
-    let deliveries = u64::try_from(info.delivered).unwrap_or_default();
-    let id = message.headers.as_ref().and_then(|headers| {
-        let id = headers.get(async_nats::header::NATS_MESSAGE_ID);
-        id.map(|id| id.as_str().to_owned())
-    });
-    Some(Arrival {
-        received: Received {
-            subject: message.subject.to_string(),
-            message_id: id,
-            payload: message.payload.clone(),
-        },
-        stream: stream.to_owned(),
-        sequence,
-        published,
-        deliveries,
-        message,
-    })
-}
-
-impl Arrival {
-    /// Says that it is stored.
-    pub async fn done(&self) {
-        self.say(AckKind::Ack).await;
-    }
-
-    /// Says that it is being worked on.
-    pub async fn alive(&self) {
-        self.say(AckKind::Progress).await;
-    }
-
-    /// Gives it back, to be delivered again after `delay`.
-    pub async fn later(&self, delay: Duration) {
-        self.say(AckKind::Nak(Some(delay))).await;
-    }
-
-    /// Says that it is never to be delivered again.
-    pub async fn never(&self) {
-        self.say(AckKind::Term).await;
-    }
-
-    /// An answer that is lost costs a delivery more, nothing else.
-    async fn say(&self, kind: AckKind) {
-        if let Err(error) = self.message.ack_with(kind).await {
-            tracing::debug!(%error, sequence = self.sequence, "Could not settle a message");
-        }
     }
 }
 

@@ -52,7 +52,8 @@ const CLAIM: &str = concat!(
              running_cause = excluded.running_cause, \
              deaths = s.deaths + (s.running_attempt_id IS NOT NULL \
                  AND s.running_attempt_id <> excluded.running_attempt_id)::int \
-     ) SELECT w.go, w.current AND w.deadly AS deadly, s.running_attempt_id AS lost, now() AS now, s.menu_digests, s.secret_count, s.last_bytes, ",
+     ) SELECT w.go, w.current AND w.deadly AS deadly, s.running_attempt_id AS lost, now() AS now, \
+         s.menu_digests, s.secret_count, s.last_bytes, s.missing_menus, s.incomplete_menus, ",
     device_columns!(),
     ", ",
     last_attempt_columns!(),
@@ -117,17 +118,19 @@ const RECORD: &str = concat!(
     "WITH attempt AS ( \
          INSERT INTO mikrotik_backup.attempts AS a \
              (id, device_id, tenant_id, cause, started_at, finished_at, status, error_kind, error, \
-              sha256_hash, bytes, routeros_version, offered_fingerprint, ledger, replica) \
+              sha256_hash, bytes, routeros_version, offered_fingerprint, ledger, replica, \
+              incomplete_menus, warning) \
          VALUES ($1, $2, $3, $4, now() - $5 * interval '1 microsecond', \
                  now() - $27 * interval '1 microsecond', $6, $7, $8, \
-                 $9, $10, $11, $12, $13, $14) \
+                 $9, $10, $11, $12, $13, $14, $28, $29) \
          ON CONFLICT (id) DO UPDATE SET \
              started_at = excluded.started_at, finished_at = excluded.finished_at, \
              status = CASE WHEN a.status = 'success' THEN a.status ELSE excluded.status END, \
              error_kind = excluded.error_kind, error = excluded.error, \
              sha256_hash = excluded.sha256_hash, bytes = excluded.bytes, \
              routeros_version = excluded.routeros_version, \
-             offered_fingerprint = excluded.offered_fingerprint, ledger = excluded.ledger \
+             offered_fingerprint = excluded.offered_fingerprint, ledger = excluded.ledger, \
+             incomplete_menus = excluded.incomplete_menus, warning = excluded.warning \
              WHERE a.device_id = excluded.device_id AND (a.status = 'interrupted' \
                  OR a.status = 'success' AND excluded.status = 'queued' AND EXISTS ( \
                      SELECT FROM mikrotik_backup.device_state m \
@@ -143,12 +146,14 @@ const RECORD: &str = concat!(
          (device_id, tenant_id, last_attempt_id, last_attempt_at, last_finished_at, \
           last_success_at, status, error_kind, error, consecutive_failures, next_due, \
           blocked_since, offered_fingerprint, last_hash, last_bytes, routeros_version, \
-          menu_digests, secret_count, endpoint_digest, credentials_digest, pin_digest) \
+          menu_digests, secret_count, endpoint_digest, credentials_digest, pin_digest, \
+          incomplete_menus, warning, missing_menus, weak_ssh) \
      SELECT a.device_id, a.tenant_id, a.id, a.started_at, a.finished_at, \
             CASE WHEN a.status = 'success' THEN a.started_at END, a.status, a.error_kind, \
             a.error, $17, a.finished_at + $18 * interval '1 microsecond', \
             CASE WHEN $19 THEN now() END, $20, a.sha256_hash, a.bytes, a.routeros_version, \
-            $21, $22, $23, $24, $25 \
+            $21, $22, $23, $24, $25, \
+            CASE WHEN a.sha256_hash IS NOT NULL THEN a.incomplete_menus END, a.warning, $30, $31 \
      FROM attempt a \
      ON CONFLICT (device_id) DO UPDATE SET \
          tenant_id = excluded.tenant_id, last_attempt_id = excluded.last_attempt_id, \
@@ -169,6 +174,10 @@ const RECORD: &str = concat!(
          routeros_version = coalesce(excluded.routeros_version, s.routeros_version), \
          menu_digests = coalesce(excluded.menu_digests, s.menu_digests), \
          secret_count = coalesce(excluded.secret_count, s.secret_count), \
+         incomplete_menus = coalesce(excluded.incomplete_menus, s.incomplete_menus), \
+         warning = CASE WHEN excluded.last_hash IS NOT NULL THEN excluded.warning ELSE s.warning END, \
+         missing_menus = coalesce(excluded.missing_menus, s.missing_menus), \
+         weak_ssh = coalesce(excluded.weak_ssh, s.weak_ssh), \
          running_attempt_id = nullif(s.running_attempt_id, excluded.last_attempt_id), \
          running_since = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_since END, \
          running_replica = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_replica END, \
@@ -219,6 +228,8 @@ impl PostgresStore {
                     device: rows::device(&row)?,
                     last_shape: rows::shape(&row)?,
                     last_bytes: bytes.and_then(|bytes| u64::try_from(bytes).ok()),
+                    last_incomplete_menus: rows::texts(&row, "incomplete_menus")?,
+                    missing_menus: rows::missing_menus(&row)?,
                     now: row.try_get("now")?,
                 })));
             }
@@ -300,7 +311,7 @@ impl PostgresStore {
     }
 }
 
-/// `RECORD` with its 27 parameters.
+/// `RECORD` with its 31 parameters.
 fn bind(
     record: &AttemptRecord,
     replica: &str,
@@ -361,6 +372,12 @@ fn bind(
         .bind(record.revision.pin.to_string())
         .bind(older_block)
         .bind(microseconds(record.ended_ago))
+        .bind(rows::texts_to_json(
+            taken.map_or(&[], |taken| taken.incomplete_menus.as_slice()),
+        ))
+        .bind(taken.and_then(|taken| taken.warning.as_deref().map(storable)))
+        .bind(rows::missing_to_json(&record.observed))
+        .bind(rows::weak_to_json(&record.observed))
 }
 
 /// Microseconds, at most a thousand years: PostgreSQL's timestamps end somewhere.

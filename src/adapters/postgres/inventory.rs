@@ -20,7 +20,7 @@ const INVENTORY: &str = concat!(
      encode(sha256(convert_to(string_agg(ROW(d.id, d.tenant_id, d.hostname, d.ip_address, \
      d.ssh_port, d.device_type, d.encrypted_credentials, d.encrypted_credentials_transit, \
      d.credential_profile_id, p.encrypted_credentials, p.encrypted_credentials_transit, \
-     d.ssh_host_key_fingerprint)::text, E'\\n' ORDER BY d.id), 'UTF8')), 'hex') AS digest \
+     d.ssh_host_key_fingerprint, t.command_timeout_seconds, t.ssh_algorithms)::text, E'\\n' ORDER BY d.id), 'UTF8')), 'hex') AS digest \
      FROM ",
     devices_with_profiles!(),
     " WHERE ",

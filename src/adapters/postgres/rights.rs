@@ -27,7 +27,7 @@ const MISSING: &str = "SELECT format('GRANT %s ON %s TO %I;', privilege, place, 
          SELECT 'USAGE', 'SCHEMA mikrotik_backup', has_schema_privilege('mikrotik_backup', 'USAGE') \
          UNION ALL SELECT p, 'mikrotik_backup.' || c.relname, has_table_privilege(c.oid, p) \
          FROM pg_catalog.pg_class c, \
-              unnest(CASE WHEN c.relname = '_sqlx_migrations' THEN ARRAY['SELECT'] \
+              unnest(CASE WHEN c.relname IN ('_sqlx_migrations', 'device_settings') THEN ARRAY['SELECT'] \
                      ELSE ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'] END) AS p \
          WHERE c.relnamespace = to_regnamespace('mikrotik_backup') AND c.relkind IN ('r', 'p') \
          UNION ALL SELECT 'SELECT', t, has_any_column_privilege(t, 'SELECT') \
@@ -60,7 +60,7 @@ pub fn grants(role: &str) -> String {
          mikrotik_backup.archive_devices, mikrotik_backup.archive_contents, \
          mikrotik_backup.archive_versions, mikrotik_backup.archive_unreferenced, \
          mikrotik_backup.archive_set_aside TO {role};\n\
-         GRANT SELECT ON mikrotik_backup._sqlx_migrations TO {role};\n\
+         GRANT SELECT ON mikrotik_backup._sqlx_migrations, mikrotik_backup.device_settings TO {role};\n\
          GRANT SELECT ON devices, credential_profiles TO {role};\n\
          GRANT UPDATE (ssh_host_key_fingerprint, ssh_host_key_first_seen, \
          ssh_host_key_last_verified) ON devices TO {role};\n"

@@ -12,12 +12,14 @@ use crate::domain::device::{CredentialSource, Device, DeviceId, Endpoint, Revisi
 use crate::domain::digest::Digest;
 use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Pin;
+use crate::domain::session::{DeviceSettings, MissingMenus, Observed, SshAlgorithms};
 use crate::domain::snapshot::{MenuShape, Shape};
 
-/// A device with its profile: `d` and `p`.
+/// A device with its profile and its settings: `d`, `p` and `t`.
 macro_rules! devices_with_profiles {
     () => {
-        "devices d LEFT JOIN credential_profiles p ON p.id = d.credential_profile_id"
+        "devices d LEFT JOIN credential_profiles p ON p.id = d.credential_profile_id \
+         LEFT JOIN mikrotik_backup.device_settings t ON t.device_id = d.id"
     };
 }
 
@@ -30,7 +32,7 @@ macro_rules! is_ours {
     };
 }
 
-/// The columns of [`super::rows::device`], from `d`, `p` and the state `s`. A platform's table may
+/// The columns of [`super::rows::device`], from `d`, `p`, `t` and the state `s`. A platform's table may
 /// have related types (varchar, inet, an enum): `format` prints an inet as it was entered, where a
 /// cast would append its prefix length.
 macro_rules! device_columns {
@@ -41,7 +43,8 @@ macro_rules! device_columns {
          p.encrypted_credentials AS profile_sealed, \
          p.encrypted_credentials_transit::text AS profile_transit, \
          d.ssh_host_key_fingerprint::text AS fingerprint, \
-         coalesce(s.routeros_version, d.routeros_version::text) AS routeros_version"
+         coalesce(s.routeros_version, d.routeros_version::text) AS routeros_version, \
+         t.command_timeout_seconds::bigint AS command_timeout_seconds, t.ssh_algorithms"
     };
 }
 
@@ -96,6 +99,17 @@ pub(super) fn device(row: &PgRow) -> sqlx::Result<Device> {
         credentials: credentials.ok_or_else(|| unreadable("encrypted_credentials", "no value"))?,
         pin: Pin::from_column(pin.as_deref()),
         routeros_version: row.try_get("routeros_version")?,
+        settings: settings(row)?,
+    })
+}
+
+/// The table's constraints let nothing else in; a value that only a newer version knows is none.
+fn settings(row: &PgRow) -> sqlx::Result<DeviceSettings> {
+    let seconds: Option<i64> = row.try_get("command_timeout_seconds")?;
+    let algorithms: Option<&str> = row.try_get("ssh_algorithms")?;
+    Ok(DeviceSettings {
+        command_timeout: seconds.and_then(DeviceSettings::timeout_of),
+        ssh_algorithms: algorithms.and_then(SshAlgorithms::from_name),
     })
 }
 
@@ -173,6 +187,41 @@ pub(super) fn menus_to_json(menus: &[MenuShape]) -> Value {
     let of_menu =
         |menu: &MenuShape| serde_json::json!([storable(&menu.menu), menu.digest, menu.items]);
     Value::Array(menus.iter().map(of_menu).collect())
+}
+
+/// Reads an array of texts; what is stored otherwise, or not at all, is empty.
+pub(super) fn texts(row: &PgRow, column: &'static str) -> sqlx::Result<Vec<String>> {
+    let stored: Option<Json<Value>> = row.try_get(column)?;
+    Ok(stored
+        .and_then(|Json(stored)| serde_json::from_value(stored).ok())
+        .unwrap_or_default())
+}
+
+/// The stored form of [`texts`].
+pub(super) fn texts_to_json(texts: &[String]) -> Json<Value> {
+    Json(texts.iter().map(|text| storable(text)).collect())
+}
+
+/// Reads `missing_menus`; what cannot be read is none.
+pub(super) fn missing_menus(row: &PgRow) -> sqlx::Result<MissingMenus> {
+    let stored: Option<Json<Value>> = row.try_get("missing_menus")?;
+    let menus = stored.and_then(|Json(stored)| serde_json::from_value(stored).ok());
+    Ok(MissingMenus(menus.unwrap_or_default()))
+}
+
+/// The stored form of [`missing_menus`].
+pub(super) fn missing_to_json(observed: &Observed) -> Option<Json<Value>> {
+    let menus = observed.missing_menus.as_ref()?.0.iter();
+    let stored: serde_json::Map<_, _> = menus
+        .map(|(menu, attempts)| (storable(menu), (*attempts).into()))
+        .collect();
+    Some(Json(Value::Object(stored)))
+}
+
+/// The stored form of the weak algorithms: their names.
+pub(super) fn weak_to_json(observed: &Observed) -> Option<Json<Value>> {
+    let weak = observed.weak_ssh.as_ref()?.iter();
+    Some(Json(weak.map(|weak| weak.name.clone()).collect()))
 }
 
 /// `text` without the one character that PostgreSQL cannot store in text or jsonb.

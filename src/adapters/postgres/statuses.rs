@@ -17,7 +17,7 @@ const STATUSES: &str = concat!(
     device_columns!(),
     ", ",
     last_attempt_columns!(),
-    ", s.error, s.offered_fingerprint, \
+    ", s.error, s.offered_fingerprint, s.incomplete_menus, s.warning, s.weak_ssh, \
      (extract(epoch FROM statement_timestamp() - s.blocked_since) * 1000000)::bigint AS blocked_age, \
      (extract(epoch FROM statement_timestamp() - s.next_due) * 1000000)::bigint AS due_age, \
      (extract(epoch FROM statement_timestamp() - s.running_since) * 1000000)::bigint AS running_age, \
@@ -89,5 +89,8 @@ fn status(row: &PgRow, now: Timestamp) -> sqlx::Result<DeviceStatus> {
         next_due: at("due_age")?,
         offered_key: row.try_get("offered_fingerprint")?,
         running_since: at("running_age")?,
+        incomplete_menus: rows::texts(row, "incomplete_menus")?,
+        warning: row.try_get("warning")?,
+        weak_ssh: rows::texts(row, "weak_ssh")?,
     })
 }

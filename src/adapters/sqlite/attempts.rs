@@ -21,7 +21,8 @@ use crate::ports::{Begun, Claim, Claimed, StoreError};
 /// The device as it is, and whether the caller's wish is not out of date.
 const WANTED: &str = concat!(
     "SELECT ?3 OR s.last_attempt_id IS NULL OR s.last_attempt_id IS ?2 AS go, \
-            s.running_attempt_id, s.menu_digests, s.secret_count, s.last_bytes, ",
+            s.running_attempt_id, s.menu_digests, s.secret_count, s.last_bytes, s.missing_menus, \
+            s.incomplete_menus, ",
     device_columns!(),
     ", ",
     last_attempt_columns!(),
@@ -69,14 +70,16 @@ const DIED: &str = "the process that made this attempt died, or lost its lease, 
 /// that is there already stays, and then no row comes back.
 const ATTEMPT: &str = "INSERT INTO attempts AS a \
          (id, device_id, tenant_id, cause, started_at, finished_at, status, error_kind, error, \
-          sha256_hash, bytes, routeros_version, offered_fingerprint, ledger, replica) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15) \
+          sha256_hash, bytes, routeros_version, offered_fingerprint, ledger, replica, \
+          incomplete_menus, warning) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
      ON CONFLICT (id) DO UPDATE SET \
          started_at = excluded.started_at, finished_at = excluded.finished_at, \
          status = excluded.status, error_kind = excluded.error_kind, error = excluded.error, \
          sha256_hash = excluded.sha256_hash, bytes = excluded.bytes, \
          routeros_version = excluded.routeros_version, \
-         offered_fingerprint = excluded.offered_fingerprint, ledger = excluded.ledger \
+         offered_fingerprint = excluded.offered_fingerprint, ledger = excluded.ledger, \
+         incomplete_menus = excluded.incomplete_menus, warning = excluded.warning \
          WHERE a.status = 'interrupted' AND a.device_id = excluded.device_id \
      RETURNING 1";
 
@@ -106,9 +109,11 @@ const STATE: &str = concat!(
          (device_id, tenant_id, last_attempt_id, last_attempt_at, last_finished_at, \
           last_success_at, status, error_kind, error, consecutive_failures, next_due, \
           blocked_since, offered_fingerprint, last_hash, last_bytes, routeros_version, \
-          menu_digests, secret_count, endpoint_digest, credentials_digest, pin_digest) \
+          menu_digests, secret_count, endpoint_digest, credentials_digest, pin_digest, \
+          incomplete_menus, warning, missing_menus, weak_ssh) \
      VALUES (?1, ?2, ?3, ?4, ?5, CASE WHEN ?6 IS NOT NULL THEN ?4 END, ?7, ?8, ?9, ?10, ?11, \
-             CASE WHEN ?12 THEN ?5 END, ?13, ?6, ?14, ?15, ?16, ?17, ?18, ?19, ?20) \
+             CASE WHEN ?12 THEN ?5 END, ?13, ?6, ?14, ?15, ?16, ?17, ?18, ?19, ?20, \
+             ?22, ?23, ?24, ?25) \
      ON CONFLICT (device_id) DO UPDATE SET \
          tenant_id = excluded.tenant_id, last_attempt_id = excluded.last_attempt_id, \
          last_attempt_at = excluded.last_attempt_at, last_finished_at = excluded.last_finished_at, \
@@ -128,6 +133,10 @@ const STATE: &str = concat!(
          routeros_version = coalesce(excluded.routeros_version, s.routeros_version), \
          menu_digests = coalesce(excluded.menu_digests, s.menu_digests), \
          secret_count = coalesce(excluded.secret_count, s.secret_count), \
+         incomplete_menus = coalesce(excluded.incomplete_menus, s.incomplete_menus), \
+         warning = CASE WHEN excluded.last_hash IS NOT NULL THEN excluded.warning ELSE s.warning END, \
+         missing_menus = coalesce(excluded.missing_menus, s.missing_menus), \
+         weak_ssh = coalesce(excluded.weak_ssh, s.weak_ssh), \
          running_attempt_id = nullif(s.running_attempt_id, excluded.last_attempt_id), \
          running_since = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_since END, \
          running_replica = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_replica END, \
@@ -288,6 +297,8 @@ fn begun(row: &SqliteRow, now: Timestamp) -> sqlx::Result<Begun> {
         device: rows::device(row)?,
         last_shape: rows::shape(row)?,
         last_bytes: bytes.and_then(|bytes| u64::try_from(bytes).ok()),
+        last_incomplete_menus: rows::texts(row, "incomplete_menus")?,
+        missing_menus: rows::missing_menus(row)?,
         now,
     })
 }
@@ -370,6 +381,8 @@ impl Written {
             .bind(self.offered.clone())
             .bind(serde_json::Value::Object(ledger).to_string())
             .bind(storable(replica))
+            .bind(rows::texts_to_json(incomplete_menus(record)))
+            .bind(warning(record))
     }
 
     fn state<'q>(&self, record: &AttemptRecord) -> Query<'q> {
@@ -402,7 +415,20 @@ impl Written {
             .bind(record.revision.credentials.to_string())
             .bind(record.revision.pin.to_string())
             .bind(older_block)
+            .bind(taken.map(|taken| rows::texts_to_json(&taken.incomplete_menus)))
+            .bind(warning(record))
+            .bind(rows::missing_to_json(&record.observed))
+            .bind(rows::weak_to_json(&record.observed))
     }
+}
+
+fn incomplete_menus(record: &AttemptRecord) -> &[String] {
+    let taken = record.outcome.taken();
+    taken.map_or(&[], |taken| taken.incomplete_menus.as_slice())
+}
+
+fn warning(record: &AttemptRecord) -> Option<String> {
+    record.outcome.taken()?.warning.as_deref().map(storable)
 }
 
 fn milliseconds(duration: Duration) -> i64 {

@@ -1,5 +1,7 @@
 //! A device as the command line gives it: checked, and sealed.
 
+use std::time::Duration;
+
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
@@ -10,6 +12,7 @@ use crate::credentials::{Key, Login, LoginError};
 use crate::domain::Timestamp;
 use crate::domain::device::{DeviceId, Endpoint, InvalidEndpoint, TenantId};
 use crate::domain::host_key::Pin;
+use crate::domain::session::{DeviceSettings, SshAlgorithms};
 use crate::ports::StoreError;
 
 /// Whom a device belongs to when nobody says otherwise.
@@ -33,6 +36,8 @@ pub struct NewDevice {
     pub group: Option<String>,
     /// Words to find it by.
     pub tags: Vec<String>,
+    /// What differs for it from the service's own settings.
+    pub settings: DeviceSettings,
     /// What to log in with; stored sealed.
     pub login: Login,
 }
@@ -52,6 +57,10 @@ pub struct DeviceEdit {
     pub group: Option<Option<String>>,
     /// New tags.
     pub tags: Option<Vec<String>>,
+    /// A new command timeout; `Some(None)` is the service's.
+    pub command_timeout: Option<Option<Duration>>,
+    /// New algorithms; `Some(None)` are the service's.
+    pub ssh_algorithms: Option<Option<SshAlgorithms>>,
     /// New credentials. Storing the same ones again is an edit, too: it lifts an auth block.
     pub login: Option<Login>,
 }
@@ -83,6 +92,8 @@ pub struct DeviceEntry {
     pub pin_last_verified: Option<Timestamp>,
     /// The RouterOS version of its last good export.
     pub routeros_version: Option<String>,
+    /// What differs for it from the service's own settings.
+    pub settings: DeviceSettings,
 }
 
 /// Which devices to list, by name and then by id.
@@ -123,6 +134,41 @@ const INSERT: &str = "INSERT INTO devices \
          (id, tenant_id, hostname, ip_address, ssh_port, device_group, tags, encrypted_credentials) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 
+/// `?2` and `?4` tell whether there is anything to set; a row that says nothing is none.
+const SET: &str = "INSERT INTO device_settings (device_id, command_timeout_seconds, ssh_algorithms) \
+     VALUES (?1, ?3, ?5) \
+     ON CONFLICT (device_id) DO UPDATE SET \
+         command_timeout_seconds = CASE WHEN ?2 THEN ?3 ELSE command_timeout_seconds END, \
+         ssh_algorithms = CASE WHEN ?4 THEN ?5 ELSE ssh_algorithms END";
+const UNSET: &str = "DELETE FROM device_settings \
+     WHERE device_id = ?1 AND command_timeout_seconds IS NULL AND ssh_algorithms IS NULL";
+
+/// Sets what `edit` sets for `device`.
+pub(super) async fn set_settings(
+    connection: &mut SqliteConnection,
+    device: DeviceId,
+    edit: &DeviceEdit,
+) -> sqlx::Result<()> {
+    if edit.command_timeout.is_none() && edit.ssh_algorithms.is_none() {
+        return Ok(());
+    }
+    let seconds = edit.command_timeout.flatten();
+    let seconds = seconds.map(|timeout| i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX));
+    sqlx::query(SET)
+        .bind(device.0.hyphenated())
+        .bind(edit.command_timeout.is_some())
+        .bind(seconds)
+        .bind(edit.ssh_algorithms.is_some())
+        .bind(edit.ssh_algorithms.flatten().map(SshAlgorithms::as_str))
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query(UNSET)
+        .bind(device.0.hyphenated())
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
 /// A checked device, sealed and ready to insert.
 pub(super) struct Checked {
     pub(super) id: DeviceId,
@@ -132,6 +178,7 @@ pub(super) struct Checked {
     port: Option<u16>,
     group: Option<String>,
     tags: String,
+    settings: DeviceEdit,
     sealed: Vec<u8>,
 }
 
@@ -142,6 +189,7 @@ impl Checked {
         if let Some(port) = device.port {
             checked_port(port)?;
         }
+        checked_timeout(device.settings.command_timeout)?;
         Ok(Self {
             id: DeviceId(Uuid::new_v4()),
             tenant: device.tenant,
@@ -150,6 +198,11 @@ impl Checked {
             port: device.port,
             group: device.group.clone(),
             tags: tags_to_json(&device.tags),
+            settings: DeviceEdit {
+                command_timeout: device.settings.command_timeout.map(Some),
+                ssh_algorithms: device.settings.ssh_algorithms.map(Some),
+                ..DeviceEdit::default()
+            },
             sealed: seal(&device.login, key)?,
         })
     }
@@ -164,9 +217,9 @@ impl Checked {
             .bind(self.group.as_deref())
             .bind(&self.tags)
             .bind(&self.sealed)
-            .execute(connection)
-            .await
-            .map(drop)
+            .execute(&mut *connection)
+            .await?;
+        set_settings(connection, self.id, &self.settings).await
     }
 }
 
@@ -193,6 +246,16 @@ pub(super) fn checked_port(port: u16) -> Result<(), EditError> {
         return Err(EditError::Address(InvalidEndpoint::Port { port: 0 }));
     }
     Ok(())
+}
+
+pub(super) fn checked_timeout(timeout: Option<Duration>) -> Result<(), EditError> {
+    let seconds = timeout.map(|timeout| i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX));
+    match seconds {
+        Some(seconds) if DeviceSettings::timeout_of(seconds).is_none() => {
+            Err(EditError::Timeout { seconds })
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn tags_to_json(tags: &[String]) -> String {
@@ -256,6 +319,15 @@ pub enum EditError {
     /// No address, or no port.
     #[error(transparent)]
     Address(InvalidEndpoint),
+    /// No command timeout.
+    #[error(
+        "a command timeout of {seconds} seconds is outside 1 to {}",
+        DeviceSettings::LONGEST_TIMEOUT
+    )]
+    Timeout {
+        /// What was given.
+        seconds: i64,
+    },
     /// No usable login.
     #[error(transparent)]
     Login(LoginError),

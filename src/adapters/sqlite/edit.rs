@@ -6,7 +6,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use super::SqliteStore;
 use super::device::{
     Checked, DeviceEdit, DeviceEntry, EditError, ImportError, ListDevices, NewDevice,
-    checked_address, checked_name, checked_port, seal, tags_to_json,
+    checked_address, checked_name, checked_port, checked_timeout, seal, set_settings, tags_to_json,
 };
 use super::error::reading_only;
 use super::rows::{self, id, stored_time, time};
@@ -42,12 +42,13 @@ const NAMESAKE: &str = "SELECT id FROM devices WHERE tenant_id = ?1 AND hostname
 
 const LIST: &str = "SELECT d.id, d.tenant_id, d.hostname, d.ip_address, d.ssh_port, d.device_type, \
          d.device_group, d.tags, d.ssh_host_key_fingerprint, d.ssh_host_key_first_seen, \
-         d.ssh_host_key_last_verified, \
+         d.ssh_host_key_last_verified, t.command_timeout_seconds, t.ssh_algorithms, \
          coalesce(s.routeros_version, d.routeros_version) AS routeros_version, \
          coalesce(d.encrypted_credentials_transit, d.encrypted_credentials, \
                   p.encrypted_credentials_transit, p.encrypted_credentials) IS NOT NULL \
              AS has_credentials \
      FROM devices d LEFT JOIN credential_profiles p ON p.id = d.credential_profile_id \
+         LEFT JOIN device_settings t ON t.device_id = d.id \
          LEFT JOIN device_state s ON s.device_id = d.id \
      WHERE (?1 IS NULL OR ?1 IN (d.id, d.hostname, d.ip_address)) \
        AND (?2 IS NULL OR d.tenant_id = ?2) AND (?3 IS NULL OR d.device_group = ?3) \
@@ -122,6 +123,7 @@ impl SqliteStore {
         if let Some(Some(port)) = edit.port {
             checked_port(port)?;
         }
+        checked_timeout(edit.command_timeout.flatten())?;
         let sealed = edit
             .login
             .as_ref()
@@ -158,8 +160,9 @@ impl SqliteStore {
                     .bind(edit.group.clone().flatten())
                     .bind(edit.tags.as_deref().map(tags_to_json))
                     .bind(sealed)
-                    .execute(connection)
+                    .execute(&mut *connection)
                     .await?;
+                set_settings(connection, device, edit).await?;
                 Ok(Ok(()))
             })
             .await;
@@ -291,6 +294,7 @@ fn entry(row: &SqliteRow) -> sqlx::Result<DeviceEntry> {
         pin_first_seen: time(row, "ssh_host_key_first_seen")?,
         pin_last_verified: time(row, "ssh_host_key_last_verified")?,
         routeros_version: row.try_get("routeros_version")?,
+        settings: rows::settings(row)?,
     })
 }
 

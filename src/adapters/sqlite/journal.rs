@@ -14,7 +14,7 @@ use crate::ports::{JournalEntry, JournalPage, StoreError};
 macro_rules! entry_columns {
     () => {
         "a.id, a.device_id, a.tenant_id, a.cause, a.started_at, a.finished_at, a.status, \
-         a.error_kind, a.error, a.sha256_hash, a.bytes, a.replica, \
+         a.error_kind, a.error, a.sha256_hash, a.bytes, a.replica, a.incomplete_menus, a.warning, \
          (SELECT count(*) FROM attempt_steps s WHERE s.attempt_id = a.id) AS step_count"
     };
 }
@@ -145,6 +145,8 @@ fn entry(row: &SqliteRow) -> sqlx::Result<JournalEntry> {
         error: row.try_get("error")?,
         sha256_hash: row.try_get("sha256_hash")?,
         bytes: bytes.and_then(|bytes| u64::try_from(bytes).ok()),
+        incomplete_menus: rows::texts(row, "incomplete_menus")?,
+        warning: row.try_get("warning")?,
         replica: row.try_get("replica")?,
         step_count: u32::try_from(steps).unwrap_or(u32::MAX),
     })

@@ -17,12 +17,14 @@ use crate::domain::device::{CredentialSource, Device, DeviceId, Endpoint, Revisi
 use crate::domain::digest::Digest;
 use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Pin;
+use crate::domain::session::{DeviceSettings, MissingMenus, Observed, SshAlgorithms};
 use crate::domain::snapshot::{MenuShape, Shape};
 
-/// A device with its profile: `d` and `p`.
+/// A device with its profile and its settings: `d`, `p` and `t`.
 macro_rules! devices_with_profiles {
     () => {
-        "devices d LEFT JOIN credential_profiles p ON p.id = d.credential_profile_id"
+        "devices d LEFT JOIN credential_profiles p ON p.id = d.credential_profile_id \
+         LEFT JOIN device_settings t ON t.device_id = d.id"
     };
 }
 
@@ -35,7 +37,7 @@ macro_rules! is_ours {
     };
 }
 
-/// The columns of [`super::rows::device`], from `d`, `p` and the state `s`.
+/// The columns of [`super::rows::device`], from `d`, `p`, `t` and the state `s`.
 macro_rules! device_columns {
     () => {
         "d.id, d.tenant_id, d.hostname, d.ip_address, d.ssh_port, \
@@ -44,7 +46,8 @@ macro_rules! device_columns {
          p.encrypted_credentials AS profile_sealed, \
          p.encrypted_credentials_transit AS profile_transit, \
          d.ssh_host_key_fingerprint AS fingerprint, \
-         coalesce(s.routeros_version, d.routeros_version) AS routeros_version"
+         coalesce(s.routeros_version, d.routeros_version) AS routeros_version, \
+         t.command_timeout_seconds, t.ssh_algorithms"
     };
 }
 
@@ -137,6 +140,17 @@ pub(super) fn device(row: &SqliteRow) -> sqlx::Result<Device> {
         credentials: credentials.ok_or_else(|| unreadable("encrypted_credentials", "no value"))?,
         pin: Pin::from_column(pin),
         routeros_version: row.try_get("routeros_version")?,
+        settings: settings(row)?,
+    })
+}
+
+/// The table's constraints let nothing else in; a value that only a newer version knows is none.
+pub(super) fn settings(row: &SqliteRow) -> sqlx::Result<DeviceSettings> {
+    let seconds: Option<i64> = row.try_get("command_timeout_seconds")?;
+    let algorithms: Option<&str> = row.try_get("ssh_algorithms")?;
+    Ok(DeviceSettings {
+        command_timeout: seconds.and_then(DeviceSettings::timeout_of),
+        ssh_algorithms: algorithms.and_then(SshAlgorithms::from_name),
     })
 }
 
@@ -206,6 +220,43 @@ pub(super) fn menus_to_json(menus: &[MenuShape]) -> String {
     let of_menu =
         |menu: &MenuShape| serde_json::json!([storable(&menu.menu), menu.digest, menu.items]);
     Value::Array(menus.iter().map(of_menu).collect()).to_string()
+}
+
+/// Reads an array of texts; what is stored otherwise, or not at all, is empty.
+pub(super) fn texts(row: &SqliteRow, column: &'static str) -> sqlx::Result<Vec<String>> {
+    let stored: Option<&str> = row.try_get(column)?;
+    Ok(stored
+        .and_then(|stored| serde_json::from_str(stored).ok())
+        .unwrap_or_default())
+}
+
+/// The stored form of [`texts`].
+pub(super) fn texts_to_json(texts: &[String]) -> String {
+    let stored: Value = texts.iter().map(|text| storable(text)).collect();
+    stored.to_string()
+}
+
+/// Reads `missing_menus`; what cannot be read is none.
+pub(super) fn missing_menus(row: &SqliteRow) -> sqlx::Result<MissingMenus> {
+    let stored: Option<&str> = row.try_get("missing_menus")?;
+    let menus = stored.and_then(|stored| serde_json::from_str(stored).ok());
+    Ok(MissingMenus(menus.unwrap_or_default()))
+}
+
+/// The stored form of [`missing_menus`].
+pub(super) fn missing_to_json(observed: &Observed) -> Option<String> {
+    let menus = observed.missing_menus.as_ref()?.0.iter();
+    let stored: serde_json::Map<_, _> = menus
+        .map(|(menu, attempts)| (storable(menu), (*attempts).into()))
+        .collect();
+    Some(Value::Object(stored).to_string())
+}
+
+/// The stored form of the weak algorithms: their names.
+pub(super) fn weak_to_json(observed: &Observed) -> Option<String> {
+    let weak = observed.weak_ssh.as_ref()?.iter();
+    let stored: Value = weak.map(|weak| weak.name.clone()).collect();
+    Some(stored.to_string())
 }
 
 /// `text` without the one character at which SQLite's own functions, and the shell, stop reading.

@@ -17,7 +17,7 @@ const STATUSES: &str = concat!(
     device_columns!(),
     ", ",
     last_attempt_columns!(),
-    ", s.error, s.offered_fingerprint, s.blocked_since, s.next_due, s.running_since, \
+    ", s.error, s.offered_fingerprint, s.incomplete_menus, s.warning, s.weak_ssh, s.blocked_since, s.next_due, s.running_since, \
      CASE WHEN s.error_kind IS NOT NULL THEN ( \
          SELECT a.started_at FROM attempts a \
          WHERE a.device_id = d.id AND a.status = 'failed' \
@@ -76,5 +76,8 @@ fn status(row: &SqliteRow, now: Timestamp) -> sqlx::Result<DeviceStatus> {
         next_due: time(row, "next_due")?,
         offered_key: row.try_get("offered_fingerprint")?,
         running_since: time(row, "running_since")?,
+        incomplete_menus: rows::texts(row, "incomplete_menus")?,
+        warning: row.try_get("warning")?,
+        weak_ssh: rows::texts(row, "weak_ssh")?,
     })
 }

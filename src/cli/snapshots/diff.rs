@@ -49,7 +49,7 @@ pub(super) async fn diff(
     let [old, new] = &sides[..] else {
         return Ok(ExitCode::SUCCESS);
     };
-    let (before, after) = routeros::renormalize().comparable(
+    let (before, after) = config.normalizer.renormalize().comparable(
         (&old.version.first.normalization, &old.text),
         (&new.version.first.normalization, &new.text),
     );

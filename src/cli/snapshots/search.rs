@@ -86,6 +86,7 @@ pub(super) async fn search(reading: &Reading, args: &SearchArgs) -> Result<ExitC
         matcher,
         names,
         secrets: args.secrets,
+        normalizer: reading.normalizer.clone(),
     };
     match args.history {
         true => search.ever(args.json).await,
@@ -103,6 +104,7 @@ struct Search {
     matcher: Matcher,
     names: BTreeMap<DeviceId, String>,
     secrets: bool,
+    normalizer: routeros::Normalizer,
 }
 
 impl Search {
@@ -182,7 +184,7 @@ impl Search {
     async fn ever(&self, json: bool) -> Result<ExitCode, AppError> {
         let mut found = Vec::new();
         let mut unopened = false;
-        let renormalize = routeros::renormalize();
+        let renormalize = self.normalizer.renormalize();
         for (id, name) in &self.names {
             let mut history = History::new(&self.matcher);
             for version in self.versions(*id).await? {

@@ -19,6 +19,7 @@ fn snapshot(hour: usize, config: u8) -> Snapshot {
         device: DeviceId(Uuid::from_u128(1)),
         tenant: TenantId(Uuid::from_u128(2)),
         routeros_version: "7.18".into(),
+        machine: Default::default(),
         collected_at: datetime!(2026-01-01 0:00 UTC) + time::Duration::hours(hour as i64),
         hash: text.digest(),
         text,

@@ -617,6 +617,7 @@ fn a_device_whose_snapshot_was_lost_is_due_at_once_and_after_a_restart_too() {
     };
     schedule.handle(Event::Finished(taken), NOW, NONE);
     let lost = LastAttempt {
+        deaths: 0,
         id: AttemptId(Uuid::nil()),
         started_at: NOW,
         finished_at: NOW,
@@ -625,7 +626,6 @@ fn a_device_whose_snapshot_was_lost_is_due_at_once_and_after_a_restart_too() {
         consecutive_failures: 1,
         revision: original(),
         last_success_at: None,
-        deaths: 0,
     };
     let now = later(NOW, MINUTE);
     let draw = Draw::new(0.5);

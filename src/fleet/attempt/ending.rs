@@ -105,6 +105,7 @@ impl Context {
             consecutive_failures: after.consecutive_failures(),
             standing: after.standing_failure(),
             next_due_in: after.due_in(report.at),
+            observed: std::mem::take(&mut progress.observed),
         };
         self.observe(&record, &claimed.device);
         let ended = Instant::now();

@@ -1,12 +1,179 @@
-//! The conversation that ends in one whole export.
+//! The conversation that ends in one whole export that is believed.
 
 use std::panic::resume_unwind;
 
-use tracing::Span;
+use tracing::{Span, debug, warn};
 
-use crate::domain::failure::Failure;
+use super::Stop;
+use crate::domain::attempt::{AttemptId, Step};
+use crate::domain::device::Device;
+use crate::domain::failure::{Failure, FailureKind};
+use crate::domain::session::MissingMenus;
+use crate::domain::snapshot::Snapshot;
+use crate::fleet::Context;
+use crate::fleet::progress::Progress;
+use crate::ports::Begun;
 use crate::routeros;
 use crate::ssh::{Session, SshError};
+
+/// A snapshot to deliver.
+pub(super) struct Believed {
+    pub(super) snapshot: Snapshot,
+    /// Why it was read twice.
+    pub(super) warning: Option<String>,
+}
+
+impl Context {
+    /// Takes the export and makes the snapshot of it, unless it lacks what another attempt may
+    /// still bring. One that looks cut beside the last good one is read again on the same
+    /// connection, within the same deadline: what comes twice is what the router has.
+    pub(super) async fn take_snapshot(
+        &self,
+        id: AttemptId,
+        session: &mut Session,
+        begun: &Begun,
+        progress: &mut Progress,
+    ) -> Result<Believed, Stop> {
+        let device = &begun.device;
+        progress.enter(Step::Export);
+        let export = take_export(session, device.routeros_version.as_deref()).await?;
+        let missing = begun.missing_menus.after(&export.incomplete_menus);
+        let waited_for = unless_final(&export, &missing);
+        progress.observed.missing_menus = Some(missing);
+        if let Some(failure) = waited_for {
+            return Err(Stop::Failed(failure));
+        }
+        progress.enter(Step::Normalise);
+        let mut snapshot = self.normalise(id, device, export, progress).await;
+        let mut warning = None;
+        if let Some(suspicion) = suspect(begun, &snapshot) {
+            let suspicion = suspicion.to_string();
+            snapshot = self
+                .read_again(session, snapshot, device, &suspicion, progress)
+                .await?;
+            warn!(suspicion, "Read the export twice, and it was the same");
+            warning = Some(suspicion);
+        }
+        if !snapshot.incomplete_menus.is_empty() {
+            self.metrics.incomplete();
+        }
+        Ok(Believed { snapshot, warning })
+    }
+
+    /// Reads the export once more; the snapshot of it, if it is equal to the suspected one.
+    async fn read_again(
+        &self,
+        session: &mut Session,
+        suspected: Snapshot,
+        device: &Device,
+        suspicion: &str,
+        progress: &mut Progress,
+    ) -> Result<Snapshot, Stop> {
+        let (id, hash) = (suspected.attempt, suspected.hash);
+        // Two texts at once would be twice the memory.
+        drop(suspected);
+        let truncated = |why: String| {
+            self.metrics.suspected(false);
+            let text = format!("{suspicion}; so it was read again, {why}");
+            Stop::Failed(Failure::new(FailureKind::TruncatedOutput, text))
+        };
+        progress.enter(Step::Export);
+        let version = device.routeros_version.as_deref();
+        let export = take_export(session, version).await.map_err(|error| {
+            let failure = error.into_failure();
+            truncated(format!("which failed: {failure}"))
+        })?;
+        progress.enter(Step::Normalise);
+        let again = self.normalise(id, device, export, progress).await;
+        if again.hash != hash {
+            return Err(truncated(
+                "and was another one: one of the two is cut".to_owned(),
+            ));
+        }
+        self.metrics.suspected(true);
+        Ok(again)
+    }
+
+    async fn normalise(
+        &self,
+        id: AttemptId,
+        device: &Device,
+        export: routeros::Export,
+        progress: &mut Progress,
+    ) -> Snapshot {
+        let collected_at = self.clock.now();
+        let gap = export.gap();
+        let normalizer = self.normalizer.clone();
+        let (export, normalized) = on_a_thread(move || {
+            let normalized = normalizer.normalize(&export);
+            (export, normalized)
+        })
+        .await;
+        progress.ledger.clone_from(&normalized.ledger);
+        self.metrics.comments(
+            normalized.ledger.values().sum(),
+            normalized.unknown_comment_lines,
+        );
+        if let Some(gap) = gap {
+            warn!(gap, "Taken without menus that failed three times in a row");
+        }
+        for remark in &export.remarks {
+            warn!(
+                remark,
+                "The export is whole, but something about it was odd"
+            );
+        }
+        for comment in &normalized.unknown_comments {
+            debug!(comment, "kept a comment that no rule knows");
+        }
+        Snapshot {
+            attempt: id,
+            device: device.id,
+            tenant: device.tenant,
+            machine: export.header.machine,
+            routeros_version: export.header.routeros_version,
+            collected_at,
+            hash: normalized.hash,
+            text: normalized.text,
+            normalization_version: routeros::NORMALIZATION_VERSION,
+            normalization_rules: self.normalizer.fingerprint(),
+            incomplete_menus: export.incomplete_menus,
+            ledger: normalized.ledger,
+            shape: normalized.shape,
+        }
+    }
+}
+
+/// What makes `snapshot` look cut beside the last good one of its router.
+fn suspect(begun: &Begun, snapshot: &Snapshot) -> Option<routeros::Suspicion> {
+    let (shape, bytes) = begun.last_shape.as_ref().zip(begun.last_bytes)?;
+    routeros::suspicion(
+        routeros::Remembered {
+            shape,
+            bytes,
+            incomplete_menus: &begun.last_incomplete_menus,
+        },
+        routeros::Remembered {
+            shape: &snapshot.shape,
+            bytes: snapshot.text.expose().len() as u64,
+            incomplete_menus: &snapshot.incomplete_menus,
+        },
+    )
+}
+
+/// The failure of an export that lacks menus which another attempt may still bring.
+fn unless_final(export: &routeros::Export, missing: &MissingMenus) -> Option<Failure> {
+    let gap = export.gap().filter(|_| !missing.is_final())?;
+    let left = missing.attempts_left();
+    let patience = MissingMenus::PATIENCE;
+    Some(Failure::new(
+        FailureKind::TruncatedOutput,
+        format!(
+            "{gap}; where the same menus fail in {patience} attempts in a row, the export is taken \
+             without them and marked as incomplete: {left} more"
+        ),
+    ))
+}
 
 /// Holds the conversation that ends in one whole export: which command to run, and what to make of
 /// the answer, is decided by [`routeros::Dialogue`].
@@ -73,3 +240,6 @@ impl ExportError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

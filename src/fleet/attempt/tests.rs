@@ -19,14 +19,14 @@ use crate::ports::Coordinator as _;
 use crate::sim::{Fault, Router, RouterOptions};
 
 /// What no test takes unless it fails.
-const GENEROUS: Duration = Duration::from_secs(20);
+pub(super) const GENEROUS: Duration = Duration::from_secs(20);
 
-fn router() -> Router {
+pub(super) fn router() -> Router {
     Router::start_one(RouterOptions::default()).expect("a free port")
 }
 
 /// Device 1 as the row of `router`.
-fn device_at(router: &Router) -> Device {
+pub(super) fn device_at(router: &Router) -> Device {
     let mut device = device(1);
     device.endpoint.host = router.address().ip().to_string();
     device.endpoint.port = router.address().port().into();
@@ -34,13 +34,13 @@ fn device_at(router: &Router) -> Device {
 }
 
 /// A world with one row.
-fn world(device: &Device) -> World {
+pub(super) fn world(device: &Device) -> World {
     let world = World::new(1);
     world.store.state().put(device.clone());
     world
 }
 
-fn ask(world: &World, device: &Device, known_last: Option<AttemptId>) -> Ask {
+pub(super) fn ask(world: &World, device: &Device, known_last: Option<AttemptId>) -> Ask {
     let now = world.context.clock.now();
     let revision = device.revision();
     let mut schedule = Schedule::resume(POLICY, device.id, revision, None, now, Draw::ZERO);
@@ -49,6 +49,7 @@ fn ask(world: &World, device: &Device, known_last: Option<AttemptId>) -> Ask {
         id: AttemptId::generate(),
         device: device.id,
         name: device.name.clone(),
+        settings: device.settings,
         cause: Cause::Scheduled,
         known_last,
         schedule,
@@ -56,7 +57,7 @@ fn ask(world: &World, device: &Device, known_last: Option<AttemptId>) -> Ask {
     }
 }
 
-async fn attempt(world: &World, device: &Device) -> Report {
+pub(super) async fn attempt(world: &World, device: &Device) -> Report {
     let ask = ask(world, device, None);
     let attempt = timeout(GENEROUS, world.context.attempt(ask)).await;
     attempt.expect("an attempt ends by itself")
@@ -93,7 +94,7 @@ fn deferral(report: &Report) -> &Deferral {
 }
 
 /// What the only record says: kind of failure, or status.
-fn only_record(world: &World) -> (AttemptRecord, &'static str) {
+pub(super) fn only_record(world: &World) -> (AttemptRecord, &'static str) {
     let records = world.store.state().records.clone();
     let [record] = records.as_slice() else {
         panic!("{} records", records.len());

@@ -1,6 +1,8 @@
 //! A letter: one snapshot as it lies in the outbox. What it is filed under is readable, the
 //! snapshot itself is compressed and sealed under the credential key.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -10,7 +12,7 @@ use crate::domain::Timestamp;
 use crate::domain::attempt::AttemptId;
 use crate::domain::device::{DeviceId, TenantId};
 use crate::domain::digest::Digest;
-use crate::domain::snapshot::{ConfigText, Snapshot};
+use crate::domain::snapshot::{ConfigText, Machine, Snapshot};
 use crate::ports::{Delivered, Letter};
 
 /// What kind of thing a letter holds; there may be others one day.
@@ -68,6 +70,10 @@ struct Content<'a> {
     normalization_version: u32,
     normalization_rules: String,
     incomplete_menus: Vec<String>,
+    #[serde(default)]
+    machine: Machine,
+    #[serde(default)]
+    ledger: BTreeMap<String, u64>,
 }
 
 /// A snapshot could not be made a letter.
@@ -105,6 +111,8 @@ pub fn write(snapshot: &Snapshot, key: &Key, now: Timestamp) -> Result<Letter, U
         normalization_version: snapshot.normalization_version,
         normalization_rules: snapshot.normalization_rules.clone(),
         incomplete_menus: snapshot.incomplete_menus.clone(),
+        machine: snapshot.machine.clone(),
+        ledger: snapshot.ledger.clone(),
     };
     let boxed = |error: serde_json::Error| Unwritten(error.into());
     let plain = serde_json::to_vec(&content).map_err(boxed)?;
@@ -183,8 +191,9 @@ impl Filed {
             normalization_version: inner.normalization_version,
             normalization_rules: inner.normalization_rules,
             incomplete_menus: inner.incomplete_menus,
-            // Both serve the attempt that took it, and that has ended.
-            ledger: Default::default(),
+            machine: inner.machine,
+            ledger: inner.ledger,
+            // It serves the attempt that took it, and that has ended.
             shape: Default::default(),
         })
     }
@@ -251,7 +260,11 @@ mod tests {
             normalization_version: 2,
             normalization_rules: "n2-0011".to_owned(),
             incomplete_menus: vec!["/ip dns".to_owned()],
-            ledger: Default::default(),
+            machine: Machine {
+                model: Some("RB5009UPr+S+".to_owned()),
+                ..Machine::default()
+            },
+            ledger: [("dated-header".to_owned(), 1)].into(),
             shape: Default::default(),
         }
     }

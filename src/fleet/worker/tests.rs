@@ -116,6 +116,7 @@ impl Bench {
         let mail = Mail::Edited(Box::new(Edit {
             name: edited.name.clone(),
             revision: edited.revision(),
+            settings: Default::default(),
         }));
         self.mail.send(mail).expect("the worker is there");
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::super::comments::ErrorLine;
 use super::super::reader::{self, LineKind};
-use super::super::shape::{Item, plain_menu};
+use super::super::shape::{Item, is_at_or_below, plain_menu};
 
 /// The menus of the lines of a text.
 pub(super) struct Places {
@@ -139,7 +139,10 @@ impl Names {
             Some(number) => *number,
             None => {
                 let number = self.menus.len();
-                let unknown = self.unknown.iter().any(|known| *known == plain);
+                let unknown = self
+                    .unknown
+                    .iter()
+                    .any(|known| is_at_or_below(&plain, known));
                 self.index.insert(plain.clone().into_owned(), number);
                 self.menus.push((plain.into_owned(), unknown));
                 number

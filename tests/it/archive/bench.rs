@@ -1,14 +1,16 @@
 //! A database with an archive in it, and what arrives there.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mikrotik_backup::adapters::archive::SealedArchive;
 use mikrotik_backup::credentials::Key;
 use mikrotik_backup::domain::archive::{Lines, Normalization, Renormalize, Version};
 use mikrotik_backup::domain::attempt::AttemptId;
 use mikrotik_backup::domain::device::{DeviceId, TenantId};
-use mikrotik_backup::domain::snapshot::{ConfigText, Snapshot};
+use mikrotik_backup::domain::snapshot::{ConfigText, Machine, Snapshot};
 use mikrotik_backup::ports::{Archive, VersionPage};
+use mikrotik_backup::routeros;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, PgPool, SqlitePool};
 use tempfile::TempDir;
@@ -34,12 +36,13 @@ pub fn renormalize(version: u32) -> Renormalize {
     Renormalize {
         to: normalization(version),
         apply: match version {
-            2 => str::to_owned,
-            _ => |text| {
+            2 => Arc::new(str::to_owned),
+            _ => Arc::new(|text| {
                 let kept = text.lines().filter(|line| !line.starts_with("# seen"));
                 kept.map(|line| format!("{line}\n")).collect()
-            },
+            }),
         },
+        lines: routeros::renormalize().lines,
     }
 }
 
@@ -146,6 +149,11 @@ pub fn snapshot(device: DeviceId, hours: i64, text: &str) -> Snapshot {
         device,
         tenant: TenantId(Uuid::from_u128(5)),
         routeros_version: "7.18.2".into(),
+        machine: Machine {
+            model: Some("RB5009UPr+S+".into()),
+            serial_number: Some("A1B2C3D4E5F6".into()),
+            ..Machine::default()
+        },
         collected_at: START + Duration::hours(hours),
         hash: text.digest(),
         text,

@@ -21,6 +21,7 @@ on_both!(
     a_raised_normalisation_is_no_change,
     the_real_normalisation_recognises_a_raw_text,
     a_change_across_normalisations_counts_only_itself,
+    a_menu_that_could_not_be_exported_counts_as_no_deletion,
     attempts_of_another_device_are_refused,
     large_texts_come_back_whole,
 );
@@ -278,6 +279,30 @@ async fn the_real_normalisation_recognises_a_raw_text(bench: &Bench) {
         recognised += 1;
     }
     assert!(recognised >= 10, "{recognised} fixtures");
+}
+
+async fn a_menu_that_could_not_be_exported_counts_as_no_deletion(bench: &Bench) {
+    let device = device();
+    let whole = "/ip pool\nadd name=a\n/ipv6 route\nadd gateway=a\nadd gateway=b\n";
+    let archive = bench.archive();
+    archive
+        .store(&snapshot(device, 0, whole))
+        .await
+        .expect("store");
+    let missing = "/ip pool\nadd name=b\n#error exporting \"/ipv6/route\" (timeout)\n";
+    let mut incomplete = snapshot(device, 1, missing);
+    incomplete.incomplete_menus = vec!["/ipv6/route".into()];
+    archive.store(&incomplete).await.expect("store");
+    archive
+        .store(&snapshot(device, 2, whole))
+        .await
+        .expect("store");
+    let lines: Vec<_> = history(&archive, device)
+        .await
+        .iter()
+        .map(|version| version.lines.map(|lines| (lines.added, lines.removed)))
+        .collect();
+    assert_eq!(lines, [None, Some((1, 1)), Some((1, 1))]);
 }
 
 async fn a_change_across_normalisations_counts_only_itself(bench: &Bench) {

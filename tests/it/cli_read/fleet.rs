@@ -10,7 +10,7 @@ use mikrotik_backup::adapters::postgres::PostgresStore;
 use mikrotik_backup::adapters::sqlite::{self, SqliteStore};
 use mikrotik_backup::clock::Clock;
 use mikrotik_backup::credentials::{Key, Login};
-use mikrotik_backup::domain::archive::{Normalization, Renormalize};
+use mikrotik_backup::domain::archive::Renormalize;
 use mikrotik_backup::domain::attempt::{AttemptId, AttemptRecord, Cause, Outcome};
 use mikrotik_backup::domain::device::{Device, DeviceId, TenantId};
 use mikrotik_backup::domain::snapshot::{ConfigText, Snapshot};
@@ -83,13 +83,7 @@ pub async fn finished(command: Command) -> Ended {
 }
 
 fn renormalize() -> Renormalize {
-    Renormalize {
-        to: Normalization {
-            version: routeros::NORMALIZATION_VERSION,
-            rules: routeros::rules_fingerprint(),
-        },
-        apply: routeros::normalize_text,
-    }
+    routeros::renormalize()
 }
 
 impl Fleet {
@@ -160,6 +154,7 @@ impl Fleet {
                     port: None,
                     group: Some("core".into()),
                     tags: vec![],
+                    settings: Default::default(),
                     login: Login {
                         username: "backup".into(),
                         password: Some(SecretString::from(PASSWORD)),
@@ -199,6 +194,7 @@ impl Fleet {
             steps: vec![],
             ledger: BTreeMap::new(),
             next_due_in: Duration::from_secs(1800),
+            observed: Default::default(),
         };
         self.store().record(&record, "one").await.expect("record");
     }
@@ -211,6 +207,7 @@ impl Fleet {
             device: id,
             tenant: TenantId(Uuid::from_u128(5)),
             routeros_version: "7.18.2".into(),
+            machine: Default::default(),
             collected_at: at,
             hash: text.digest(),
             text,

@@ -24,6 +24,8 @@ fn taken() -> Outcome {
         bytes: 1,
         routeros_version: "7.18.2".into(),
         shape: Default::default(),
+        incomplete_menus: vec![],
+        warning: None,
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod bad;
 mod large;
+mod mirrored;
 mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,7 +49,11 @@ async fn until_ready(role: &Replica) {
 
 /// A sink that is ready, over which the test publishes.
 async fn publisher(cluster: &Cluster) -> JetStreamSink {
-    let sink = JetStreamSink::connect(&cluster.nats.url(), Settings::default()).await;
+    let settings = Settings {
+        stream_max_bytes: 256 << 20,
+        ..Settings::default()
+    };
+    let sink = JetStreamSink::connect(&cluster.nats.url(), settings).await;
     let sink = sink.expect("the URL of the test's server");
     until("the sink to be ready", || async { sink.ready().await.ok() }).await;
     sink
@@ -67,6 +72,7 @@ fn snapshot(device: DeviceId, number: u32) -> Snapshot {
         device,
         tenant: TenantId(Uuid::from_u128(5)),
         routeros_version: "7.18.2".to_owned(),
+        machine: Default::default(),
         collected_at: OffsetDateTime::UNIX_EPOCH + Duration::hours(500_000 + i64::from(number)),
         hash: text.digest(),
         text,

@@ -80,6 +80,8 @@ impl Cluster {
             ("DEVICE_REFRESH_SECONDS", "1".into()),
             ("LOG_FORMAT", "json".into()),
             ("LOG_LEVEL", "debug".into()),
+            // JetStream sets all of it aside: the default asks for more than some disks have.
+            ("NATS_STREAM_MAX_BYTES", (256_u64 << 20).to_string()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into()

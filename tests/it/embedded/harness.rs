@@ -8,7 +8,7 @@ use mikrotik_backup::adapters::archive::SealedArchive;
 use mikrotik_backup::adapters::sqlite::{NewDevice, SqliteStore};
 use mikrotik_backup::clock::Clock;
 use mikrotik_backup::credentials::Login;
-use mikrotik_backup::domain::archive::{Normalization, Renormalize, Version};
+use mikrotik_backup::domain::archive::Version;
 use mikrotik_backup::domain::device::{DeviceId, TenantId};
 use mikrotik_backup::ports::{Archive as _, JournalEntry, JournalPage, Store as _, VersionPage};
 use mikrotik_backup::routeros;
@@ -145,6 +145,7 @@ impl Folder {
             port: Some(address.port()),
             group: None,
             tags: Vec::new(),
+            settings: Default::default(),
             login: Login {
                 username: router.username(),
                 password: Some(router.password().into()),
@@ -189,14 +190,7 @@ impl Folder {
     async fn archive(&self) -> SealedArchive {
         let store = self.reading().await;
         let key = store.unlock(None).await.expect("the key of the folder");
-        let renormalize = Renormalize {
-            to: Normalization {
-                version: routeros::NORMALIZATION_VERSION,
-                rules: routeros::rules_fingerprint(),
-            },
-            apply: routeros::normalize_text,
-        };
-        SealedArchive::sqlite(store.readers().clone(), key, renormalize)
+        SealedArchive::sqlite(store.readers().clone(), key, routeros::renormalize())
     }
 
     /// The journal, newest first.

@@ -1,5 +1,8 @@
 //! What holds for every inventory: nothing by halves, nothing lost, no panic.
 
+use std::time::Duration;
+
+use mikrotik_backup::domain::session::{DeviceSettings, SshAlgorithms};
 use mikrotik_backup::import::{
     ImportedDevice, PrivateKey, Secrets, from_csv, from_oxidized, to_csv,
 };
@@ -24,9 +27,10 @@ fn device() -> impl Strategy<Value = ImportedDevice> {
         (label, host, 1..=u16::MAX, label),
         (secret(), prop::option::of((key, secret()))),
         (prop::option::of(label), prop::option::of(label)),
+        settings(),
     )
         .prop_map(
-            |((name, address, port, username), (password, key), (tenant, group))| {
+            |((name, address, port, username), (password, key), (tenant, group), settings)| {
                 let (private_key, private_key_passphrase) =
                     key.map_or((None, None), |(k, p)| (Some(k), p));
                 ImportedDevice {
@@ -40,9 +44,22 @@ fn device() -> impl Strategy<Value = ImportedDevice> {
                     private_key_passphrase,
                     tenant,
                     group,
+                    settings,
                 }
             },
         )
+}
+
+fn settings() -> impl Strategy<Value = DeviceSettings> {
+    let timeout = prop::option::of(1..=u64::from(DeviceSettings::LONGEST_TIMEOUT));
+    let algorithms = prop::option::of(prop::sample::select(vec![
+        SshAlgorithms::Modern,
+        SshAlgorithms::Compatible,
+    ]));
+    (timeout, algorithms).prop_map(|(seconds, ssh_algorithms)| DeviceSettings {
+        command_timeout: seconds.map(Duration::from_secs),
+        ssh_algorithms,
+    })
 }
 
 /// The devices under names of their own.

@@ -61,7 +61,7 @@ impl Stage {
             async move { Ok(place) }.boxed()
         });
         let git = GitMirror::new(self.folder(), "test");
-        let following = mirror.follow(git, self.archive.clone(), places, self.metrics.clone());
+        let following = mirror.follow(git, self.archive.clone(), places, self.metrics.mirror());
         (mirror, following)
     }
 

@@ -31,7 +31,12 @@ impl Nats {
 
     /// Starts one whose JetStream has `limits` (lines of the `jetstream` block).
     pub async fn start_limited(limits: &str) -> Option<Self> {
-        let mut nats = Self::prepare(limits, "")?;
+        Self::start_limited_with(limits, "").await
+    }
+
+    /// Both.
+    pub async fn start_limited_with(limits: &str, config: &str) -> Option<Self> {
+        let mut nats = Self::prepare(limits, config)?;
         nats.start().await;
         Some(nats)
     }

@@ -256,6 +256,20 @@ async fn the_bucket_is_bounded_and_one_that_is_full_counts_as_away() {
     sink.deliver(&large).await.expect("there is room again");
 }
 
+/// The server sets the whole size of a stream aside: what the stream of events left is used.
+#[tokio::test]
+async fn a_bucket_is_as_large_as_there_is_room_for() {
+    let started = Nats::start_limited_with("max_file_store: 100MB", "max_payload: 8192");
+    let Some(nats) = started.await else {
+        return;
+    };
+    let sink = ready_sink(&nats).await;
+    sink.deliver(&snapshot_of(30_000)).await.expect("delivered");
+    let jetstream = nats.jetstream().await;
+    let bucket = jetstream.get_stream(OBJECTS).await.expect("the bucket");
+    assert_eq!(bucket.cached_info().config.max_bytes, 32 << 20);
+}
+
 #[tokio::test]
 async fn a_bucket_that_is_there_is_used_untouched() {
     let Some(nats) = Nats::start_private("max_payload: 8192").await else {

@@ -5,6 +5,8 @@ mod hostile;
 mod login;
 mod openssh;
 mod peer;
+mod recordings;
+mod routeros;
 
 use std::time::Duration;
 

@@ -196,6 +196,82 @@ async fn each_algorithm_of_old_routeros_works() {
     }
 }
 
+/// What RouterOS offers, as a whole, offered by another implementation.
+#[tokio::test]
+async fn each_profile_of_routeros_is_reached_by_its_best_algorithms() {
+    const KEX: &str = "diffie-hellman-group-exchange-sha256,diffie-hellman-group-exchange-sha1,\
+                       diffie-hellman-group14-sha1,diffie-hellman-group1-sha1";
+    const STRONG_KEX: &str = "diffie-hellman-group-exchange-sha256";
+    const CIPHERS: &str =
+        "aes128-ctr,aes192-ctr,aes256-ctr,aes128-cbc,aes192-cbc,aes256-cbc,3des-cbc";
+    const STRONG_CIPHERS: &str = "aes192-ctr,aes256-ctr,aes192-cbc,aes256-cbc";
+    let group14 = "diffie-hellman-group14-sha1";
+    for (profile, kexes, keys, ciphers, macs, expected) in [
+        (
+            "v6 default",
+            KEX,
+            "ssh-rsa",
+            CIPHERS,
+            "hmac-sha1,hmac-md5",
+            [group14, "ssh-rsa", "aes256-ctr", "hmac-sha1"],
+        ),
+        (
+            "v6 strong-crypto",
+            STRONG_KEX,
+            "ssh-rsa",
+            STRONG_CIPHERS,
+            "hmac-sha2-256",
+            [STRONG_KEX, "ssh-rsa", "aes256-ctr", "hmac-sha2-256"],
+        ),
+        (
+            "v7 default",
+            KEX,
+            "rsa-sha2-256,ssh-rsa",
+            "aes128-ctr,aes192-ctr,aes256-ctr,aes128-gcm@openssh.com,aes256-gcm@openssh.com",
+            "hmac-sha1,hmac-md5",
+            [
+                group14,
+                "rsa-sha2-256",
+                "aes256-gcm@openssh.com",
+                "implicit",
+            ],
+        ),
+        (
+            "v7 strong-crypto",
+            STRONG_KEX,
+            "rsa-sha2-256,ssh-rsa",
+            STRONG_CIPHERS,
+            "hmac-sha2-256",
+            [STRONG_KEX, "rsa-sha2-256", "aes256-ctr", "hmac-sha2-256"],
+        ),
+    ] {
+        let config = format!(
+            "KexAlgorithms {kexes}\nCiphers {ciphers}\nMACs {macs}\nHostKeyAlgorithms {keys}\n\
+             PubkeyAcceptedAlgorithms {keys}"
+        );
+        let Some(sshd) = Sshd::start(RSA, RSA, &config).await else {
+            return;
+        };
+        let host = dial(&sshd.endpoint(), &Pin::Unpinned).await;
+        let host = host.unwrap_or_else(|error| panic!("{profile}: {}", chain(&error)));
+        let negotiated = host.negotiated().clone();
+        assert_eq!(
+            [
+                negotiated.kex.as_str(),
+                &negotiated.host_key,
+                &negotiated.cipher,
+                &negotiated.mac
+            ],
+            expected,
+            "{profile}"
+        );
+        let session = host.authenticate(&sshd.key_login()).await;
+        let mut session = session.unwrap_or_else(|error| panic!("{profile}: {}", chain(&error)));
+        let output = session.run("/export").await.expect(profile);
+        assert_eq!(output.stdout, b"ran /export\n");
+    }
+}
+
 #[tokio::test]
 async fn rsa_keys_of_every_size_and_signature_are_taken() {
     for (bits, algorithm, accepted) in [

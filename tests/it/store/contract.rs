@@ -3,6 +3,7 @@
 mod attempts;
 mod inventory;
 mod journal;
+mod sessions;
 mod statuses;
 
 use std::collections::BTreeMap;
@@ -39,6 +40,13 @@ pub trait Operator: Sync {
     /// `UPDATE table SET column = value WHERE id = id`.
     async fn set(&self, table: &'static str, id: Uuid, column: &'static str, value: Value);
     async fn delete(&self, id: DeviceId);
+    /// Sets what differs for one device from the service's own settings.
+    async fn set_settings(
+        &self,
+        id: DeviceId,
+        seconds: Option<i32>,
+        algorithms: Option<&'static str>,
+    );
     /// The state row of a device as an operator reads it, each column as text.
     async fn state(&self, id: DeviceId) -> BTreeMap<String, Option<String>>;
     /// How many steps are stored for an attempt.
@@ -63,6 +71,8 @@ pub async fn suite(store: &dyn Store, operator: &dyn Operator) {
     inventory::the_first_pin_wins(store, operator).await;
     inventory::since_when_a_device_is_known_is_kept(store, operator).await;
     statuses::the_state_of_each_device_is_read_in_pages(store, operator).await;
+    sessions::what_a_session_showed_is_kept(store, operator).await;
+    sessions::settings_of_one_device_are_part_of_the_inventory(store, operator).await;
     journal::the_journal_is_paged_newest_first(store, operator).await;
     journal::the_journal_is_pruned_in_batches(store, operator).await;
 }
@@ -122,6 +132,7 @@ pub fn record(id: AttemptId, device: &Device, outcome: Outcome) -> AttemptRecord
         steps: vec![],
         ledger: BTreeMap::new(),
         next_due_in: Duration::from_secs(3600),
+        observed: Default::default(),
     }
 }
 
@@ -148,6 +159,8 @@ pub fn taken(text: &str) -> Taken {
                 .to_vec(),
             secrets: 3,
         },
+        incomplete_menus: vec![],
+        warning: None,
     }
 }
 

@@ -96,6 +96,20 @@ async fn exactly_relevant_edits_are_told() {
         ),
         ("DELETE FROM devices WHERE hostname = 'h'", true),
         (
+            "INSERT INTO mikrotik_backup.device_settings SELECT id, 600 FROM devices",
+            true,
+        ),
+        (
+            "UPDATE mikrotik_backup.device_settings SET command_timeout_seconds = 600",
+            false,
+        ),
+        (
+            "UPDATE mikrotik_backup.device_settings SET ssh_algorithms = 'modern'",
+            true,
+        ),
+        ("DELETE FROM mikrotik_backup.device_settings", true),
+        ("TRUNCATE mikrotik_backup.device_settings", true),
+        (
             "BEGIN; UPDATE devices SET ip_address = '192.0.2.51'; ROLLBACK",
             false,
         ),

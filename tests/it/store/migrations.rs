@@ -12,7 +12,7 @@ use super::postgres::Psql;
 use crate::services::postgres::{Database, empty_database, fresh_database, open};
 
 /// The version of every migration, in order: branches add theirs without touching these tests.
-fn versions() -> Vec<i64> {
+pub fn versions() -> Vec<i64> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres");
     let files = std::fs::read_dir(folder).expect("the migrations");
     let mut versions: Vec<i64> = files
@@ -81,6 +81,7 @@ async fn an_empty_database_becomes_current_once() {
             "mikrotik_backup.archive_versions",
             "mikrotik_backup.attempt_steps",
             "mikrotik_backup.attempts",
+            "mikrotik_backup.device_settings",
             "mikrotik_backup.device_state",
             "public.credential_profiles",
             "public.devices",

@@ -53,6 +53,25 @@ impl Operator for Psql<'_> {
         assert_eq!(done.expect("an edit").rows_affected(), 1);
     }
 
+    async fn set_settings(
+        &self,
+        id: DeviceId,
+        seconds: Option<i32>,
+        algorithms: Option<&'static str>,
+    ) {
+        sqlx::query(
+            "INSERT INTO mikrotik_backup.device_settings VALUES ($1, $2, $3) ON CONFLICT (device_id) DO UPDATE SET \
+             command_timeout_seconds = excluded.command_timeout_seconds, \
+             ssh_algorithms = excluded.ssh_algorithms",
+        )
+        .bind(id.0)
+        .bind(seconds)
+        .bind(algorithms)
+        .execute(self.0)
+        .await
+        .expect("set what differs for a device");
+    }
+
     async fn delete(&self, id: DeviceId) {
         sqlx::query("DELETE FROM devices WHERE id = $1")
             .bind(id.0)

@@ -84,7 +84,7 @@ pub(super) const INSERT: &str = concat!(
     "INSERT INTO mikrotik_backup.archive_versions (",
     version_columns!(),
     ", content_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
-     $17, $18, $19, $20, $21)"
+     $17, $18, $19, $20, $21, $22)"
 );
 
 pub(super) const FIRST_SEEN: &str = "UPDATE mikrotik_backup.archive_versions \

@@ -29,7 +29,7 @@ async fn twenty_megabytes_go_the_whole_way() {
         ("LOG_LEVEL", "info"),
     ];
     let poller = cluster.replica("poller", &limits).await;
-    let role = archiver(&cluster, "archive", &[]).await;
+    let role = archiver(&cluster, "archive", &limits).await;
     let state = cluster
         .state_when(device, "a success", |state| state.status == "success")
         .await;

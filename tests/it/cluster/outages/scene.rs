@@ -173,6 +173,10 @@ impl Scene {
         let waiting = Instant::now();
         self.backed_up_since(given_back).await;
         let took = waiting.elapsed();
+        until("everything in the outbox to be delivered", || async {
+            (self.cluster.attempts("status = 'queued'").await == 0).then_some(())
+        })
+        .await;
         let evidence = self.nothing_is_lost(row, given_back).await;
         eprintln!(
             "  every device again after {:.1} s; {}",

@@ -7,6 +7,7 @@ use std::time::Duration;
 ///
 /// - It begins while sessions are open.
 /// - When it is over, every device has a new success, and nobody did anything for it.
+/// - Nothing is left in the outbox: what was queued has become a success.
 /// - Every export that a router served in full until then is in the stream, or in the outbox, or
 ///   its attempt is recorded as failed or interrupted and another one followed.
 /// - At the end every success of the journal is in the stream under its id and hash, no id comes

@@ -32,6 +32,7 @@ fn device(name: &str) -> NewDevice {
         port: None,
         group: None,
         tags: vec![],
+        settings: Default::default(),
         login: login("pässword"),
     }
 }

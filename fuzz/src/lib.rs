@@ -1,0 +1,5 @@
+//! What the fuzz targets check.
+
+mod checks;
+
+pub use checks::*;

@@ -1,0 +1,216 @@
+//! What one device's session is made with, and what it showed beside the export.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Which SSH algorithms may be offered to a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SshAlgorithms {
+    /// Only what is not known to be weak. RouterOS 6 is not reached by it, nor is a RouterOS 7
+    /// without `strong-crypto=yes` whose only MAC is `hmac-sha1` and that has no GCM.
+    Modern,
+    /// Also what old RouterOS needs, after everything better.
+    #[default]
+    Compatible,
+}
+
+impl SshAlgorithms {
+    /// Both, by name.
+    pub const NAMES: &'static [&'static str] = &["modern", "compatible"];
+
+    /// The name in settings and in the inventory.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Modern => "modern",
+            Self::Compatible => "compatible",
+        }
+    }
+
+    /// Reads a name, in any case.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Modern, Self::Compatible]
+            .into_iter()
+            .find(|value| value.as_str().eq_ignore_ascii_case(name))
+    }
+}
+
+/// What differs for one device from the service's own settings. `None` means that there is no
+/// difference.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DeviceSettings {
+    /// Instead of `CONFIG_BACKUP_COMMAND_TIMEOUT`; whole seconds.
+    pub command_timeout: Option<Duration>,
+    /// Instead of `SSH_ALGORITHMS`.
+    pub ssh_algorithms: Option<SshAlgorithms>,
+}
+
+impl DeviceSettings {
+    /// The longest command timeout, in seconds; the shortest is one second.
+    pub const LONGEST_TIMEOUT: u32 = 3600;
+
+    /// A command timeout as it is stored, if it is one.
+    pub fn timeout_of(seconds: i64) -> Option<Duration> {
+        let seconds = u64::try_from(seconds).ok()?;
+        (1..=u64::from(Self::LONGEST_TIMEOUT))
+            .contains(&seconds)
+            .then(|| Duration::from_secs(seconds))
+    }
+}
+
+/// Part of what a key exchange agrees on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum SshPart {
+    /// The key exchange itself.
+    Kex,
+    /// The signature of the host key.
+    HostKey,
+    /// The cipher.
+    Cipher,
+    /// The message authentication.
+    Mac,
+}
+
+impl SshPart {
+    /// Every part.
+    pub const ALL: [Self; 4] = [Self::Kex, Self::HostKey, Self::Cipher, Self::Mac];
+
+    /// Its name in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Kex => "kex",
+            Self::HostKey => "host_key",
+            Self::Cipher => "cipher",
+            Self::Mac => "mac",
+        }
+    }
+}
+
+/// An algorithm in use that is weak by today's measure.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WeakAlgorithm {
+    /// What it is used for.
+    pub part: SshPart,
+    /// Its SSH name, such as `hmac-sha1`.
+    pub name: String,
+}
+
+/// How often in a row each menu could not be exported.
+///
+/// Attempts that do not come to an export say nothing of menus, and so neither count nor end a
+/// row. It is kept with the device's state: a row goes on across restarts and replicas.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MissingMenus(pub BTreeMap<String, u32>);
+
+impl MissingMenus {
+    /// So many attempts in a row are made to get a menu before an export without it is taken.
+    pub const PATIENCE: u32 = 3;
+
+    /// After one more export, in which `menus` are missing.
+    pub fn after(&self, menus: &[String]) -> Self {
+        let count = |menu: &String| {
+            let before = self.0.get(menu).copied().unwrap_or(0);
+            (menu.clone(), before.saturating_add(1))
+        };
+        Self(menus.iter().map(count).collect())
+    }
+
+    /// Whether nothing is missing that might still come: an export like this one is taken.
+    pub fn is_final(&self) -> bool {
+        self.0.values().all(|attempts| *attempts >= Self::PATIENCE)
+    }
+
+    /// How many more attempts like the last one it takes until such an export is taken.
+    pub fn attempts_left(&self) -> u32 {
+        let fewest = self.0.values().min().copied();
+        fewest.map_or(0, |fewest| Self::PATIENCE.saturating_sub(fewest))
+    }
+}
+
+/// What a session showed beside its outcome. `None` where it did not come so far.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Observed {
+    /// What the key exchange agreed on that is weak.
+    pub weak_ssh: Option<Vec<WeakAlgorithm>>,
+    /// Menus that could not be exported, now and before.
+    pub missing_menus: Option<MissingMenus>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn menus(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn the_third_export_in_a_row_without_a_menu_is_taken() {
+        let mut missing = MissingMenus::default();
+        assert!(missing.is_final(), "nothing is missing");
+        for (round, left) in [(1, 2), (2, 1), (3, 0), (4, 0)] {
+            missing = missing.after(&menus(&["/ipv6/route"]));
+            assert_eq!(missing.attempts_left(), left, "attempt {round}");
+            assert_eq!(missing.is_final(), round >= 3, "attempt {round}");
+        }
+        assert_eq!(missing.after(&[]), MissingMenus::default());
+    }
+
+    #[test]
+    fn a_menu_that_fails_for_the_first_time_is_waited_for() {
+        let both = menus(&["/ip/dhcp-client", "/ipv6/route"]);
+        let mut missing = MissingMenus::default();
+        for _ in 0..3 {
+            missing = missing.after(&both[..1]);
+        }
+        missing = missing.after(&both);
+        assert!(!missing.is_final(), "{missing:?}");
+        assert_eq!(missing.attempts_left(), 2);
+        // The new one is back, the old one still fails.
+        assert!(missing.after(&both[..1]).is_final());
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        for name in SshAlgorithms::NAMES {
+            let read = SshAlgorithms::from_name(name).expect(name);
+            assert_eq!(read.as_str(), *name);
+        }
+        assert_eq!(SshAlgorithms::from_name("weak"), None);
+    }
+
+    #[test]
+    fn timeouts_out_of_range_are_none() {
+        for (seconds, valid) in [
+            (-1, false),
+            (0, false),
+            (1, true),
+            (3600, true),
+            (3601, false),
+        ] {
+            assert_eq!(
+                DeviceSettings::timeout_of(seconds).is_some(),
+                valid,
+                "{seconds}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_export_is_taken_exactly_when_each_of_its_gaps_is_old_enough(
+            rounds in prop::collection::vec(prop::collection::btree_set("[ab]", 0..3), 1..12)
+        ) {
+            let mut missing = MissingMenus::default();
+            for (last, round) in rounds.iter().enumerate() {
+                let now: Vec<String> = round.iter().cloned().collect();
+                missing = missing.after(&now);
+                let old = |menu: &String| {
+                    last >= 2 && rounds[last - 2..=last].iter().all(|round| round.contains(menu))
+                };
+                prop_assert_eq!(missing.is_final(), now.iter().all(old));
+            }
+        }
+    }
+}

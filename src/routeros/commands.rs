@@ -1,0 +1,53 @@
+//! Owns the reading of a text as the list of commands that it is: what "the same configuration"
+//! means, whatever the wraps, line ends, state comments and form.
+
+use super::comments;
+use super::reader::{self, LineKind};
+use super::shape::{Context, Item};
+
+/// One logical configuration line. It may hold secrets; `Debug` shows none.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Command {
+    /// The menu that it works in, as the text writes it; empty before the first one.
+    pub menu: String,
+    /// The command with its wraps undone, such as `add address=192.0.2.1/24`.
+    pub text: String,
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Command({} bytes in {})", self.text.len(), self.menu)
+    }
+}
+
+/// The commands of `text` in order, each with its menu. Comments, blank lines and the rest of a
+/// wrapped state comment are none. What the normalisation makes of a text has the same commands.
+pub fn commands(text: &str) -> Vec<Command> {
+    let mut context = Context::default();
+    let mut last_comment = None;
+    let mut commands = Vec::new();
+    for line in reader::lines(text) {
+        let comment = last_comment.take();
+        match line.kind {
+            LineKind::Blank => {}
+            LineKind::Comment => last_comment = Some(line.raw),
+            LineKind::Config if comment.is_some_and(|c| comments::is_spill(c, line.raw)) => {}
+            LineKind::Config => {
+                let logical = line.logical();
+                let (menu, text) = match Item::parse(&logical) {
+                    Item::Menu(_) => {
+                        context.enter(&logical);
+                        continue;
+                    }
+                    Item::Absolute { menu, command } => (menu, command),
+                    Item::Relative(command) => (context.menu().unwrap_or_default(), command),
+                };
+                commands.push(Command {
+                    menu: menu.to_owned(),
+                    text: text.to_owned(),
+                });
+            }
+        }
+    }
+    commands
+}

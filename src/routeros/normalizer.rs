@@ -1,0 +1,254 @@
+//! Owns the normalisation as a process is configured: the table's rules, and the comments that its
+//! operator ignores beside them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use regex::RegexSet;
+
+use super::dialogue::Export;
+use super::diff::{Side, diff};
+use super::normalize::{self, NORMALIZATION_VERSION, Normalized};
+use super::rules::fingerprint_with;
+use crate::domain::archive::{Lines, Normalization, Part, Renormalize};
+
+/// Normalises exports by the rules of [`super::rules`] and, if there are any, by the patterns of
+/// `CONFIG_BACKUP_IGNORE_COMMENTS`. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Normalizer {
+    ignored: Option<Arc<Ignored>>,
+}
+
+/// Comments that the operator ignores.
+struct Ignored {
+    /// Their names in ledgers, in the order of the set.
+    names: Vec<String>,
+    set: RegexSet,
+}
+
+/// A list of patterns that cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("pattern {number} ({pattern:?}) {reason}")]
+pub struct IgnoreError {
+    /// Which one, counted from 1.
+    pub number: usize,
+    /// Its text.
+    pub pattern: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// What begins a configured rule's name in ledgers; the pattern follows.
+const CONFIGURED: &str = "ignored: ";
+
+impl Normalizer {
+    /// Reads regular expressions, one a line; blank lines are none. A comment is matched without
+    /// the blanks at its end.
+    ///
+    /// # Errors
+    /// The first pattern that is no regular expression, or that matches the empty text and so every
+    /// comment.
+    pub fn ignoring(list: &str) -> Result<Self, IgnoreError> {
+        let mut patterns: Vec<&str> = Vec::new();
+        let lines = list.lines().map(str::trim).filter(|line| !line.is_empty());
+        for (at, pattern) in lines.enumerate() {
+            let wrong = |reason: String| IgnoreError {
+                number: at + 1,
+                pattern: pattern.to_owned(),
+                reason,
+            };
+            let compiled = regex::Regex::new(pattern)
+                .map_err(|error| wrong(format!("is no regular expression: {}", short(&error))))?;
+            if compiled.is_match("") {
+                return Err(wrong(
+                    "matches every comment; begin it with '^# ' and the text to ignore".to_owned(),
+                ));
+            }
+            patterns.push(pattern);
+        }
+        // Order and repetition mean nothing.
+        patterns.sort_unstable();
+        patterns.dedup();
+        if patterns.is_empty() {
+            return Ok(Self::default());
+        }
+        let set = RegexSet::new(&patterns).map_err(|error| IgnoreError {
+            number: patterns.len(),
+            pattern: patterns.join("\n"),
+            reason: format!("is too large together with the others: {}", short(&error)),
+        })?;
+        let names = patterns
+            .iter()
+            .map(|pattern| format!("{CONFIGURED}{pattern}"));
+        Ok(Self {
+            ignored: Some(Arc::new(Ignored {
+                names: names.collect(),
+                set,
+            })),
+        })
+    }
+
+    /// Normalises a whole export.
+    pub fn normalize(&self, export: &Export) -> Normalized {
+        normalize::whole(self, &export.text)
+    }
+
+    /// Normalises any text, whole or not, raw or normalised by an earlier version.
+    pub fn text(&self, text: &str) -> String {
+        normalize::any(self, text)
+    }
+
+    /// A short digest of everything that decides which comments are dropped: 16 hexadecimal digits.
+    pub fn fingerprint(&self) -> String {
+        fingerprint_with(self.patterns())
+    }
+
+    /// This normalisation, to be applied to texts that earlier ones made.
+    pub fn renormalize(&self) -> Renormalize {
+        let this = self.clone();
+        Renormalize {
+            to: Normalization {
+                version: NORMALIZATION_VERSION,
+                rules: self.fingerprint(),
+            },
+            apply: Arc::new(move |text| this.text(text)),
+            lines,
+        }
+    }
+
+    /// The name of the configured pattern that ignores `comment`, if one does.
+    pub(super) fn ignores(&self, comment: &str) -> Option<&str> {
+        let ignored = self.ignored.as_deref()?;
+        let first = ignored.set.matches(comment.trim_end()).iter().next()?;
+        ignored.names.get(first).map(String::as_str)
+    }
+
+    fn patterns(&self) -> impl Iterator<Item = &str> {
+        let names = self.ignored.iter().flat_map(|ignored| &ignored.names);
+        names.filter_map(|name| name.strip_prefix(CONFIGURED))
+    }
+}
+
+impl fmt::Debug for Normalizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.patterns()).finish()
+    }
+}
+
+/// The last line of what the compiler of regular expressions says: the rest draws the pattern.
+fn short(error: &regex::Error) -> String {
+    let text = error.to_string();
+    let last = text.lines().next_back().unwrap_or_default();
+    last.trim_start_matches("error: ").to_owned()
+}
+
+/// Counts lines as a diff of the two does, which leaves out what only one side could export.
+fn lines(old: Part<'_>, new: Part<'_>) -> Lines {
+    let old = Side::from(old.text).incomplete(old.incomplete_menus);
+    let new = Side::from(new.text).incomplete(new.incomplete_menus);
+    let diff = diff(old, new, 0);
+    let count = |lines: u64| u32::try_from(lines).unwrap_or(u32::MAX);
+    Lines {
+        added: count(diff.added),
+        removed: count(diff.removed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routeros::{normalize_text, rules_fingerprint};
+
+    const TEXT: &str = "# 2026-01-02 03:04:05 by RouterOS 7.30\n# model = RB5009UPr+S+\n\
+        /ip firewall nat\n# radar detected\nadd chain=srcnat\n# x; y, z\nadd chain=dstnat\n\
+        #error exporting \"/ipv6/route\" (timeout)\n";
+
+    fn normalizer(list: &str) -> Normalizer {
+        Normalizer::ignoring(list).expect("good patterns")
+    }
+
+    #[test]
+    fn what_is_ignored_goes_and_is_in_the_ledger_and_nothing_else_does() {
+        let ignoring = normalizer("^# radar\n\n  ^# x; y, z$  \n");
+        let text = normalize_text(TEXT);
+        let expected = text
+            .replace("# radar detected\n", "")
+            .replace("# x; y, z\n", "");
+        assert_eq!(ignoring.text(TEXT), expected);
+        let normalized = normalize::whole(&ignoring, TEXT);
+        assert_eq!(normalized.ledger.get("ignored: ^# radar"), Some(&1));
+        assert_eq!(normalized.ledger.get("ignored: ^# x; y, z$"), Some(&1));
+        assert_eq!(normalized.unknown_comment_lines, 0);
+
+        // Header fields and what tells of missing data are no comments to ignore.
+        let everything = normalizer("^#");
+        assert_eq!(
+            everything.text(TEXT),
+            "# model = RB5009UPr+S+\n/ip firewall nat\nadd chain=srcnat\nadd chain=dstnat\n\
+             #error exporting \"/ipv6/route\" (timeout)\n"
+        );
+        let static_too = "/ip cloud\n# Cloud services not supported on x86\nset a=b\n";
+        assert_eq!(everything.text(static_too), "/ip cloud\nset a=b\n");
+    }
+
+    #[test]
+    fn the_terse_form_loses_its_menu_line_with_an_ignored_comment() {
+        let terse = "/ip pool add name=a\n/ip firewall nat\n# radar detected\nadd chain=srcnat\n";
+        assert_eq!(
+            normalizer("^# radar detected$").text(terse),
+            "/ip pool add name=a\n/ip firewall nat add chain=srcnat\n"
+        );
+    }
+
+    #[test]
+    fn patterns_are_part_of_the_fingerprint_and_their_order_is_not() {
+        assert_eq!(normalizer(" \n").fingerprint(), rules_fingerprint());
+        let one = normalizer("^# a$\n^# b$").fingerprint();
+        assert_eq!(one, normalizer("^# b$\n^# a$\n^# a$").fingerprint());
+        assert_ne!(one, rules_fingerprint());
+        assert_ne!(one, normalizer("^# a$").fingerprint());
+        assert_eq!(one.len(), 16);
+        assert_eq!(normalizer("^# a$\n^# b$").renormalize().to.rules, one);
+    }
+
+    #[test]
+    fn a_pattern_that_cannot_be_meant_is_told() {
+        let error = |list| {
+            Normalizer::ignoring(list)
+                .expect_err("a bad list")
+                .to_string()
+        };
+        let unclosed = error("^# a$\n^# (b$");
+        assert!(
+            unclosed.starts_with("pattern 2 (\"^# (b$\") is no regular"),
+            "{unclosed}"
+        );
+        assert!(unclosed.contains("unclosed group"), "{unclosed}");
+        assert!(!unclosed.contains('\n'));
+        assert!(error(".*").contains("matches every comment"));
+        assert!(error("a{1000}{1000}{1000}").contains("is no regular expression"));
+    }
+
+    #[test]
+    fn debug_shows_the_patterns() {
+        assert_eq!(format!("{:?}", normalizer("^# a$")), "[\"^# a$\"]");
+    }
+
+    #[test]
+    fn lines_of_a_menu_that_was_not_exported_are_not_counted() {
+        let whole = "/ipv6 route\nadd gateway=a\n/ip pool\nadd name=a\n";
+        let menus = ["/ipv6/route".to_owned()];
+        let part = |text, incomplete_menus| Part {
+            text,
+            incomplete_menus,
+        };
+        let count = |old, new| {
+            let lines = Normalizer::default().renormalize().lines(old, new);
+            (lines.added, lines.removed)
+        };
+        let missing = "/ip pool\nadd name=a\n";
+        assert_eq!(count(part(whole, &[]), part(missing, &menus)), (0, 0));
+        assert_eq!(count(part(missing, &menus), part(whole, &[])), (0, 0));
+        assert_eq!(count(part(whole, &[]), part(missing, &[])), (0, 2));
+    }
+}

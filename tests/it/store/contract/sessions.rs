@@ -1,0 +1,161 @@
+//! What a session showed is kept, and what an operator sets for one device is followed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mikrotik_backup::domain::attempt::{AttemptId, Outcome, Taken};
+use mikrotik_backup::domain::device::DeviceId;
+use mikrotik_backup::domain::failure::FailureKind;
+use mikrotik_backup::domain::session::{
+    DeviceSettings, MissingMenus, Observed, SshAlgorithms, SshPart, WeakAlgorithm,
+};
+use mikrotik_backup::ports::{Begun, DeviceStatus, StatusPage, Store};
+
+use super::{Operator, begin, claim, failed, listed, record, taken};
+use crate::services::postgres::NewDevice;
+
+async fn status(store: &dyn Store, id: DeviceId) -> DeviceStatus {
+    let mut page = StatusPage {
+        limit: StatusPage::MAX,
+        ..StatusPage::default()
+    };
+    loop {
+        let read = store.statuses(page).await.expect("read a page");
+        if let Some(found) = read.devices.into_iter().find(|it| it.device.id == id) {
+            return found;
+        }
+        page.after = Some(read.next.expect("the device is on one of the pages"));
+    }
+}
+
+/// Makes an attempt, and tells what the store remembered when it began.
+async fn attempt(
+    store: &dyn Store,
+    id: DeviceId,
+    outcome: Outcome,
+    observed: Observed,
+) -> (Begun, AttemptId) {
+    let last = listed(store, id).await.expect("listed").last;
+    let claim = claim(id, last.map(|last| last.id), "one");
+    let begun = begin(store, &claim).await;
+    let mut record = record(claim.attempt, &begun.device, outcome);
+    record.observed = observed;
+    store.record(&record, "one").await.expect("record");
+    (begun, claim.attempt)
+}
+
+fn missing(attempts: u32) -> MissingMenus {
+    MissingMenus(BTreeMap::from([(
+        "/ipv6/route \u{e4}\"".to_owned(),
+        attempts,
+    )]))
+}
+
+pub(super) async fn what_a_session_showed_is_kept(store: &dyn Store, operator: &dyn Operator) {
+    let id = operator.insert(NewDevice::default()).await;
+    let weak = || {
+        Some(vec![WeakAlgorithm {
+            part: SshPart::Mac,
+            name: "hmac-sha1".into(),
+        }])
+    };
+    let lacking = Observed {
+        weak_ssh: weak(),
+        missing_menus: Some(missing(2)),
+    };
+    let refused = || failed(FailureKind::TruncatedOutput);
+    let (first, _) = attempt(store, id, refused(), lacking).await;
+    assert_eq!(first.missing_menus, MissingMenus::default());
+    assert_eq!(status(store, id).await.weak_ssh, ["hmac-sha1"]);
+
+    // An attempt that did not come so far says nothing.
+    let (second, _) = attempt(store, id, failed(FailureKind::Timeout), Observed::default()).await;
+    assert_eq!(second.missing_menus, missing(2));
+    assert_eq!(status(store, id).await.weak_ssh, ["hmac-sha1"]);
+
+    let menus = vec!["/ipv6/route \u{e4}\"".to_owned()];
+    let incomplete = Outcome::Delivered(Taken {
+        incomplete_menus: menus.clone(),
+        warning: Some("the export shrank from 9 to 1 bytes".into()),
+        ..taken("incomplete")
+    });
+    let lacking = Observed {
+        weak_ssh: weak(),
+        missing_menus: Some(missing(3)),
+    };
+    let (third, id_of_third) = attempt(store, id, incomplete, lacking).await;
+    assert_eq!(third.missing_menus, missing(2), "as it was");
+    let (entry, _) = store.attempt(id_of_third).await.expect("the journal");
+    assert_eq!(entry.incomplete_menus, menus);
+    let warning = "the export shrank from 9 to 1 bytes";
+    assert_eq!(entry.warning.as_deref(), Some(warning));
+    let state = operator.state(id).await;
+    assert!(
+        state["incomplete_menus"]
+            .as_ref()
+            .is_some_and(|shown| shown.contains("/ipv6/route")),
+        "{state:?}"
+    );
+
+    // A failure leaves what was taken before as it is.
+    let (fourth, id_of_fourth) = attempt(store, id, refused(), Observed::default()).await;
+    assert_eq!(fourth.missing_menus, missing(3));
+    assert_eq!(fourth.last_incomplete_menus, menus);
+    let shown = status(store, id).await;
+    assert_eq!(shown.incomplete_menus, menus);
+    assert_eq!(shown.warning.as_deref(), Some(warning));
+    let (entry, _) = store.attempt(id_of_fourth).await.expect("the journal");
+    assert_eq!((entry.incomplete_menus, entry.warning), (vec![], None));
+
+    // A complete one ends all of it.
+    let whole = Observed {
+        weak_ssh: Some(vec![]),
+        missing_menus: Some(MissingMenus::default()),
+    };
+    attempt(store, id, Outcome::Delivered(taken("whole")), whole).await;
+    let (last, _) = attempt(store, id, refused(), Observed::default()).await;
+    assert_eq!(last.missing_menus, MissingMenus::default());
+    assert_eq!(last.last_incomplete_menus, Vec::<String>::new());
+    let shown = status(store, id).await;
+    assert_eq!((shown.incomplete_menus, shown.warning), (vec![], None));
+    assert_eq!(shown.weak_ssh, Vec::<String>::new());
+}
+
+pub(super) async fn settings_of_one_device_are_part_of_the_inventory(
+    store: &dyn Store,
+    operator: &dyn Operator,
+) {
+    let id = operator.insert(NewDevice::default()).await;
+    let bucket = id.0.as_bytes()[15];
+    let settings = async || listed(store, id).await.expect("listed").device.settings;
+    assert_eq!(settings().await, DeviceSettings::default());
+    let mut before = store.inventory().await.expect("digests");
+    for (seconds, algorithms, expected) in [
+        (
+            Some(600),
+            None,
+            DeviceSettings {
+                command_timeout: Some(Duration::from_secs(600)),
+                ssh_algorithms: None,
+            },
+        ),
+        (
+            Some(600),
+            Some("modern"),
+            DeviceSettings {
+                command_timeout: Some(Duration::from_secs(600)),
+                ssh_algorithms: Some(SshAlgorithms::Modern),
+            },
+        ),
+        (None, None, DeviceSettings::default()),
+    ] {
+        operator.set_settings(id, seconds, algorithms).await;
+        let after = store.inventory().await.expect("digests");
+        assert_ne!(before.get(&bucket), after.get(&bucket), "{expected:?}");
+        before = after;
+        assert_eq!(settings().await, expected);
+        let last = listed(store, id).await.expect("listed").last;
+        let begun = begin(store, &claim(id, last.map(|last| last.id), "one")).await;
+        assert_eq!(begun.device.settings, expected, "read afresh by the claim");
+    }
+}
