@@ -63,7 +63,10 @@ struct Turn {
 }
 
 fn turns() -> impl Strategy<Value = Vec<Turn>> {
-    let kinds: Vec<_> = FailureKind::ALL.to_vec();
+    // A queued snapshot that got lost is the one failure that is made good at once, so that Redis
+    // emptied within minutes of a backup is worth one connection more. No attempt ends in it.
+    let mut kinds: Vec<_> = FailureKind::ALL.to_vec();
+    kinds.retain(|kind| *kind != FailureKind::SnapshotLost);
     let result = prop_oneof![
         1 => Just(Made::Taken),
         4 => select(kinds).prop_map(Made::Failed),
