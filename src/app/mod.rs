@@ -24,7 +24,7 @@ use crate::fleet::hindrance::Hindrance;
 use crate::fleet::outbox::{Queue, relay};
 use crate::fleet::reconciler::Reconciler;
 use crate::fleet::requests::Requests;
-use crate::fleet::slots::Slots;
+use crate::fleet::slots::{Lane, Slots};
 use crate::fleet::view::FleetView;
 use crate::fleet::{Context, Limits};
 use crate::http::{self, Pages, Readiness, Server};
@@ -257,6 +257,11 @@ fn pages(context: &Arc<Context>, readiness: Readiness) -> Pages {
     let of_scrape = context.clone();
     let refresh = move |metrics: &Metrics| {
         metrics.set_devices(&of_scrape.view.counts());
+        let slots = &of_scrape.slots;
+        metrics.set_waiting(
+            slots.waiting(Lane::Scheduled),
+            slots.waiting(Lane::Requested),
+        );
         metrics.set_oldest_success_age(of_scrape.view.oldest_success_age(of_scrape.clock.now()));
     };
     Pages::new(context.metrics.clone(), Arc::new(readiness), refresh)

@@ -37,6 +37,7 @@ pub struct Metrics {
     backups: IntCounterVec,
     duration: Histogram,
     active: IntGauge,
+    waiting: IntGaugeVec,
     publishes: IntCounterVec,
     locks: IntCounterVec,
     failures: IntCounterVec,
@@ -116,6 +117,11 @@ impl Metrics {
             active: new.gauge(
                 "mikrotik_config_backup_active",
                 "Attempts that are running in this process.",
+            )?,
+            waiting: new.gauges(
+                "mikrotik_config_backup_waiting",
+                "Attempts that wait for one of this process's slots, by lane.",
+                "lane",
             )?,
             publishes: new.counters(
                 "mikrotik_nats_publish_total",
@@ -296,6 +302,7 @@ impl Metrics {
         for part in SshPart::ALL {
             self.weak_ssh.with_label_values(&[part.as_str()]);
         }
+        self.set_waiting(0, 0);
         for known in ["true", "false"] {
             self.comments.with_label_values(&[known]);
         }
@@ -473,6 +480,14 @@ impl Metrics {
     /// What the git mirror counts.
     pub fn mirror(&self) -> MirrorMetrics {
         self.mirror.clone()
+    }
+
+    /// Sets how many attempts wait for a slot: those that came due, and those that were asked for.
+    pub fn set_waiting(&self, scheduled: usize, requested: usize) {
+        for (lane, attempts) in [("scheduled", scheduled), ("requested", requested)] {
+            let attempts = i64::try_from(attempts).unwrap_or(i64::MAX);
+            self.waiting.with_label_values(&[lane]).set(attempts);
+        }
     }
 
     /// Sets the number of devices in each state; states that `counts` leaves out are empty.

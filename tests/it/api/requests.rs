@@ -171,14 +171,14 @@ async fn whoever_gives_up_while_the_device_queues_costs_it_nothing() {
         .expect("connect");
     let request = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("ask");
-    let running = || async {
+    let queues = || async {
         let page = crate::cluster::harness::get(&service.http, "/metrics")
             .await
             .ok()?;
-        let line = r#"mikrotik_config_backup_devices{state="running"} 2"#;
+        let line = r#"mikrotik_config_backup_waiting{lane="requested"} 1"#;
         page.contains(line).then_some(())
     };
-    until("the request to queue", running).await;
+    until("the request to queue", queues).await;
     drop(stream);
     let gave_up = || async {
         let page = crate::cluster::harness::get(&service.http, "/metrics")

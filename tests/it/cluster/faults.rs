@@ -133,9 +133,7 @@ async fn hold_the_table(rows: &[Row], base: Ipv4Addr, timeout: f64, slots: u32) 
         assert_eq!(published.len(), wanted, "{}: messages", case.row.fault);
         compare(&cluster, &replica, case, timeout).await;
         if case.row.kind.is_none() {
-            let event = &published[1].1;
-            let text = event.config_text.as_ref().expect("a text").expose();
-            is_whole(case, text);
+            is_whole(case, &cluster.text_of(&published[1].1).await);
         }
     }
     // The last attempt is journaled while its lock is still held.

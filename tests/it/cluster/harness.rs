@@ -15,6 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use secrecy::ExposeSecret as _;
 use sqlx::{AssertSqlSafe, PgPool, Row as _};
+use tokio::io::AsyncReadExt as _;
 use uuid::Uuid;
 
 use super::poll::until;
@@ -244,6 +245,21 @@ impl Cluster {
             })
             .collect()
             .await
+    }
+
+    /// The configuration of `event`, from the object store where it is not in the event itself.
+    pub async fn text_of(&self, event: &SnapshotEvent) -> String {
+        if let Some(text) = &event.config_text {
+            return text.expose().to_owned();
+        }
+        let reference = event.config_ref.as_ref().expect("a text or a reference");
+        let jetstream = self.nats.jetstream().await;
+        let bucket = jetstream.get_object_store(&reference.bucket).await;
+        let object = bucket.expect("the bucket").get(&reference.object).await;
+        let mut text = String::new();
+        let mut object = object.expect("the object");
+        object.read_to_string(&mut text).await.expect("read it");
+        text
     }
 
     /// The messages of one device.

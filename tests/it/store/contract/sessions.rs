@@ -155,7 +155,10 @@ pub(super) async fn settings_of_one_device_are_part_of_the_inventory(
         before = after;
         assert_eq!(settings().await, expected);
         let last = listed(store, id).await.expect("listed").last;
-        let begun = begin(store, &claim(id, last.map(|last| last.id), "one")).await;
+        let claim = claim(id, last.map(|last| last.id), "one");
+        let begun = begin(store, &claim).await;
         assert_eq!(begun.device.settings, expected, "read afresh by the claim");
+        let taken_back = store.unclaim(id, claim.attempt).await;
+        taken_back.expect("take the claim back");
     }
 }
