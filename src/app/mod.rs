@@ -51,6 +51,9 @@ pub enum AppError {
     /// Something that the operator must configure differently: exit code 3.
     #[error(transparent)]
     Configuration(anyhow::Error),
+    /// The arguments do not go together, or one of them is nothing that can be meant: exit code 2.
+    #[error(transparent)]
+    Usage(anyhow::Error),
     /// Anything else: exit code 1.
     #[error(transparent)]
     Failed(anyhow::Error),

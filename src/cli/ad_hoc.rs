@@ -19,6 +19,7 @@ use crate::domain::device::Endpoint;
 use crate::domain::failure::chain;
 use crate::domain::host_key::Pin;
 use crate::fleet::attempt::take_export;
+use crate::routeros;
 use crate::ssh;
 
 /// Takes the export and prints it, or writes it to a file. Nothing else is stored.
@@ -32,9 +33,13 @@ pub(super) async fn backup(
         host: host.to_owned(),
         port: i32::from(args.port.unwrap_or(22)),
     };
-    endpoint
-        .target()
-        .map_err(|_| failed(anyhow::anyhow!("{host:?} is no IP address or DNS name")))?;
+    // An IPv6 address has colons; a name or an IPv4 address with one has a port behind it.
+    let with_port = host.contains(':') && host.parse::<std::net::Ipv6Addr>().is_err();
+    if with_port || endpoint.target().is_err() {
+        return Err(AppError::Usage(anyhow::anyhow!(
+            "{host:?} is no IP address or DNS name; a port goes into --port"
+        )));
+    }
     leave_to_the_service(config, &endpoint).await?;
     match take(config, user, &endpoint, args).await {
         Ok(text) => deliver(&text, args.output.as_deref()).map_err(failed),
@@ -122,12 +127,13 @@ fn deliver(text: &str, output: Option<&Path>) -> anyhow::Result<ExitCode> {
         let mut stdout = std::io::stdout();
         if stdout.is_terminal() {
             // A router must not steer the terminal that its export is shown on.
-            for line in text.lines() {
+            for line in routeros::redact(text).lines() {
                 let _ = writeln!(stdout, "{}", printable(line));
             }
+            complain("secrets are masked on a terminal; --output FILE writes the whole export");
         } else {
             stdout
-                .write_all(text.as_bytes())
+                .write_all(&routeros::encode(text))
                 .context("failed to print the export")?;
         }
         return Ok(ExitCode::SUCCESS);
@@ -138,7 +144,7 @@ fn deliver(text: &str, output: Option<&Path>) -> anyhow::Result<ExitCode> {
         .create_new(true)
         .mode(0o600)
         .open(file)
-        .and_then(|mut file| file.write_all(text.as_bytes()));
+        .and_then(|mut file| file.write_all(&routeros::encode(text)));
     written.with_context(|| {
         let file = file.display();
         format!("failed to write {file}; it must be a new file in a directory you may write")

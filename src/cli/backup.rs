@@ -99,10 +99,15 @@ pub(super) async fn backup(config: &Config, args: &BackupArgs) -> Result<ExitCod
     if let [target] = args.devices.as_slice()
         && let Some((user, host)) = target.rsplit_once('@')
     {
+        if args.json {
+            return Err(AppError::Usage(anyhow::anyhow!(
+                "--json is for devices of the inventory: user@host prints the export itself"
+            )));
+        }
         return ad_hoc::backup(config, user, host, &args.ad_hoc).await;
     }
     if args.devices.iter().any(|device| device.contains('@')) {
-        return Err(AppError::Failed(anyhow::anyhow!(
+        return Err(AppError::Usage(anyhow::anyhow!(
             "one router that is not in the inventory at a time: user@host must stand alone"
         )));
     }
@@ -112,7 +117,7 @@ pub(super) async fn backup(config: &Config, args: &BackupArgs) -> Result<ExitCod
         || given.host_key.is_some()
         || given.output.is_some()
     {
-        return Err(AppError::Failed(anyhow::anyhow!(
+        return Err(AppError::Usage(anyhow::anyhow!(
             "--port, --host-key, --output and the options for a login are for USER@HOST; devices \
              of the inventory have theirs in it"
         )));
@@ -124,6 +129,11 @@ pub(super) async fn backup(config: &Config, args: &BackupArgs) -> Result<ExitCod
         } else if let Some(tenant) = args.tenant {
             let mut wanted = hand.backed_up().await?;
             wanted.retain(|listed| listed.device.tenant.0 == tenant);
+            if wanted.is_empty() {
+                return Err(AppError::Failed(anyhow::anyhow!(
+                    "tenant {tenant} has no device to back up"
+                )));
+            }
             wanted
         } else {
             named(&hand, &args.devices).await?

@@ -97,7 +97,7 @@ pub(super) async fn beside(config: &Config, limit: u16) -> String {
     match asked.await {
         Ok(texts) if texts.is_empty() => String::new(),
         Ok(texts) => format!("\n{}", render(&texts)),
-        Err(AppError::Configuration(error) | AppError::Failed(error)) => {
+        Err(AppError::Configuration(error) | AppError::Usage(error) | AppError::Failed(error)) => {
             let error = chain(error.as_ref());
             complain(&format!(
                 "the dead letters of the outbox are not known: {error}"

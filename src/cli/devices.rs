@@ -224,7 +224,7 @@ async fn edit(config: &Config, args: EditArgs) -> Result<ExitCode, AppError> {
     let login = match (&args.user, args.secrets.given()) {
         (Some(user), _) => Some(args.secrets.read(user).map_err(AppError::Failed)?),
         (None, true) => {
-            return Err(AppError::Failed(anyhow::anyhow!(
+            return Err(AppError::Usage(anyhow::anyhow!(
                 "a new password or key needs --user, too: the two are stored together"
             )));
         }

@@ -263,6 +263,7 @@ fn finish(result: Result<ExitCode, AppError>) -> ExitCode {
 fn told(error: &AppError) -> (ExitCode, String) {
     let (code, error) = match error {
         AppError::Configuration(error) => (exit::CONFIGURATION, error),
+        AppError::Usage(error) => (exit::USAGE, error),
         AppError::Failed(error) => (exit::FAILED, error),
     };
     (ExitCode::from(code), chain(error.as_ref()))

@@ -4,14 +4,14 @@
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::config::Config;
 
 /// Time between two drawings while nothing happens, so that the time left goes on.
 const TICK: Duration = Duration::from_millis(250);
 
-const FORM: &str = "{bar:30} {pos} of {len} devices, {per_sec}, {eta} left{msg}";
+const FORM: &str = "{bar:30} {pos} of {len} devices, {per_sec}, {left}{msg}";
 
 /// A bar on standard error, gone when it is dropped.
 pub(super) struct Progress {
@@ -30,7 +30,7 @@ impl Progress {
         let bar = ProgressBar::with_draw_target(u64::try_from(total).ok(), target);
         // The form is a constant; the default one would do as well.
         if let Ok(style) = ProgressStyle::with_template(FORM) {
-            bar.set_style(style.progress_chars("=> "));
+            bar.set_style(style.progress_chars("=> ").with_key("left", left));
         }
         bar.enable_steady_tick(TICK);
         Some(Self {
@@ -53,6 +53,14 @@ impl Progress {
         }
         self.bar.inc(1);
     }
+}
+
+/// The time left; nobody knows it before the first device is done.
+fn left(state: &ProgressState, out: &mut dyn std::fmt::Write) {
+    let _ = match state.pos() {
+        0 => write!(out, "time left not known yet"),
+        _ => write!(out, "{:#} left", HumanDuration(state.eta())),
+    };
 }
 
 impl Drop for Progress {

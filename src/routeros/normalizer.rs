@@ -12,7 +12,7 @@ use super::normalize::{self, NORMALIZATION_VERSION, Normalized};
 use super::rules::fingerprint_with;
 use crate::domain::archive::{Lines, Normalization, Part, Renormalize};
 
-/// Normalises exports by the rules of [`super::rules`] and, if there are any, by the patterns of
+/// Normalises exports by the rules of the table in `rules.rs` and, if there are any, by the patterns of
 /// `CONFIG_BACKUP_IGNORE_COMMENTS`. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Normalizer {

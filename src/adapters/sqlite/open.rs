@@ -13,7 +13,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection};
 use tokio::sync::Notify;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::inventory::latest_change;
 use super::lock::DataDirLock;
@@ -77,7 +77,11 @@ impl SqliteStore {
             (Some(key), _) => verified(key, check.as_deref(), &file, KeyOrigin::Given)?,
             (None, Some(check)) => read_key(&directory, Some(check), &file)?,
             (None, None) => match key_file::read(&directory)? {
-                Some(key) => key,
+                // A first start that was killed leaves this behind; so does a file that was cut.
+                Some(key) => {
+                    warn!(file = %file.display(), "There is a key but nothing in the database: it begins anew. If it held something before, stop the service and restore the file");
+                    key
+                }
                 None => {
                     info!(file = %directory.join(KEY_FILE).display(), "Making the encryption key; keep a copy of it elsewhere: without it, nothing that is stored can be read");
                     key_file::create(&directory)?

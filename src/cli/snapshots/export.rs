@@ -75,11 +75,11 @@ pub(super) async fn export(reading: &Reading, args: &ExportArgs) -> Result<ExitC
                 written += 1;
                 say(&path.display().to_string());
             }
-            Err(AppError::Configuration(error)) => return Err(AppError::Configuration(error)),
             Err(AppError::Failed(error)) => {
                 failed += 1;
                 complain(&chain(error.as_ref()));
             }
+            Err(other) => return Err(other),
         }
     }
     if failed > 0 {

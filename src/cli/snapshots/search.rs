@@ -70,8 +70,8 @@ struct Stretch {
 
 pub(super) async fn search(reading: &Reading, args: &SearchArgs) -> Result<ExitCode, AppError> {
     let matcher = Matcher::new(&args.regex)
-        .context("no pattern to search for")
-        .map_err(AppError::Failed)?;
+        .with_context(|| format!("{:?} is no pattern to search for", args.regex))
+        .map_err(AppError::Usage)?;
     let archive = reading.archive().await?;
     let mut names = reading.names().await?;
     let mut only = None;

@@ -297,7 +297,7 @@ async fn a_search_finds_lines_now_and_ever(fleet: &Fleet) {
     assert_eq!(json.as_array().map(Vec::len), Some(2));
     assert_eq!(json[0]["menu"], "/user");
     let bad = fleet.run(&["snapshots", "search", "("]).await;
-    assert_eq!(bad.code, 1);
+    assert_eq!(bad.code, 2);
     assert!(bad.err.contains("search pattern"), "{}", bad.err);
 }
 
