@@ -113,10 +113,12 @@ impl Redacted {
             masked.truncate(trim_end(&masked).len());
         }
 
-        // A line feed inside quotes is no RouterOS text; it keeps its place.
-        let mut breaks = match masked.contains('\n') {
+        // A line feed inside quotes is no RouterOS text; it keeps its place. Where a text ends
+        // inside quotes, those at its end will be taken for the line's own next time.
+        let body = masked.trim_end_matches('\n');
+        let mut breaks = match body.contains('\n') {
             true => Vec::new(),
-            false => breaks(&masked, &masks, terse),
+            false => breaks(body, &masks, terse),
         };
         if masked.starts_with('#') {
             // Only a wrap before it had kept it from being a comment.

@@ -267,6 +267,15 @@ fn config(items: &[Made], secret: impl Fn(&Made) -> String, width: usize) -> Str
     text
 }
 
+#[test]
+fn line_feeds_at_the_end_of_an_open_quote_are_no_reason_to_wrap_in_another_way() {
+    let text = "#\\\n    /ppp secret    source=\"    password=/ppp secretsource=\"source=\"x/ppp \
+                secreté\n\\\n    ";
+    let masked = redact(text);
+    assert_ne!(masked, text);
+    assert_eq!(redact(&masked), masked);
+}
+
 proptest! {
     #[test]
     fn what_is_shown_does_not_depend_on_the_secrets(
