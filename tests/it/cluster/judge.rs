@@ -26,6 +26,7 @@ pub struct Attempt {
     pub id: Uuid,
     pub started_at: OffsetDateTime,
     pub finished_at: OffsetDateTime,
+    pub cause: String,
     pub status: String,
     pub kind: Option<String>,
     pub hash: Option<String>,
@@ -112,7 +113,8 @@ pub async fn insert_all(cluster: &Cluster, fleet: &Fleet) -> BTreeMap<Uuid, Rout
 /// The journal by device, oldest first.
 pub async fn journal(cluster: &Cluster) -> BTreeMap<Uuid, Vec<Attempt>> {
     let rows = sqlx::query(
-        "SELECT device_id, id, started_at, finished_at, status, error_kind, sha256_hash, replica \
+        "SELECT device_id, id, started_at, finished_at, cause, status, error_kind, sha256_hash, \
+         replica \
          FROM mikrotik_backup.attempts ORDER BY started_at",
     )
     .fetch_all(cluster.pool())
@@ -127,6 +129,7 @@ pub async fn journal(cluster: &Cluster) -> BTreeMap<Uuid, Vec<Attempt>> {
                 id: row.get("id"),
                 started_at: row.get("started_at"),
                 finished_at: row.get("finished_at"),
+                cause: row.get("cause"),
                 status: row.get("status"),
                 kind: row.get("error_kind"),
                 hash: row.get("sha256_hash"),

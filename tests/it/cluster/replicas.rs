@@ -12,22 +12,13 @@ use mikrotik_backup::domain::device::DeviceId;
 use mikrotik_backup::sim::{Fault, Fleet, FleetOptions};
 use nix::sys::signal::Signal;
 use sqlx::Row as _;
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::harness::{Cluster, Replica, get};
+use super::judge::{Attempt, journal};
 use super::poll::until;
 
 const NAMES: [&str; 2] = ["replica-1", "replica-2"];
-
-/// A finished attempt, as the journal has it.
-struct Attempt {
-    id: Uuid,
-    started_at: OffsetDateTime,
-    cause: String,
-    status: String,
-    replica: String,
-}
 
 /// Routers on addresses of this test alone: every test has its own second byte.
 async fn fleet(second_byte: u8, routers: usize, delay: Duration) -> Fleet {
@@ -96,31 +87,6 @@ async fn stop(replicas: impl IntoIterator<Item = Replica>) {
     for replica in &mut replicas {
         assert_eq!(replica.exit_code().await, 0, "{}", replica.log());
     }
-}
-
-/// The journal by device, oldest first.
-async fn journal(cluster: &Cluster) -> BTreeMap<Uuid, Vec<Attempt>> {
-    let rows = sqlx::query(
-        "SELECT device_id, id, started_at, cause, status, replica FROM mikrotik_backup.attempts \
-         ORDER BY started_at",
-    )
-    .fetch_all(cluster.pool())
-    .await
-    .expect("read the journal");
-    let mut journal = BTreeMap::<_, Vec<_>>::new();
-    for row in rows {
-        journal
-            .entry(row.get("device_id"))
-            .or_default()
-            .push(Attempt {
-                id: row.get("id"),
-                started_at: row.get("started_at"),
-                cause: row.get("cause"),
-                status: row.get("status"),
-                replica: row.get("replica"),
-            });
-    }
-    journal
 }
 
 /// The time between the attempts at one device, as multiples of `interval`.
