@@ -108,11 +108,6 @@ pub(super) fn classify(menu: &str, line: &str) -> Class {
     volatile.map_or(Class::Unknown, Class::Volatile)
 }
 
-/// Whether a rule knows the comment `line` in `menu`.
-pub(super) fn is_known(menu: &str, line: &str) -> bool {
-    classify(menu, line) != Class::Unknown
-}
-
 fn stands_in(rule: &Rule, menu: &str) -> bool {
     rule.menus.is_empty() || rule.menus.iter().any(|wanted| is_at_or_below(menu, wanted))
 }
@@ -207,6 +202,10 @@ fn is_harmless(menu: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn is_known(menu: &str, line: &str) -> bool {
+        classify(menu, line) != Class::Unknown
+    }
 
     #[test]
     fn every_example_is_known_by_its_rule_and_no_other() {
