@@ -331,7 +331,29 @@ fn broken_laws(export: &Export) -> Vec<&'static str> {
         }),
         "it is accepted where it is cut inside a line",
     );
+    law(
+        !export.incomplete_menus.is_empty()
+            || line_ends(&raw).all(|at| is_doubted(&normalized, &raw[..at])),
+        "a cut between two of its lines is neither refused nor suspected",
+    );
     broken
+}
+
+/// Some of the places right behind a line feed, the first and the last among them.
+fn line_ends(raw: &[u8]) -> impl Iterator<Item = usize> {
+    const SOME: usize = 48;
+    let feeds = raw.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    let ends: Vec<usize> = feeds.map(|(at, _)| at + 1).collect();
+    let last = ends.len().saturating_sub(1);
+    let few = SOME.min(last);
+    (0..few).map(move |part| ends[part * last / few])
+}
+
+/// Whether `cut` is refused, is read again beside the `whole` export, or lacks nothing.
+fn is_doubted(whole: &Normalized, cut: &[u8]) -> bool {
+    let Ok(export) = judge(cut) else { return true };
+    let cut = normalize(&export);
+    cut.hash == whole.hash || suspicion(whole.into(), (&cut).into()).is_some()
 }
 
 fn summary(export: &Export, normalized: &Normalized) -> String {
