@@ -219,6 +219,9 @@ const RECORD: &str = concat!(
         OR (s.last_attempt_at, s.last_attempt_id) <= (excluded.last_attempt_at, excluded.last_attempt_id)",
 );
 
+/// How many microseconds ago a connection was permitted, and its attempt ended.
+type Ages = (i64, Option<i64>);
+
 /// Longest stored error text in bytes; a source chain is far shorter.
 const MAX_ERROR: usize = 16 * 1024;
 
@@ -286,7 +289,7 @@ impl PostgresStore {
         let Some(bound) = claim.bound else {
             return Ok(None);
         };
-        let dials: Option<Json<Vec<(i64, Option<i64>)>>> = row.try_get("dials")?;
+        let dials: Option<Json<Vec<Ages>>> = row.try_get("dials")?;
         let now = self.clock.now();
         let ago = |ago| now.saturating_sub(time::Duration::microseconds(ago));
         let dials: Vec<_> = dials
