@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::comments::{self, Class, ErrorLine};
-use super::copy::Copied;
+use super::copy::{self, Copied};
 use super::dialogue::Export;
 use super::form::Form;
 use super::header;
@@ -88,27 +88,30 @@ pub fn renormalize() -> Renormalize {
 
 /// Normalises a whole export.
 pub(super) fn whole(normalizer: &Normalizer, text: &str) -> Normalized {
-    let mut run = Run::new(normalizer, text);
-    run.form = Some(Form::of(text));
-    run.all();
-    let text = ConfigText::new(run.out.finish());
+    let (text, hash, told) = copy::hashed(text, |out| {
+        let mut run = Run::new(normalizer, text, out);
+        run.form = Some(Form::of(text));
+        run.all();
+        let form = run.form.map(Form::finish).unwrap_or_default();
+        (run.out, (run.ledger, run.unknown, run.unknown_lines, form))
+    });
+    let (ledger, unknown_comments, unknown_comment_lines, shape) = told;
     Normalized {
-        hash: text.digest(),
-        text,
-        ledger: run
-            .ledger
+        hash,
+        text: ConfigText::new(text),
+        ledger: ledger
             .into_iter()
             .map(|(rule, count)| (rule.to_owned(), count))
             .collect(),
-        unknown_comments: run.unknown,
-        unknown_comment_lines: run.unknown_lines,
-        shape: run.form.map(Form::finish).unwrap_or_default(),
+        unknown_comments,
+        unknown_comment_lines,
+        shape,
     }
 }
 
 /// Normalises any text, whole or not, raw or normalised by an earlier version.
 pub(super) fn any(normalizer: &Normalizer, text: &str) -> String {
-    let mut run = Run::new(normalizer, text);
+    let mut run = Run::new(normalizer, text, Copied::of(text));
     run.all();
     run.out.finish()
 }
@@ -151,11 +154,11 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(normalizer: &'a Normalizer, text: &'a str) -> Self {
+    fn new(normalizer: &'a Normalizer, text: &'a str, out: Copied<'a>) -> Self {
         Self {
             normalizer,
             text,
-            out: Copied::of(text),
+            out,
             context: Context::default(),
             menu: None,
             comments: None,
