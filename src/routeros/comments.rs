@@ -25,7 +25,7 @@ pub(super) struct Known {
     pub(super) rule: &'static Rule,
     pub(super) begin: &'static str,
     pub(super) end: &'static str,
-    /// Every character of the pattern, and one of each class: some of them can stand in each place.
+    /// The characters of its literal texts, and one of each class: one of them can stand in any place.
     pub(super) letters: Vec<char>,
     /// The pattern; none where it is the literal text alone.
     pattern: Option<Regex>,
@@ -41,7 +41,8 @@ impl Known {
         let pattern = (whole != Some(begin)).then(|| {
             Regex::new(rule.pattern).expect("the patterns are constants, and a test compiles them")
         });
-        let mut letters: Vec<char> = rule.pattern.chars().chain(['x', '0']).collect();
+        let literal = rule.pattern.chars().filter(|letter| !META.contains(letter));
+        let mut letters: Vec<char> = literal.chain(['x', '0']).collect();
         letters.sort_unstable();
         letters.dedup();
         Self {

@@ -14,18 +14,24 @@ use super::shape::is_command;
 /// narrower terminal was seen that wrapped a comment (facts sheet, §5).
 const WIDTH: usize = 79;
 
+/// No comment is broken after fewer bytes, whatever the terminal. Of less, too many rules would have to
+/// be tried.
+const LEAST: usize = 8;
+
 /// The comment that was seen wrapped. Its rule knows it wherever it breaks off.
 const SENTENCE: &str = "has changed, please restart the device in order to apply the new settings";
 
 /// Whether `line`, which stands right behind `comment`, is the rest of it, in some menu.
 pub(super) fn is_rest(comment: &str, line: &str) -> bool {
-    may_be_rest(line) && KNOWN.iter().any(|known| joins(known, comment, line))
+    comment.len() >= LEAST
+        && may_be_rest(line)
+        && KNOWN.iter().any(|known| joins(known, comment, line))
 }
 
 /// Classifies `comment`, whose rest is `line`, and which stands in `menu`. Static where the joined text
 /// can be read in both ways.
 pub(super) fn classify_wrapped(menu: &str, comment: &str, line: &str) -> Class {
-    if !may_be_rest(line) {
+    if comment.len() < LEAST || !may_be_rest(line) {
         return Class::Unknown;
     }
     choose(
@@ -228,7 +234,8 @@ mod tests {
             let normalized = normalize_text(&text);
             prop_assert_eq!(commands(&normalized), commands(&text));
             prop_assert_eq!(&normalize_text(&normalized), &normalized);
-            if may_be_rest(&rest) && !KNOWN.iter().any(|known| known.matches(comment.trim_end())) {
+            let told = comment.len() >= LEAST && may_be_rest(&rest);
+            if told && !KNOWN.iter().any(|known| known.matches(comment.trim_end())) {
                 prop_assert!(joins(known, &comment, &rest));
                 prop_assert_eq!(commands(&text).len(), 1);
                 if rule.kind == Kind::Volatile {
