@@ -41,7 +41,10 @@ impl Known {
         let pattern = (whole != Some(begin)).then(|| {
             Regex::new(rule.pattern).expect("the patterns are constants, and a test compiles them")
         });
-        let literal = rule.pattern.chars().filter(|letter| !META.contains(letter));
+        let literal = rule.pattern.chars().filter(|letter| {
+            // Parentheses stand in some comments as well.
+            !META.contains(letter) || matches!(letter, '(' | ')')
+        });
         let mut letters: Vec<char> = literal.chain(['x', '0']).collect();
         letters.sort_unstable();
         letters.dedup();

@@ -23,7 +23,7 @@ const SENTENCE: &str = "has changed, please restart the device in order to apply
 
 /// Whether `line`, which stands right behind `comment`, is the rest of it, in some menu.
 pub(super) fn is_rest(comment: &str, line: &str) -> bool {
-    comment.len() >= LEAST
+    comment.trim_end().len() >= LEAST
         && may_be_rest(line)
         && KNOWN.iter().any(|known| joins(known, comment, line))
 }
@@ -31,7 +31,7 @@ pub(super) fn is_rest(comment: &str, line: &str) -> bool {
 /// Classifies `comment`, whose rest is `line`, and which stands in `menu`. Static where the joined text
 /// can be read in both ways.
 pub(super) fn classify_wrapped(menu: &str, comment: &str, line: &str) -> Class {
-    if comment.len() < LEAST || !may_be_rest(line) {
+    if comment.trim_end().len() < LEAST || !may_be_rest(line) {
         return Class::Unknown;
     }
     choose(
@@ -234,7 +234,7 @@ mod tests {
             let normalized = normalize_text(&text);
             prop_assert_eq!(commands(&normalized), commands(&text));
             prop_assert_eq!(&normalize_text(&normalized), &normalized);
-            let told = comment.len() >= LEAST && may_be_rest(&rest);
+            let told = comment.trim_end().len() >= LEAST && may_be_rest(&rest);
             if told && !KNOWN.iter().any(|known| known.matches(comment.trim_end())) {
                 prop_assert!(joins(known, &comment, &rest));
                 prop_assert_eq!(commands(&text).len(), 1);
