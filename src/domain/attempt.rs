@@ -182,6 +182,21 @@ pub struct Taken {
     pub warning: Option<String>,
 }
 
+impl Taken {
+    /// What to know of it all the same, for people; `None` when nothing is odd.
+    pub fn remark(&self) -> Option<String> {
+        let incomplete = match self.incomplete_menus.as_slice() {
+            [] => None,
+            menus => Some(format!(
+                "incomplete: the router could not export {}",
+                menus.join(", ")
+            )),
+        };
+        let parts: Vec<String> = incomplete.into_iter().chain(self.warning.clone()).collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+}
+
 /// Why no attempt was made. A deferral says nothing about the device and leaves its record alone.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Deferral {
@@ -198,6 +213,13 @@ pub enum Deferral {
         /// Which dependency, and what it said.
         reason: String,
     },
+    /// One connection more, and the router's firewall might take us for an attacker.
+    RateLimited {
+        /// When one may be made again.
+        until: Timestamp,
+        /// How long that is from now.
+        wait: Duration,
+    },
     /// The process is stopping and nothing had been started.
     Stopping,
 }
@@ -211,6 +233,7 @@ impl Deferral {
             Self::Gone => "gone",
             Self::Superseded(_) => "superseded",
             Self::Unavailable { .. } => "unavailable",
+            Self::RateLimited { .. } => "rate_limited",
             Self::Stopping => "stopping",
         }
     }

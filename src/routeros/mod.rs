@@ -9,8 +9,10 @@ mod commands;
 mod comments;
 mod complete;
 mod console;
+mod copy;
 mod dialogue;
 mod diff;
+mod form;
 mod header;
 mod normalize;
 mod normalizer;
@@ -21,6 +23,7 @@ mod search;
 mod secrets;
 mod shape;
 mod suspicion;
+mod terse;
 #[cfg(test)]
 mod tests;
 mod version;
@@ -34,6 +37,6 @@ pub use normalize::{NORMALIZATION_VERSION, Normalized, normalize, normalize_text
 pub use normalizer::{IgnoreError, Normalizer};
 pub use redact::{MASK, Redacted, redact};
 pub use rules::{Kind, Rule, rules, rules_fingerprint};
-pub use search::{History, Hit, Matcher, PatternError, Span, history};
+pub use search::{History, Hit, Matcher, PatternError, Span, history, not_exported};
 pub use suspicion::{Remembered, Suspicion, suspicion};
 pub use version::{Version, version_in_resource_print};
