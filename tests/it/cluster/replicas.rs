@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::harness::{Cluster, Replica, get};
 use super::judge::{Attempt, journal};
 use super::poll::until;
+use crate::api::client;
 
 const NAMES: [&str; 2] = ["replica-1", "replica-2"];
 
@@ -138,8 +139,7 @@ async fn each_replica_knows_of_an_attempt_that_another_one_is_making() {
     .await;
     for replica in &replicas {
         let path = format!("/api/v1/attempts/{attempt}");
-        let answer = get(&replica.http, &path).await.expect("an answer");
-        let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+        let answer = client::tcp(&replica.http, "GET", &path, &[]).await.json();
         assert_eq!(answer["status"], "pending", "{answer}");
         assert_eq!(answer["device"], device.to_string());
         assert_eq!(answer["replica"], by);

@@ -53,7 +53,7 @@ async fn poller(cluster: &Cluster, name: &str, interval: &str) -> Replica {
 /// What was said of missing rights.
 fn complaints(replica: &Replica) -> Vec<String> {
     let events = replica.events();
-    let warnings = events.iter().filter(|event| event["level"] == "WARN");
+    let warnings = events.iter().filter(|event| event["level"] == "warn");
     let text = warnings.map(Value::to_string);
     text.filter(|line| line.to_ascii_lowercase().contains("permissions violation"))
         .collect()
