@@ -221,6 +221,28 @@ async fn a_second_reading_has_no_more_time_than_the_session() {
     );
 }
 
+#[tokio::test]
+async fn a_first_export_with_nothing_in_it_is_read_twice() {
+    let router = router(RouterOptions::default());
+    let device = device_at(&router);
+    let read = |name| std::fs::read(corpus().join(name)).expect("an export");
+    let empty = read("empty-6.49.10.rsc");
+    router.answer_exports_with([empty.clone(), read("rb-5.26.rsc")]);
+    let world1 = world(&device);
+    let record = again(&world1, &device).await;
+    assert_eq!(told(&record), "truncated_output");
+    assert!(message(&record).contains("nothing in the export but its header"));
+
+    router.answer_exports_with([empty]);
+    let world2 = world(&device);
+    let record = again(&world2, &device).await;
+    let taken = record.outcome.taken().expect("a snapshot").clone();
+    assert!(taken.warning.is_some());
+    let record = again(&world2, &device).await;
+    let taken = record.outcome.taken().expect("a snapshot").clone();
+    assert_eq!(taken.warning, None, "it is what this router has");
+}
+
 /// The rows of a table in `tests/fixtures/corpus`, by the names of its columns.
 fn table(path: &Path) -> Vec<BTreeMap<String, String>> {
     let text = std::fs::read_to_string(path).expect("a table of the corpus");
