@@ -144,20 +144,23 @@ impl Context {
     }
 }
 
-/// What makes `snapshot` look cut beside the last good one of its router.
+/// What makes `snapshot` look cut, beside the last good one of its router if there is one.
 fn suspect(begun: &Begun, snapshot: &Snapshot) -> Option<routeros::Suspicion> {
-    let (shape, bytes) = begun.last_shape.as_ref().zip(begun.last_bytes)?;
+    let new = routeros::Remembered {
+        shape: &snapshot.shape,
+        bytes: snapshot.text.expose().len() as u64,
+        incomplete_menus: &snapshot.incomplete_menus,
+    };
+    let Some((shape, bytes)) = begun.last_shape.as_ref().zip(begun.last_bytes) else {
+        return routeros::suspicion_of_first(new);
+    };
     routeros::suspicion(
         routeros::Remembered {
             shape,
             bytes,
             incomplete_menus: &begun.last_incomplete_menus,
         },
-        routeros::Remembered {
-            shape: &snapshot.shape,
-            bytes: snapshot.text.expose().len() as u64,
-            incomplete_menus: &snapshot.incomplete_menus,
-        },
+        new,
     )
 }
 

@@ -153,7 +153,12 @@ async fn every_profile_is_read_whole_by_the_algorithms_that_it_has() {
                 Some(fault) => router.set_fault(fault),
             }
             let whole = router.stats().exports_whole;
-            let mut session = log_in(&router, soon(), &Options::default()).await;
+            // A key exchange may take longer than a connect, for seconds on slow devices.
+            let options = Options {
+                connect_timeout: Duration::from_secs(1),
+                ..Options::default()
+            };
+            let mut session = log_in(&router, soon(), &options).await;
             let negotiated = session.negotiated().clone();
             assert_eq!(
                 [
