@@ -167,6 +167,7 @@ async fn add_devices(embedded: &Embedded, routers: &[Router]) -> anyhow::Result<
             group: None,
             tags: Vec::new(),
             settings: Default::default(),
+            host_key: None,
             login: Login {
                 username: router.username(),
                 password: Some(SecretString::from(router.password())),

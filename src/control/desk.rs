@@ -77,6 +77,7 @@ impl From<EditError> for Refusal {
             EditError::Name { .. }
             | EditError::Address(_)
             | EditError::Timeout { .. }
+            | EditError::Tag { .. }
             | EditError::Login(_) => RefusalKind::Invalid,
             EditError::Store(_) => RefusalKind::Failed,
         };

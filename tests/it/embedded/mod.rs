@@ -10,5 +10,6 @@ mod progress;
 mod pruning;
 mod readme;
 mod service;
+mod settings;
 mod socket;
 mod trouble;
