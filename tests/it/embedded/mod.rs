@@ -6,6 +6,7 @@ mod demo;
 pub mod harness;
 mod killed;
 mod mirror;
+mod places;
 mod progress;
 mod pruning;
 mod readme;
