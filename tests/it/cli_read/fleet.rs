@@ -156,6 +156,7 @@ impl Fleet {
                     group: Some("core".into()),
                     tags: vec![],
                     settings: Default::default(),
+                    host_key: None,
                     login: Login {
                         username: "backup".into(),
                         password: Some(SecretString::from(PASSWORD)),

@@ -163,6 +163,7 @@ impl Folder {
             group: None,
             tags: Vec::new(),
             settings: Default::default(),
+            host_key: None,
             login: Login {
                 username: router.username(),
                 password: Some(router.password().into()),
