@@ -19,7 +19,8 @@ use crate::ports::{Begun, Claim, Claimed, StoreError};
 /// `prior` locks the state first, so two claims of one device take turns. A mark that another
 /// attempt left becomes a journal row; if the one before it did, too, the device is deadly, and
 /// nothing begins. Parts of one statement do not see each other's writes: the answer is made of
-/// what was there before.
+/// what was there before. One that had to wait for the lock is older, by `now()`, than the mark that
+/// it finds.
 const CLAIM: &str = concat!(
     "WITH prior AS MATERIALIZED ( \
          SELECT * FROM mikrotik_backup.device_state WHERE device_id = $1 FOR UPDATE \
@@ -39,7 +40,7 @@ const CLAIM: &str = concat!(
          INSERT INTO mikrotik_backup.attempts \
              (id, device_id, tenant_id, cause, started_at, finished_at, status, error, replica) \
          SELECT s.running_attempt_id, s.device_id, s.tenant_id, s.running_cause, s.running_since, \
-                now(), 'interrupted', $7, s.running_replica \
+                greatest(now(), s.running_since), 'interrupted', $7, s.running_replica \
          FROM prior s, wanted w WHERE w.go AND s.running_attempt_id <> $2 \
          ON CONFLICT (id) DO NOTHING \
      ), mark AS ( \
@@ -72,7 +73,8 @@ const PUT_OFF: &str = concat!(
          INSERT INTO mikrotik_backup.attempts \
              (id, device_id, tenant_id, cause, started_at, finished_at, status, error, replica) \
          SELECT l.running_attempt_id, l.device_id, l.tenant_id, l.running_cause, l.running_since, \
-                now(), 'interrupted', $3, l.running_replica FROM lost l \
+                greatest(now(), l.running_since), 'interrupted', $3, l.running_replica \
+         FROM lost l \
          ON CONFLICT (id) DO NOTHING \
      ) UPDATE mikrotik_backup.device_state s SET \
          last_attempt_id = l.running_attempt_id, last_attempt_at = l.running_since, \
