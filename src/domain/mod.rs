@@ -6,6 +6,7 @@ pub mod backoff;
 pub mod device;
 pub mod digest;
 pub mod failure;
+pub mod hold;
 pub mod host_key;
 pub mod lines;
 pub mod outbox;
