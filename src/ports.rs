@@ -23,7 +23,8 @@ type Source = Box<dyn StdError + Send + Sync>;
 
 pub use archive::{Archive, ArchiveError, Collected, Opened, Stored, VersionPage};
 pub use outbox::{
-    Delivered, GivenUp, Letter, Next, Outbox, OutboxError, OutboxState, RelayLease, Settlements,
+    Delivered, GivenUp, HELD_FOR, Letter, Next, Outbox, OutboxError, OutboxState, RelayLease,
+    Settlements,
 };
 
 pub use crate::domain::plan::Bucket;
@@ -87,6 +88,8 @@ pub struct Claim {
     pub cause: Cause,
     /// Who begins it.
     pub replica: String,
+    /// This process holds a snapshot of the device itself: what it takes now queues up behind it.
+    pub held_here: bool,
 }
 
 /// What the store answered to a [`Claim`].
@@ -100,6 +103,9 @@ pub enum Claimed {
     Superseded(Box<LastAttempt>),
     /// The device has left the inventory.
     Gone,
+    /// Another process holds its last snapshot and cannot pass it on: a newer one must not overtake
+    /// it.
+    HeldElsewhere,
 }
 
 /// An attempt that has begun.

@@ -102,6 +102,7 @@ pub fn claim(device: DeviceId, known_last: Option<AttemptId>, replica: &str) -> 
         any_last: false,
         cause: Cause::Scheduled,
         replica: replica.into(),
+        held_here: false,
     }
 }
 
@@ -133,6 +134,7 @@ pub fn record(id: AttemptId, device: &Device, outcome: Outcome) -> AttemptRecord
         ledger: BTreeMap::new(),
         next_due_in: Duration::from_secs(3600),
         observed: Default::default(),
+        held: false,
     }
 }
 
