@@ -6,7 +6,7 @@
 //! that are late, or come twice, change nothing, and what was missed (a kill between the two, a full
 //! disk, a lock) is caught up with at the next start or the next snapshot of the device. What git has
 //! is found by its text; a mirror that has none of the last [`FAR_BACK`] texts, such as one
-//! that was switched on later, begins with the newest.
+//! that was switched on later, begins with the newest, and the commit says so.
 
 mod mirrored;
 mod worker;

@@ -45,6 +45,13 @@ pub struct Device {
     pub last_attempt: Option<Last>,
     /// The failure that counts now.
     pub failure: Option<Failed>,
+    /// Menus that are missing in its last good export, because the router could not export them three
+    /// times in a row.
+    pub incomplete_menus: Vec<String>,
+    /// Why its last good export was read twice before it was believed.
+    pub warning: Option<String>,
+    /// Algorithms of its last key exchange that are weak by today's measure.
+    pub weak_ssh: Vec<String>,
 }
 
 impl Device {
@@ -68,6 +75,9 @@ impl Device {
             next_due: status.next_due,
             last_attempt: last.map(Last::from),
             failure: Failed::of(status, advice),
+            incomplete_menus: status.incomplete_menus.clone(),
+            warning: status.warning.clone(),
+            weak_ssh: status.weak_ssh.clone(),
         }
     }
 }
@@ -182,6 +192,10 @@ pub struct Attempt {
     pub sha256_hash: Option<String>,
     /// Its size.
     pub bytes: Option<u64>,
+    /// Menus that are missing in what was taken.
+    pub incomplete_menus: Vec<String>,
+    /// Why what was taken was read twice before it was believed.
+    pub warning: Option<String>,
     /// Who made it.
     pub replica: Option<String>,
     /// Its steps, in order.
@@ -213,6 +227,8 @@ impl Attempt {
             error: entry.error,
             sha256_hash: entry.sha256_hash,
             bytes: entry.bytes,
+            incomplete_menus: entry.incomplete_menus,
+            warning: entry.warning,
             replica: Some(entry.replica),
             steps: steps
                 .iter()
@@ -238,6 +254,8 @@ impl Attempt {
             error: None,
             sha256_hash: None,
             bytes: None,
+            incomplete_menus: Vec::new(),
+            warning: None,
             replica: Some(replica.to_owned()),
             steps: Vec::new(),
         };
@@ -254,7 +272,10 @@ impl Attempt {
                     (Some(_), ReplyStatus::Failed | ReplyStatus::Locked) => Stands::Failed,
                 };
                 attempt.error_kind = reply.kind.map(|kind| kind.as_str().to_owned());
-                attempt.error = reply.message;
+                // Of one that succeeded it is a remark.
+                if attempt.status != Stands::Success {
+                    attempt.error = reply.message;
+                }
                 attempt.sha256_hash = reply.hash.map(|hash| hash.to_string());
             }
         }
@@ -306,7 +327,8 @@ pub struct Backup {
     /// The kind of failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_kind: Option<String>,
-    /// Why it did not succeed.
+    /// Why it did not succeed; or what is odd about what was taken, such as menus that the router
+    /// could not export.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// What it changed in the archive of embedded mode, if it succeeded.

@@ -267,6 +267,14 @@ fn line(row: &Row) -> String {
 
 /// What came of it, in a few words.
 fn told(backup: &Backup) -> String {
+    let what = in_short(backup);
+    match &backup.message {
+        Some(remark) if backup.succeeded() => format!("{what}; {remark}"),
+        _ => what,
+    }
+}
+
+fn in_short(backup: &Backup) -> String {
     let reason = backup.message.as_deref().unwrap_or("no reason was given");
     match (backup.succeeded(), backup.change) {
         (true, Some(Change::First)) => "backed up for the first time".to_owned(),
@@ -329,6 +337,9 @@ mod tests {
         backup.status = "success".into();
         let (added, removed) = (3, 1);
         backup.change = Some(Change::Changed { added, removed });
+        backup.message = Some("incomplete: …".into());
+        assert_eq!(told(&backup), "changed, +3 -1 lines; incomplete: …");
+        backup.message = None;
         assert_eq!(told(&backup), "changed, +3 -1 lines");
     }
 }

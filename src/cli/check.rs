@@ -1,7 +1,7 @@
 //! `check`: a doctor that takes one router through every step of a backup, shows what it finds at
 //! each, and neither stores nor publishes anything.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -11,12 +11,13 @@ use tokio::time::Instant;
 
 use super::chart::Chart;
 use super::login::SecretArgs;
-use super::reading::only;
+use super::reading::{only, unreadable};
 use crate::adapters::postgres::PostgresStore;
+use crate::adapters::sqlite::{OpenError, SqliteStore};
 use crate::app::{self, AppError};
 use crate::clock::Clock;
 use crate::config::{Cluster, Config, Mode};
-use crate::credentials::{CredentialError, Credentials, Login, Transit};
+use crate::credentials::{CredentialError, Credentials, Key, Login, Transit};
 use crate::domain::device::{Device, DeviceId, Endpoint};
 use crate::domain::failure::{FailureKind, chain};
 use crate::domain::host_key::Pin;
@@ -36,9 +37,9 @@ use crate::ssh::{self, Host, Session};
 
 With --user the password is asked for, unless an option says where it is.
 
-With DATABASE_URL the target is looked for in the inventory first, and
-CREDENTIAL_ENCRYPTION_KEY or OPENBAO_ADDR opens the login that is stored there. Nothing is stored, published
-or pinned, no lock is taken, and no secret is printed.
+The target is looked for in the inventory first, that of DATABASE_URL or else of DATA_DIR, if there
+is one; the key in DATA_DIR, CREDENTIAL_ENCRYPTION_KEY or OPENBAO_ADDR opens the login that is stored
+there. Nothing is stored, published or pinned, no lock is taken, and no secret is printed.
 
 Exit code 0 if every step that was tried succeeded, 1 if one failed.")]
 pub(super) struct CheckArgs {
@@ -144,7 +145,8 @@ async fn examine(config: &Config, patient: &Patient, chart: &mut Chart) {
     };
     chart.ok("login", &format!("accepted for user {}", login.username));
     // First what a backup does, which so has all the time that a backup has.
-    show_export(&mut session, patient.version_hint.as_deref(), chart).await;
+    let hint = patient.version_hint.as_deref();
+    show_export(config, &mut session, hint, chart).await;
     show_version(&mut session, chart).await;
     session.close().await;
 }
@@ -190,7 +192,12 @@ async fn show_version(session: &mut Session, chart: &mut Chart) {
     }
 }
 
-async fn show_export(session: &mut Session, version_hint: Option<&str>, chart: &mut Chart) {
+async fn show_export(
+    config: &Config,
+    session: &mut Session,
+    version_hint: Option<&str>,
+    chart: &mut Chart,
+) {
     chart.begin();
     let export = match take_export(session, version_hint).await {
         Ok(export) => export,
@@ -206,7 +213,7 @@ async fn show_export(session: &mut Session, version_hint: Option<&str>, chart: &
         );
         return chart.fail("export", FailureKind::TruncatedOutput, &text);
     }
-    let normalized = routeros::normalize(&export);
+    let normalized = config.normalizer.normalize(&export);
     let (raw, kept) = (export.text.len(), normalized.text.expose().len());
     chart.ok(
         "export",
@@ -237,13 +244,19 @@ async fn show_export(session: &mut Session, version_hint: Option<&str>, chart: &
 
 /// Finds what to examine; a target that the inventory does not know is taken as a host.
 async fn find(config: &Config, args: &CheckArgs) -> Result<Patient, AppError> {
-    let (device, credentials) = match &config.mode {
-        Mode::Cluster(cluster) => (
-            look_up(cluster, &config.replica, &args.target).await?,
-            Credentials::new(cluster.key().ok().cloned()).with_transit(transit(config)?),
-        ),
-        Mode::Embedded { .. } => (None, Credentials::new(None)),
+    let inventory = match &config.mode {
+        Mode::Cluster(cluster) => Inventory {
+            asked: true,
+            found: look_up(cluster, &config.replica, &args.target).await?,
+            key: cluster.key().ok().cloned(),
+        },
+        Mode::Embedded { data_dir, key } => Inventory::in_folder(data_dir, key, args).await?,
     };
+    let Inventory { asked, found, key } = inventory;
+    let device = only(&args.target, found, |device| {
+        format!("{} ({})", device.id, device.endpoint)
+    })?;
+    let credentials = Credentials::new(key).with_transit(transit(config)?);
     let access = match (&args.user, &device) {
         (Some(user), _) => Access::Login(args.secrets().read(user).map_err(AppError::Failed)?),
         (None, Some(device)) => match credentials.open(device).await {
@@ -252,7 +265,6 @@ async fn find(config: &Config, args: &CheckArgs) -> Result<Patient, AppError> {
         },
         (None, None) => Access::NotGiven,
     };
-    let asked = matches!(config.mode, Mode::Cluster(_));
     Ok(match device {
         Some(device) => Patient {
             label: device.name.clone(),
@@ -293,12 +305,60 @@ pub(super) fn transit(config: &Config) -> Result<Option<Arc<Transit>>, AppError>
     app::transit(config, &Arc::new(metrics))
 }
 
-/// The one device of the inventory that `target` means.
-async fn look_up(
-    cluster: &Cluster,
-    replica: &str,
-    target: &str,
-) -> Result<Option<Device>, AppError> {
+/// What the inventory says of a target.
+struct Inventory {
+    /// Whether there is one.
+    asked: bool,
+    found: Vec<Device>,
+    /// What opens its credentials.
+    key: Option<Key>,
+}
+
+impl Inventory {
+    /// That of embedded mode; a folder without a store has none, and none is made.
+    async fn in_folder(
+        data_dir: &Path,
+        given: &Option<Key>,
+        args: &CheckArgs,
+    ) -> Result<Self, AppError> {
+        const INSTEAD: &str = "the inventory in DATA_DIR cannot be read; with DATA_DIR set to a \
+                               directory without a store any host can be examined, with --user";
+        let wrong = |error: OpenError| {
+            let error = anyhow::Error::from(error).context(INSTEAD);
+            AppError::Configuration(error)
+        };
+        let store = match SqliteStore::open_reading(data_dir, Clock::System).await {
+            Ok(store) => store,
+            Err(OpenError::Missing { .. }) => {
+                return Ok(Self {
+                    asked: false,
+                    found: Vec::new(),
+                    key: None,
+                });
+            }
+            Err(error) => return Err(wrong(error)),
+        };
+        let found = store.find(&args.target).await.map_err(unreadable);
+        // A login that is named needs no key.
+        let key = match (&found, &args.user) {
+            (Ok(found), None) if !found.is_empty() => {
+                let key = store.unlock(given.clone()).await;
+                key.map(Some)
+                    .map_err(|error| AppError::Configuration(error.into()))
+            }
+            _ => Ok(None),
+        };
+        store.close().await;
+        Ok(Self {
+            asked: true,
+            found: found?,
+            key: key?,
+        })
+    }
+}
+
+/// The devices of the shared inventory that `target` may mean.
+async fn look_up(cluster: &Cluster, replica: &str, target: &str) -> Result<Vec<Device>, AppError> {
     let store = PostgresStore::connect(&cluster.database_url, Clock::System, replica)
         .map_err(|error| AppError::Configuration(error.into()))?;
     let found = store
@@ -310,7 +370,5 @@ async fn look_up(
         )
         .map_err(AppError::Failed)?;
     store.close().await;
-    only(target, found, |device| {
-        format!("{} ({})", device.id, device.endpoint)
-    })
+    Ok(found)
 }

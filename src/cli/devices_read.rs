@@ -28,7 +28,7 @@ use crate::domain::failure::chain;
 use crate::domain::session::{DeviceSettings, SshAlgorithms};
 use crate::import::{ImportedDevice, PrivateKey, Secrets, to_csv};
 use crate::ports::DeviceStatus;
-use crate::report::{Condition, Failed, ago, printable, render_failed, table};
+use crate::report::{Condition, Failed, RemarkKind, ago, printable, render_failed, table};
 
 /// The subcommands of `devices` that change nothing.
 #[derive(Debug, Subcommand)]
@@ -132,6 +132,9 @@ struct Entry {
     warning: Option<String>,
     /// Weak algorithms of the last key exchange.
     weak_ssh: Vec<String>,
+    /// What these three come to, in the list.
+    #[serde(skip)]
+    remarks: String,
 }
 
 impl Entry {
@@ -164,6 +167,10 @@ impl Entry {
             incomplete_menus: status.incomplete_menus.clone(),
             warning: status.warning.clone(),
             weak_ssh: status.weak_ssh.clone(),
+            remarks: RemarkKind::of(status)
+                .map(RemarkKind::word)
+                .collect::<Vec<_>>()
+                .join(", "),
         }
     }
 
@@ -186,6 +193,7 @@ impl Entry {
             incomplete_menus: Vec::new(),
             warning: None,
             weak_ssh: Vec::new(),
+            remarks: String::new(),
         }
     }
 
@@ -202,6 +210,7 @@ impl Entry {
             text(self.routeros_version.as_deref()),
             text(self.group.as_deref()),
             self.id.to_string(),
+            self.remarks.clone(),
         ]
     }
 }
@@ -273,6 +282,7 @@ async fn list(config: &Config, reading: &Reading, args: &ListArgs) -> Result<Exi
         "ROUTEROS",
         "GROUP",
         "ID",
+        "REMARKS",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     let now = Clock::System.now();

@@ -33,8 +33,8 @@ const STREAM_POLL: Duration = Duration::from_millis(250);
   mikrotik-backup events                     what arrives from now on, until interrupted
   mikrotik-backup events --all --count 50    the first 50 that the stream holds, waiting for them
 
-Reads NATS_URL. Each line: time of collection, device, RouterOS version, size and SHA-256; never
-the configuration.")]
+Reads NATS_URL. Each line: time of collection, device, RouterOS version, size, SHA-256, and the
+menus that are missing; never the configuration.")]
 pub(super) struct EventsArgs {
     /// Begin with the oldest message that the stream holds
     #[arg(long)]
@@ -124,8 +124,12 @@ fn summary(event: &SnapshotEvent) -> String {
         (None, None) => 0,
     };
     let time = event.collected_at.format(&Rfc3339).unwrap_or_default();
+    let incomplete = match event.incomplete_menus.as_slice() {
+        [] => String::new(),
+        menus => format!(" incomplete: no {}", menus.join(", ")),
+    };
     format!(
-        "{time} {} RouterOS {:<8} {size:>9} bytes sha256 {}",
+        "{time} {} RouterOS {:<8} {size:>9} bytes sha256 {}{incomplete}",
         event.device_id, event.routeros_version, event.sha256_hash
     )
 }

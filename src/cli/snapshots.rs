@@ -255,10 +255,7 @@ async fn show(reading: &Reading, args: &ShowArgs) -> Result<ExitCode, AppError> 
     if args.ignored {
         return Ok(emit(&ignored(&version)));
     }
-    if !version.incomplete_menus.is_empty() {
-        let menus = version.incomplete_menus.join(", ");
-        complain(&format!("incomplete: the router could not export {menus}"));
-    }
+    warn_of_gaps(None, &version);
     let opened = archive.open(version.id).await.map_err(unreadable_archive)?;
     let terminal = std::io::stdout().is_terminal();
     let redacted;
@@ -310,7 +307,13 @@ fn ignored(version: &Version) -> String {
     let mut lines: Vec<String> = version
         .ledger
         .iter()
-        .map(|(rule, times)| format!("{}: left out {times} times", printable(rule)))
+        .map(|(rule, times)| {
+            let times = match times {
+                1 => "once".to_owned(),
+                times => format!("{times} times"),
+            };
+            format!("{}: left out {times}", printable(rule))
+        })
         .collect();
     let menus = version.incomplete_menus.iter();
     lines.extend(menus.map(|menu| format!("the router could not export {}", printable(menu))));
@@ -318,6 +321,18 @@ fn ignored(version: &Version) -> String {
         lines.push("nothing was left out".into());
     }
     lines.join("\n") + "\n"
+}
+
+/// Tells, beside a text, what is missing in it; for several, of which device.
+fn warn_of_gaps(subject: Option<&Subject>, version: &Version) {
+    if version.incomplete_menus.is_empty() {
+        return;
+    }
+    let name = subject.map_or_else(String::new, |subject| format!("{}: ", subject.name));
+    let menus = version.incomplete_menus.join(", ");
+    complain(&format!(
+        "{name}incomplete: the router could not export {menus}"
+    ));
 }
 
 fn no_version(subject: &Subject) -> AppError {

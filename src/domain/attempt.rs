@@ -182,6 +182,21 @@ pub struct Taken {
     pub warning: Option<String>,
 }
 
+impl Taken {
+    /// What to know of it all the same, for people; `None` when nothing is odd.
+    pub fn remark(&self) -> Option<String> {
+        let incomplete = match self.incomplete_menus.as_slice() {
+            [] => None,
+            menus => Some(format!(
+                "incomplete: the router could not export {}",
+                menus.join(", ")
+            )),
+        };
+        let parts: Vec<String> = incomplete.into_iter().chain(self.warning.clone()).collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+}
+
 /// Why no attempt was made. A deferral says nothing about the device and leaves its record alone.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Deferral {

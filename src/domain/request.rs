@@ -45,7 +45,8 @@ pub struct Reply {
     pub hash: Option<Digest>,
     /// The kind of failure, if the device was tried and failed.
     pub kind: Option<FailureKind>,
-    /// What the asker should know: always there unless it succeeded.
+    /// What the asker should know: always there unless it succeeded, and then where something is odd
+    /// about what was taken.
     pub message: Option<String>,
 }
 
@@ -54,8 +55,14 @@ impl Reply {
     pub fn of_attempt(attempt: AttemptId, outcome: &Outcome) -> Self {
         let taken = outcome.taken();
         let message = match outcome {
-            Outcome::Delivered(_) => None,
-            Outcome::Queued(_) => Some("kept, and published as soon as that is possible".into()),
+            Outcome::Delivered(taken) => taken.remark(),
+            Outcome::Queued(taken) => {
+                let kept = "kept, and published as soon as that is possible".to_owned();
+                Some(match taken.remark() {
+                    Some(remark) => format!("{kept}; {remark}"),
+                    None => kept,
+                })
+            }
             Outcome::Failed(failure) => Some(failure.message.clone()),
             Outcome::Interrupted { reason } => Some(format!("interrupted: {reason}")),
         };
@@ -105,6 +112,7 @@ pub fn answered_by(cause: Cause, deferral: &Deferral) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::attempt::Taken;
     use crate::domain::failure::Failure;
 
     #[test]
@@ -116,6 +124,25 @@ mod tests {
         assert_eq!(reply.kind, Some(FailureKind::Timeout));
         assert_eq!(reply.message.as_deref(), Some("no answer"));
         assert_eq!(reply.attempt, Some(id));
+        let taken = |menus: &[&str], warning: Option<&str>| Taken {
+            hash: Digest::of("text"),
+            bytes: 4,
+            routeros_version: "7.16.2".into(),
+            shape: Default::default(),
+            incomplete_menus: menus.iter().map(|menu| (*menu).to_owned()).collect(),
+            warning: warning.map(str::to_owned),
+        };
+        let told = |outcome| Reply::of_attempt(id, &outcome).message;
+        assert_eq!(told(Outcome::Delivered(taken(&[], None))), None);
+        let odd = || taken(&["/ipv6/route", "/ip/pool"], Some("it shrank"));
+        let remark = "incomplete: the router could not export /ipv6/route, /ip/pool; it shrank";
+        assert_eq!(
+            told(Outcome::Delivered(odd())).as_deref(),
+            Some(remark),
+            "what is incomplete says so"
+        );
+        let queued = told(Outcome::Queued(odd())).expect("a message");
+        assert!(queued.starts_with("kept") && queued.ends_with(remark));
         let locked = Reply::of_deferral(&Deferral::Contended);
         assert_eq!(locked.status, ReplyStatus::Locked);
         assert_eq!(locked.attempt, None);

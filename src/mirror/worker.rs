@@ -16,7 +16,7 @@ use crate::domain::device::DeviceId;
 use crate::domain::failure::chain;
 use crate::metrics::mirror::MirrorMetrics;
 use crate::ports::{Archive, ArchiveError, StoreError, VersionPage};
-use crate::routeros::diff;
+use crate::routeros::{Side, diff, not_exported};
 
 /// How often the same trouble is told.
 const TELL_AGAIN: Duration = Duration::from_secs(600);
@@ -185,12 +185,13 @@ impl Worker {
             _ => likely,
         };
         let missing = self.missing(&newest, kept.as_ref()).await?;
+        let begins = kept.is_none() && self.is_first(&newest).await?;
         for version in &missing {
-            self.commit(device, version, &target).await?;
+            self.commit(device, version, begins, &target).await?;
         }
         let elsewhere = kept.is_some_and(|kept| kept.path != target);
         if missing.is_empty() && elsewhere {
-            self.commit(device, &newest, &target).await?;
+            self.commit(device, &newest, false, &target).await?;
         }
         self.known.insert(device, (newest.id, target));
         Ok(())
@@ -228,6 +229,20 @@ impl Worker {
         Ok(vec![newest.clone()])
     }
 
+    /// Whether the device never had another version, as far as the archive can tell.
+    async fn is_first(&self, newest: &Version) -> Result<bool, Trouble> {
+        // One that was pruned since is remembered by the lines that changed.
+        if newest.lines.is_some() {
+            return Ok(false);
+        }
+        let older = VersionPage::after(newest, 1);
+        Ok(self
+            .archive
+            .versions(newest.device, older)
+            .await?
+            .is_empty())
+    }
+
     async fn is_kept(&self, version: &Version, kept: &Kept) -> Result<bool, Trouble> {
         match self.archive.open(version.id).await {
             Ok(opened) => Ok(TextId::of(opened.text.expose()) == kept.text),
@@ -241,6 +256,7 @@ impl Worker {
         &self,
         device: DeviceId,
         version: &Version,
+        is_first: bool,
         path: &FilePath,
     ) -> Result<(), Trouble> {
         let opened = match self.archive.open(version.id).await {
@@ -254,6 +270,7 @@ impl Worker {
         };
         let (git, path) = (self.git.clone(), path.clone());
         let at = version.first.position.at;
+        let incomplete = version.incomplete_menus.clone();
         let written = tokio::task::spawn_blocking(move || -> Result<bool, GitError> {
             let kept = git.find(device, &path)?;
             let before = kept.as_ref().map(|kept| git.text(kept.text)).transpose()?;
@@ -262,7 +279,12 @@ impl Worker {
                 .as_ref()
                 .map(|kept| &kept.path)
                 .filter(|old| **old != path);
-            let message = message(before.as_deref(), text, &path, old);
+            let before = match &before {
+                Some(text) => Before::Text(text),
+                None if is_first => Before::Nothing,
+                None => Before::NotHere,
+            };
+            let message = message(before, text, &incomplete, &path, old);
             git.commit(Change {
                 device,
                 path: &path,
@@ -300,13 +322,42 @@ fn path(place: &Place, device: DeviceId) -> FilePath {
     FilePath::new(&place.folder, &place.name, device)
 }
 
-/// What changed, in one line without secrets.
-fn message(before: Option<&str>, text: &str, path: &FilePath, old: Option<&FilePath>) -> String {
+/// What git had of a device.
+#[derive(Clone, Copy)]
+enum Before<'a> {
+    /// Nothing: there was no version before this one.
+    Nothing,
+    /// Nothing: the mirror begins in the middle of the device's history.
+    NotHere,
+    /// This text.
+    Text(&'a str),
+}
+
+/// What changed, in one line without secrets. What `text` lacks because the router could not export
+/// `incomplete` menus is not called removed, nor is it called added when it is back.
+fn message(
+    before: Before<'_>,
+    text: &str,
+    incomplete: &[String],
+    path: &FilePath,
+    old: Option<&FilePath>,
+) -> String {
     let mut what = Vec::new();
     match before {
-        None => what.push(format!("first version, {} lines", text.lines().count())),
-        Some(before) if before == text => {}
-        Some(before) => what.push(diff(before, text, 0).summary()),
+        Before::Nothing => what.push(format!("first version, {} lines", text.lines().count())),
+        Before::NotHere => {
+            let lines = text.lines().count();
+            what.push(format!("first version in this mirror, {lines} lines"));
+        }
+        Before::Text(before) if before == text => {}
+        Before::Text(before) => {
+            let missing = not_exported(before);
+            let old = Side::from(before).incomplete(&missing);
+            what.push(diff(old, Side::from(text).incomplete(incomplete), 0).summary());
+        }
+    }
+    if !incomplete.is_empty() {
+        what.push(format!("incomplete: no {}", incomplete.join(", ")));
     }
     if let Some(old) = old {
         if old.name() != path.name() {
@@ -342,22 +393,48 @@ mod tests {
         let before = "/ip dns\nset servers=192.0.2.1\n/user\nset admin password=hidden-1\n";
         let after = before.replace("hidden-1", "hidden-2");
         assert_eq!(
-            message(None, before, &path, None),
+            message(Before::Nothing, before, &[], &path, None),
             "edge-1: first version, 4 lines"
         );
         assert_eq!(
-            message(Some(before), &after, &path, None),
+            message(Before::NotHere, before, &[], &path, None),
+            "edge-1: first version in this mirror, 4 lines"
+        );
+        assert_eq!(
+            message(Before::Text(before), &after, &[], &path, None),
             "edge-1: 1 line added, 1 removed in /user"
         );
         let old = at("edge", "edge\n0");
         assert_eq!(
-            message(Some(before), before, &path, Some(&old)),
+            message(Before::Text(before), before, &[], &path, Some(&old)),
             "edge-1: renamed from edge 0, moved from edge"
         );
         let many: String = (0..100)
             .map(|menu| format!("/menu{menu} x\nadd a=b\n"))
             .collect();
-        let long = message(Some(""), &many, &at("core", &"é".repeat(85)), None);
+        let path = at("core", &"é".repeat(85));
+        let long = message(Before::Text(""), &many, &[], &path, None);
         assert_eq!(long.chars().count(), LONGEST_MESSAGE + 1, "{long}");
+    }
+
+    #[test]
+    fn a_menu_that_was_not_exported_is_not_called_removed() {
+        let path = FilePath::new("core", "edge-1", DeviceId(Uuid::from_u128(7)));
+        let whole = "/ip pool\nadd name=a\n/ipv6 route\nadd gateway=a\nadd gateway=b\n";
+        let part = "/ip pool\nadd name=a\n#error exporting \"/ipv6/route\" (timeout)\n";
+        let missing = ["/ipv6/route".to_owned()];
+        assert_eq!(
+            message(Before::Text(whole), part, &missing, &path, None),
+            "edge-1: no change; not exported by one side: /ipv6 route, incomplete: no /ipv6/route"
+        );
+        let changed = part.replace("=a", "=b");
+        assert_eq!(
+            message(Before::Text(part), &changed, &missing, &path, None),
+            "edge-1: 1 line added, 1 removed in /ip pool, incomplete: no /ipv6/route"
+        );
+        assert_eq!(
+            message(Before::Text(part), whole, &[], &path, None),
+            "edge-1: no change; not exported by one side: /ipv6 route"
+        );
     }
 }

@@ -31,7 +31,17 @@ impl RemarkKind {
         }
     }
 
-    fn of(status: &DeviceStatus) -> impl Iterator<Item = Self> {
+    /// The same in lists of devices.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Incomplete => "incomplete",
+            Self::Suspected => "suspected",
+            Self::WeakSsh => "weak SSH",
+        }
+    }
+
+    /// What is to be remarked of `status`.
+    pub fn of(status: &DeviceStatus) -> impl Iterator<Item = Self> {
         [
             (Self::Incomplete, !status.incomplete_menus.is_empty()),
             (Self::Suspected, status.warning.is_some()),

@@ -34,6 +34,6 @@ pub use normalize::{NORMALIZATION_VERSION, Normalized, normalize, normalize_text
 pub use normalizer::{IgnoreError, Normalizer};
 pub use redact::{MASK, Redacted, redact};
 pub use rules::{Kind, Rule, rules, rules_fingerprint};
-pub use search::{History, Hit, Matcher, PatternError, Span, history};
+pub use search::{History, Hit, Matcher, PatternError, Span, history, not_exported};
 pub use suspicion::{Remembered, Suspicion, suspicion};
 pub use version::{Version, version_in_resource_print};

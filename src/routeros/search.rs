@@ -8,7 +8,7 @@ use regex::{Regex, RegexBuilder};
 
 use super::comments::ErrorLine;
 use super::reader::{self, LineKind};
-use super::shape::{Item, plain_menu};
+use super::shape::{Item, is_at_or_below, plain_menu};
 use crate::domain::Timestamp;
 
 /// A pattern that is no regular expression, or a monstrous one.
@@ -191,7 +191,7 @@ impl<'a> History<'a> {
         if !self.open.is_empty() {
             let unknown = not_exported(text);
             for (key, index) in self.open.drain() {
-                if unknown.contains(&key.0) {
+                if unknown.iter().any(|menu| is_at_or_below(&key.0, menu)) {
                     seen.insert(key, index);
                 } else {
                     self.spans[index].gone = Some(when);
@@ -220,8 +220,9 @@ pub fn history<T: AsRef<str>>(
     history.finish()
 }
 
-/// The menus that `text` says could not be exported.
-fn not_exported(text: &str) -> Vec<String> {
+/// The menus that `text` says could not be exported, words divided by blanks. What is missing from
+/// them, and from those below, is not known to be gone.
+pub fn not_exported(text: &str) -> Vec<String> {
     reader::lines(text)
         .filter(|line| line.kind == LineKind::Comment)
         .filter_map(|line| match ErrorLine::parse(line.raw) {

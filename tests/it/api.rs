@@ -4,4 +4,5 @@
 mod access;
 mod client;
 mod document;
+mod oddities;
 mod requests;

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::which::{self, Which};
-use super::{Subject, subject};
+use super::{Subject, subject, warn_of_gaps};
 use crate::app::AppError;
 use crate::cli::output::say;
 use crate::cli::reading::{Reading, unreadable_archive};
@@ -104,7 +104,9 @@ async fn write_newest(
     };
     replace(path, &bytes)
         .with_context(|| format!("failed to write {}", path.display()))
-        .map_err(AppError::Failed)
+        .map_err(AppError::Failed)?;
+    warn_of_gaps(Some(subject), &version);
+    Ok(())
 }
 
 /// Puts a file in its place at once, closed to others from its first byte.

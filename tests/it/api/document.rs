@@ -121,7 +121,7 @@ async fn every_documented_answer_has_its_documented_form() {
 }
 
 /// Checks that the answer is one of those that `operation` documents, in its media type and form.
-fn conforms(document: &Value, operation: &Value, answer: &Answer, asked: &str) {
+pub(super) fn conforms(document: &Value, operation: &Value, answer: &Answer, asked: &str) {
     let documented = &operation["responses"][answer.status.to_string()];
     let content = documented["content"].as_object();
     let content = content.unwrap_or_else(|| panic!("{asked}: {} is not there", answer.status));

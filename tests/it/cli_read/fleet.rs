@@ -13,6 +13,7 @@ use mikrotik_backup::credentials::{Key, Login};
 use mikrotik_backup::domain::archive::Renormalize;
 use mikrotik_backup::domain::attempt::{AttemptId, AttemptRecord, Cause, Outcome};
 use mikrotik_backup::domain::device::{Device, DeviceId, TenantId};
+use mikrotik_backup::domain::session::Observed;
 use mikrotik_backup::domain::snapshot::{ConfigText, Snapshot};
 use mikrotik_backup::ports::{Archive, Store};
 use mikrotik_backup::routeros;
@@ -177,6 +178,18 @@ impl Fleet {
 
     /// Records an attempt that was made `hours` ago.
     pub async fn tried(&self, id: DeviceId, hours: u64, outcome: Outcome) {
+        self.tried_showing(id, hours, outcome, Observed::default())
+            .await;
+    }
+
+    /// The same, with what the session showed beside it.
+    pub async fn tried_showing(
+        &self,
+        id: DeviceId,
+        hours: u64,
+        outcome: Outcome,
+        observed: Observed,
+    ) {
         let device = self.device(id).await;
         let failure = outcome.failure().map(|failure| failure.kind);
         let record = AttemptRecord {
@@ -194,7 +207,7 @@ impl Fleet {
             steps: vec![],
             ledger: BTreeMap::new(),
             next_due_in: Duration::from_secs(1800),
-            observed: Default::default(),
+            observed,
             held: false,
         };
         self.store().record(&record, "one").await.expect("record");
@@ -202,6 +215,29 @@ impl Fleet {
 
     /// Archives what `id` had at `at`.
     pub async fn archived(&self, id: DeviceId, at: OffsetDateTime, text: &str) {
+        self.archived_lacking(id, at, text, &[]).await;
+    }
+
+    /// The same, of an export without these menus.
+    pub async fn archived_lacking(
+        &self,
+        id: DeviceId,
+        at: OffsetDateTime,
+        text: &str,
+        menus: &[&str],
+    ) {
+        self.archived_with(id, at, text, menus, &[]).await;
+    }
+
+    /// The same, with what the normalisation dropped.
+    pub async fn archived_with(
+        &self,
+        id: DeviceId,
+        at: OffsetDateTime,
+        text: &str,
+        menus: &[&str],
+        ledger: &[(&str, u64)],
+    ) {
         let text = ConfigText::new(text);
         let snapshot = Snapshot {
             attempt: AttemptId(Uuid::now_v7()),
@@ -214,8 +250,11 @@ impl Fleet {
             text,
             normalization_version: routeros::NORMALIZATION_VERSION,
             normalization_rules: routeros::rules_fingerprint(),
-            incomplete_menus: Vec::new(),
-            ledger: BTreeMap::new(),
+            incomplete_menus: menus.iter().map(|menu| (*menu).to_owned()).collect(),
+            ledger: ledger
+                .iter()
+                .map(|(rule, times)| ((*rule).to_owned(), *times))
+                .collect(),
             shape: Default::default(),
         };
         self.archive.store(&snapshot).await.expect("archive");

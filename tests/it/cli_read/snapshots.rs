@@ -14,6 +14,8 @@ on_both!(
     an_export_is_for_its_owner_only,
     a_search_finds_lines_now_and_ever,
     another_key_is_said_plainly,
+    a_menu_that_was_not_exported_is_gone_nowhere,
+    what_was_left_out_is_shown,
 );
 
 const START: OffsetDateTime = datetime!(2026-03-02 04:05:06 UTC);
@@ -299,6 +301,99 @@ async fn a_search_finds_lines_now_and_ever(fleet: &Fleet) {
     let bad = fleet.run(&["snapshots", "search", "("]).await;
     assert_eq!(bad.code, 2);
     assert!(bad.err.contains("search pattern"), "{}", bad.err);
+}
+
+const WHOLE: &str = "/ip pool\nadd name=a\n/ipv6 route\nadd gateway=2001:db8::1\n\
+    add gateway=2001:db8::2\n";
+const PART: &str = "/ip pool\nadd name=b\n#error exporting \"/ipv6/route\" (timeout)\n";
+
+async fn a_menu_that_was_not_exported_is_gone_nowhere(fleet: &Fleet) {
+    let id = fleet.add("edge-1").await;
+    let lacking = &["/ipv6/route"];
+    fleet.archived(id, START, WHOLE).await;
+    let later = |hours| START + Duration::hours(hours);
+    fleet.archived_lacking(id, later(1), PART, lacking).await;
+    let list = ["snapshots", "list", "edge-1"];
+    let text = fleet.run(&list).await.done();
+    let newest = text.lines().nth(1).expect("a version");
+    assert!(
+        newest.contains("+1 -1") && newest.ends_with("incomplete: no /ipv6/route"),
+        "{text}"
+    );
+    let json = fleet.run(&[&list[..], &["--json"]].concat()).await.json();
+    assert_eq!(json[0]["lines_removed"], 1);
+    assert_eq!(json[0]["incomplete_menus"], serde_json::json!(lacking));
+
+    for secrets in [&[][..], &["--secrets"]] {
+        let diff = [&["snapshots", "diff", "edge-1"], secrets].concat();
+        let diff = fleet.run(&diff).await.done();
+        let last = diff.lines().last().expect("a summary");
+        assert_eq!(
+            last,
+            "1 line added, 1 removed in /ip pool; not exported by one side: /ipv6 route"
+        );
+    }
+    let search = ["snapshots", "search", "--history", "gateway="];
+    let found = fleet.run(&search).await.done();
+    assert_eq!(found.lines().count(), 2, "{found}");
+    assert!(!found.contains("gone"), "{found}");
+    let shown = fleet.run(&["snapshots", "show", "edge-1"]).await;
+    assert_eq!((shown.code, shown.out.as_str()), (0, PART));
+    let said = "incomplete: the router could not export /ipv6/route";
+    assert!(shown.err.contains(said), "{}", shown.err);
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path().to_str().expect("UTF-8");
+    let export = ["snapshots", "export", "edge-1", "--dir", dir];
+    let exported = fleet.run(&export).await;
+    assert_eq!(exported.code, 0);
+    assert!(exported.err.contains(said), "{}", exported.err);
+
+    // It is back: nothing came, either.
+    fleet.archived(id, later(2), WHOLE).await;
+    let json = fleet.run(&[&list[..], &["--json"]].concat()).await.json();
+    assert_eq!(
+        (&json[0]["lines_added"], &json[0]["lines_removed"]),
+        (&1.into(), &1.into())
+    );
+    let found = fleet.run(&search).await.done();
+    assert_eq!(found.lines().count(), 2, "one stretch each: {found}");
+    assert!(
+        !found.contains("gone") && !found.contains("appeared"),
+        "{found}"
+    );
+}
+
+async fn what_was_left_out_is_shown(fleet: &Fleet) {
+    let id = fleet.add("edge-1").await;
+    let ledger = [("export date", 1), ("radar", 2)];
+    fleet
+        .archived_with(id, START, PART, &["/ipv6/route"], &ledger)
+        .await;
+    let show = ["snapshots", "show", "edge-1", "--ignored"];
+    assert_eq!(
+        fleet.run(&show).await.done(),
+        "export date: left out once\nradar: left out 2 times\n\
+         the router could not export /ipv6/route\n"
+    );
+    let json = fleet.run(&[&show[..], &["--json"]].concat()).await.json();
+    assert_eq!(json["device"], id.to_string());
+    assert_eq!(
+        json["ignored"],
+        serde_json::json!({ "export date": 1, "radar": 2 })
+    );
+    assert_eq!(json["incomplete_menus"], serde_json::json!(["/ipv6/route"]));
+    assert_eq!(
+        json["normalization_rules"],
+        mikrotik_backup::routeros::rules_fingerprint()
+    );
+    assert_eq!(
+        json["normalization_version"],
+        mikrotik_backup::routeros::NORMALIZATION_VERSION
+    );
+    let alone = ["snapshots", "show", "edge-1", "--json"];
+    let alone = fleet.run(&alone).await;
+    assert_eq!((alone.code, alone.out.as_str()), (2, ""), "{}", alone.err);
+    assert!(alone.err.contains("--ignored"), "{}", alone.err);
 }
 
 async fn another_key_is_said_plainly(fleet: &Fleet) {

@@ -6,6 +6,7 @@ use mikrotik_backup::domain::attempt::{Outcome, Taken};
 use mikrotik_backup::domain::device::DeviceId;
 use mikrotik_backup::domain::digest::Digest;
 use mikrotik_backup::domain::failure::{Failure, FailureKind};
+use mikrotik_backup::domain::session::{Observed, SshPart, WeakAlgorithm};
 use secrecy::ExposeSecret as _;
 
 use super::fleet::{Fleet, PASSWORD, bare, finished};
@@ -16,6 +17,7 @@ on_both!(
     an_empty_fleet_is_no_error,
     the_screen_and_the_list_tell_of_every_device,
     a_reader_that_goes_away_is_no_panic,
+    what_is_odd_about_good_backups_is_on_every_screen,
 );
 
 fn taken() -> Outcome {
@@ -126,6 +128,80 @@ async fn the_screen_and_the_list_tell_of_every_device(fleet: &Fleet) {
     for text in [screen, list, json.to_string()] {
         assert!(!text.contains(PASSWORD) && !text.contains('\u{1b}'));
     }
+}
+
+async fn what_is_odd_about_good_backups_is_on_every_screen(fleet: &Fleet) {
+    let Outcome::Delivered(good) = taken() else {
+        unreachable!("a success")
+    };
+    let weak = || Observed {
+        weak_ssh: Some(vec![WeakAlgorithm {
+            part: SshPart::Mac,
+            name: "hmac-sha1".into(),
+        }]),
+        missing_menus: None,
+    };
+    let incomplete = Taken {
+        incomplete_menus: vec!["/ipv6/route".into(), "/ip/pool".into()],
+        ..good.clone()
+    };
+    let suspected = Taken {
+        warning: Some("it shrank from 9 to 1 bytes".into()),
+        ..good.clone()
+    };
+    for (name, taken, observed) in [
+        ("edge-a", incomplete, weak()),
+        ("edge-b", suspected, Observed::default()),
+        ("edge-c", good, Observed::default()),
+    ] {
+        let id = fleet.add(name).await;
+        let outcome = Outcome::Delivered(taken);
+        fleet.tried_showing(id, 1, outcome, observed).await;
+    }
+    let screen = fleet.run(&["status"]).await.done();
+    let remarks = "\
+Remarks (devices show NAME tells more):
+  1  the last export lacks menus that the router could not export: edge-a
+  1  the last export looked cut, and was the same when read again: edge-b
+  1  weak SSH algorithms, the best that the router offers: edge-a
+";
+    assert!(screen.ends_with(remarks), "{screen}");
+    let json = fleet.run(&["status", "--json"]).await.json();
+    let kinds: Vec<_> = (0..3).map(|at| &json["remarks"][at]["kind"]).collect();
+    assert_eq!(kinds, ["incomplete", "suspected", "weak_ssh"]);
+
+    let list = fleet.run(&["devices", "list"]).await.done();
+    let ends: Vec<_> = ["edge-a", "edge-b", "edge-c"]
+        .iter()
+        .map(|name| {
+            let line = list.lines().find(|line| line.starts_with(name));
+            let at = list.find("REMARKS").expect("a column");
+            line.expect("a line").get(at..).unwrap_or_default()
+        })
+        .collect();
+    assert_eq!(ends, ["incomplete, weak SSH", "suspected", ""], "{list}");
+    let json = fleet.run(&["devices", "list", "--json"]).await.json();
+    let menus = serde_json::json!(["/ipv6/route", "/ip/pool"]);
+    assert_eq!(json[0]["incomplete_menus"], menus);
+    assert_eq!(json[0]["weak_ssh"], serde_json::json!(["hmac-sha1"]));
+    assert_eq!(json[1]["warning"], "it shrank from 9 to 1 bytes");
+    assert_eq!(json[2]["incomplete_menus"], serde_json::json!([]));
+
+    let show = async |name| fleet.run(&["devices", "show", name]).await.done();
+    let shown = show("edge-a").await;
+    let has = |shown: &str, label: &str, value: &str| {
+        let line = shown.lines().find(|line| line.starts_with(label));
+        assert!(line.is_some_and(|line| line.ends_with(value)), "{shown}");
+    };
+    has(&shown, "incomplete", "/ipv6/route, /ip/pool");
+    has(&shown, "weak SSH", "hmac-sha1");
+    has(
+        &show("edge-b").await,
+        "warning",
+        "it shrank from 9 to 1 bytes",
+    );
+    let plain = show("edge-c").await;
+    assert!(!plain.contains("incomplete") && !plain.contains("weak"));
 }
 
 async fn a_reader_that_goes_away_is_no_panic(fleet: &Fleet) {

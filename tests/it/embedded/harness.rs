@@ -21,6 +21,11 @@ use crate::cluster::poll::until;
 use crate::services::process::Process;
 use crate::services::redis::free_port;
 
+/// An export with a state comment that no rule knows.
+pub const UNKNOWN_COMMENT: &str = "# 2026-01-02 03:04:05 by RouterOS 7.16.2\n\
+    # model = RB5009UPr+S+\n/interface wifi\n# radar detected\nset [ find ] disabled=no\n\
+    /system identity\nset name=doctor\n";
+
 /// A `DATA_DIR` and where the logs of its processes go.
 pub struct Folder {
     place: tempfile::TempDir,
@@ -114,7 +119,17 @@ impl Folder {
 
     /// Runs a subcommand to its end, with `input` on its standard input.
     pub async fn cli(&self, arguments: &[&str], input: &str) -> Done {
-        let mut command = tokio::process::Command::from(self.command(&[]));
+        self.cli_with(&[], arguments, input).await
+    }
+
+    /// The same with other settings.
+    pub async fn cli_with(
+        &self,
+        overrides: &[(&str, &str)],
+        arguments: &[&str],
+        input: &str,
+    ) -> Done {
+        let mut command = tokio::process::Command::from(self.command(overrides));
         command
             .args(arguments)
             .stdin(Stdio::piped())

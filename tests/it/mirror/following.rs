@@ -165,7 +165,7 @@ async fn what_was_missed_follows_in_order_at_the_next_start() {
     // The other one begins with what it has now.
     let tenant = "00000000-0000-0000-0000-000000000005";
     let log = git(&folder, &["log", "--format=%s", "main", "--", tenant]);
-    assert_eq!(log, "unknown: first version, 4 lines\n");
+    assert_eq!(log, "unknown: first version in this mirror, 4 lines\n");
     mirror.catch_up();
     mirror.settled(LONG).await;
     assert_eq!(subjects(&folder).len(), 5, "nothing comes twice");

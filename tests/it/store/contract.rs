@@ -49,6 +49,8 @@ pub trait Operator: Sync {
     );
     /// The state row of a device as an operator reads it, each column as text.
     async fn state(&self, id: DeviceId) -> BTreeMap<String, Option<String>>;
+    /// The row of the overview about a device, each column as text.
+    async fn overview(&self, id: DeviceId) -> BTreeMap<String, Option<String>>;
     /// How many steps are stored for an attempt.
     async fn count_steps(&self, id: AttemptId) -> u64;
 }

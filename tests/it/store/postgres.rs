@@ -22,6 +22,22 @@ use crate::services::postgres::{NewDevice, fresh_database, insert_device, shared
 /// An operator with `psql`.
 pub struct Psql<'a>(pub &'a PgPool);
 
+impl Psql<'_> {
+    /// The row of `table` about a device, each column as text.
+    async fn columns(&self, table: &str, id: DeviceId) -> BTreeMap<String, Option<String>> {
+        let select = format!(
+            "SELECT column_name.key, column_name.value FROM {table} s, \
+             jsonb_each_text(to_jsonb(s)) AS column_name WHERE device_id = $1"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(select))
+            .bind(id.0)
+            .fetch_all(self.0)
+            .await
+            .expect("read a row");
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+    }
+}
+
 #[async_trait]
 impl Operator for Psql<'_> {
     async fn insert(&self, device: NewDevice) -> DeviceId {
@@ -81,15 +97,11 @@ impl Operator for Psql<'_> {
     }
 
     async fn state(&self, id: DeviceId) -> BTreeMap<String, Option<String>> {
-        let rows = sqlx::query(
-            "SELECT column_name.key, column_name.value FROM mikrotik_backup.device_state s, \
-             jsonb_each_text(to_jsonb(s)) AS column_name WHERE device_id = $1",
-        )
-        .bind(id.0)
-        .fetch_all(self.0)
-        .await
-        .expect("read the state");
-        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+        self.columns("mikrotik_backup.device_state", id).await
+    }
+
+    async fn overview(&self, id: DeviceId) -> BTreeMap<String, Option<String>> {
+        self.columns("mikrotik_backup.overview()", id).await
     }
 
     async fn count_steps(&self, id: AttemptId) -> u64 {

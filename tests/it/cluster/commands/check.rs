@@ -2,11 +2,13 @@
 
 use std::process::Command;
 
-use mikrotik_backup::sim::Fault;
+use mikrotik_backup::domain::digest::Digest;
+use mikrotik_backup::sim::{Configuration, Fault};
 use uuid::Uuid;
 
 use super::{Ended, PASSWORD, finished, router};
 use crate::cluster::harness::{Cluster, binary};
+use crate::embedded::harness::UNKNOWN_COMMENT;
 
 impl Ended {
     /// The line of `check` about `step`, and that no line holds a secret.
@@ -163,6 +165,32 @@ async fn check_names_what_is_wrong_and_what_to_do() {
         before,
         "no credential was sent"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_normalises_as_the_service_does() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let router = router("doctor-3", [127, 62, 0, 6]);
+    router.change(|configuration| *configuration = Configuration::fixture(UNKNOWN_COMMENT));
+    cluster.insert(&router).await;
+    let ended = check(&cluster, &["doctor-3"], "").await;
+    let with_comment = ended.step("ok", "export").to_owned();
+    let line = ended.step("note", "export");
+    assert!(line.contains("no rule knows, kept: # radar"), "{line}");
+
+    let ignoring = [("CONFIG_BACKUP_IGNORE_COMMENTS", "^# radar")];
+    let mut command = cluster.command("doctor", &ignoring);
+    command.args(["check", "doctor-3"]);
+    let ended = finished(command, "").await;
+    let text = UNKNOWN_COMMENT.split_once('\n').expect("a header").1;
+    let kept = text.replace("# radar detected\n", "");
+    let hash = Digest::of(&kept);
+    let line = ended.step("ok", "export");
+    assert!(line.ends_with(&format!("sha256 {hash}")), "{line}");
+    assert_ne!(line, with_comment);
+    assert!(!ended.out.contains("radar"), "{}", ended.out);
 }
 
 #[tokio::test(flavor = "multi_thread")]

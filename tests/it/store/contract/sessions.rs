@@ -53,6 +53,9 @@ fn missing(attempts: u32) -> MissingMenus {
 
 pub(super) async fn what_a_session_showed_is_kept(store: &dyn Store, operator: &dyn Operator) {
     let id = operator.insert(NewDevice::default()).await;
+    let untried = operator.overview(id).await;
+    let shown = ["incomplete_menus", "warning", "weak_ssh"].map(|name| untried[name].as_deref());
+    assert_eq!(shown, [Some("[]"), None, Some("[]")]);
     let weak = || {
         Some(vec![WeakAlgorithm {
             part: SshPart::Mac,
@@ -96,6 +99,15 @@ pub(super) async fn what_a_session_showed_is_kept(store: &dyn Store, operator: &
             .is_some_and(|shown| shown.contains("/ipv6/route")),
         "{state:?}"
     );
+
+    let overview = operator.overview(id).await;
+    let menus_shown = overview["incomplete_menus"].as_deref().expect("an array");
+    assert_eq!(
+        serde_json::from_str::<Vec<String>>(menus_shown).expect("JSON"),
+        menus
+    );
+    assert_eq!(overview["warning"].as_deref(), Some(warning));
+    assert_eq!(overview["weak_ssh"].as_deref(), Some("[\"hmac-sha1\"]"));
 
     // A failure leaves what was taken before as it is.
     let (fourth, id_of_fourth) = attempt(store, id, refused(), Observed::default()).await;

@@ -58,6 +58,34 @@ impl Shell {
             .await;
         text.unwrap_or_else(|error| panic!("{query}: {error}"))
     }
+
+    /// The row of `table` about a device, each column as text.
+    async fn columns(&self, table: &str, id: DeviceId) -> BTreeMap<String, Option<String>> {
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "SELECT * FROM {table} WHERE device_id = ?1"
+        )))
+        .bind(id.to_string())
+        .fetch_optional(&self.0)
+        .await
+        .expect("read a row");
+        let Some(row) = row else {
+            return BTreeMap::new();
+        };
+        let text = |index: usize| {
+            let value = row.try_get_raw(index).expect("a column");
+            if value.is_null() {
+                return None;
+            }
+            Some(match value.type_info().name() {
+                "INTEGER" => row.get::<i64, _>(index).to_string(),
+                _ => row.get::<String, _>(index),
+            })
+        };
+        let columns = row.columns().iter();
+        columns
+            .map(|column| (column.name().to_owned(), text(column.ordinal())))
+            .collect()
+    }
 }
 
 fn literal(value: &Value) -> String {
@@ -146,28 +174,11 @@ impl Operator for Shell {
     }
 
     async fn state(&self, id: DeviceId) -> BTreeMap<String, Option<String>> {
-        let row = sqlx::query("SELECT * FROM device_state WHERE device_id = ?1")
-            .bind(id.to_string())
-            .fetch_optional(&self.0)
-            .await
-            .expect("read the state");
-        let Some(row) = row else {
-            return BTreeMap::new();
-        };
-        let text = |index: usize| {
-            let value = row.try_get_raw(index).expect("a column");
-            if value.is_null() {
-                return None;
-            }
-            Some(match value.type_info().name() {
-                "INTEGER" => row.get::<i64, _>(index).to_string(),
-                _ => row.get::<String, _>(index),
-            })
-        };
-        let columns = row.columns().iter();
-        columns
-            .map(|column| (column.name().to_owned(), text(column.ordinal())))
-            .collect()
+        self.columns("device_state", id).await
+    }
+
+    async fn overview(&self, id: DeviceId) -> BTreeMap<String, Option<String>> {
+        self.columns("overview", id).await
     }
 
     async fn count_steps(&self, id: AttemptId) -> u64 {
