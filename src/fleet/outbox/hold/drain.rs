@@ -30,9 +30,6 @@ const RENEW: Duration = Duration::from_secs(30);
 const RENEW_AGAIN: Duration = Duration::from_secs(5);
 /// How many attempts one statement is about.
 const BATCH: usize = 500;
-/// How long a stop waits for Redis when everything that is held is on disk. What is in memory only
-/// is worth all the time there is.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the end of the process waits for the database.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -188,21 +185,17 @@ async fn lost(context: &Context, queue: &Queue, held: &Held, error: &ReadBack) {
     }
 }
 
-/// At the stop, when all attempts have ended: goes on as long as that can still save something, and
-/// until the hard stop at most. What is only in memory is written to disk if that works by now.
+/// At the stop, when all attempts have ended: goes on until nothing is held, or until the hard stop.
+/// A disk is no reason to go earlier: that of a pod goes with it. What is only in memory is written
+/// to disk if that works by now.
 pub async fn drain(context: &Context) {
     let Some(queue) = &context.outbox else {
         return;
     };
-    let patience = Instant::now() + STOP_PATIENCE;
     let mut renewal = Renewal::default();
     let work = async {
         while let Pass::Stuck = pass(context, queue).await {
             queue.hold.to_disk().await;
-            let in_memory = queue.hold.holding().memory.letters;
-            if in_memory == 0 && Instant::now() >= patience {
-                return;
-            }
             renewal.renew(queue).await;
             sleep(RETRY_FIRST).await;
         }

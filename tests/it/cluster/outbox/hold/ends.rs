@@ -50,7 +50,9 @@ async fn letters_of_a_killed_process_are_published_by_the_next_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_is_stopped_leaves_what_is_on_disk_and_ends_well() {
-    let Some(mut scene) = Scene::set(86, 2, &[]).await else {
+    // The end of the grace period is so long and ten seconds away.
+    let soon = [("CONFIG_BACKUP_COMMAND_TIMEOUT", "5")];
+    let Some(mut scene) = Scene::set(86, 2, &soon).await else {
         return;
     };
     scene.holds(ON_DISK, 2).await;
