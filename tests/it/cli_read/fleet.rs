@@ -209,6 +209,7 @@ impl Fleet {
             ledger: BTreeMap::new(),
             next_due_in: Duration::from_secs(1800),
             observed,
+            held: false,
         };
         self.store().record(&record, "one").await.expect("record");
     }

@@ -108,6 +108,7 @@ pub fn claim(device: DeviceId, known_last: Option<AttemptId>, replica: &str) -> 
         cause: Cause::Scheduled,
         bound: None,
         replica: replica.into(),
+        held_here: false,
     }
 }
 
@@ -139,6 +140,7 @@ pub fn record(id: AttemptId, device: &Device, outcome: Outcome) -> AttemptRecord
         ledger: BTreeMap::new(),
         next_due_in: Duration::from_secs(3600),
         observed: Default::default(),
+        held: false,
     }
 }
 
