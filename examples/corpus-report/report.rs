@@ -12,6 +12,10 @@
 //!   order means something, and a backup that is restored in another order is another configuration.
 //! - `… must be rejected` is to be refused, or to be a suspect beside the export before it: a cut
 //!   between two items shows in no line, and is answered by reading the export again.
+//! - `suspect: NAME` is to be accepted and to be a suspect of that name beside the export before it.
+//! - Where an index has the columns, `expected` may name the kind of failure (`refused KIND`), `words`
+//!   what an error must quote of the device, `unknown` how many comments no rule may know, and
+//!   `incomplete` the menus that are missing (`-`: none).
 //! - A header whose date its owner masked is none that a router prints, and no router's answer is
 //!   accepted with one. Here it is given a date again, so that the rest can be judged.
 //! - The recording of a session has no line feed at its end where its form drops it (YAML's `|-`), and
@@ -47,7 +51,8 @@ pub fn report(folder: &Path) -> io::Result<Report> {
     report.line("FILES");
     for row in table(&folder.join("INDEX.tsv"))? {
         let name = row.get("file").cloned().unwrap_or_default();
-        if name.ends_with(".rsc") {
+        let own = !name.contains('/') && name.ends_with(".txt");
+        if name.ends_with(".rsc") || own {
             report.file(&folder.join(&name), &name, Some(&row))?;
         }
         indexed.insert(name);
@@ -109,7 +114,31 @@ impl Report {
         let expected = row.map(|row| !labelled_cut(row));
         let note = if masked { "; masked date" } else { "" };
         self.verdict(name, expected, &judged, note);
-        let Ok(export) = judged else { return Ok(()) };
+        let column = |name: &str| row.and_then(|row| row.get(name)).map_or("", String::as_str);
+        let export = match judged {
+            Ok(export) => export,
+            Err(failure) => {
+                let kind = column("expected").strip_prefix("refused ");
+                if kind.is_some_and(|kind| kind != failure.kind.as_str())
+                    || !failure.message.contains(column("words"))
+                {
+                    let wanted = [kind.unwrap_or_default(), column("words")].join(": ");
+                    self.disagree(format!("{name}: expected {wanted:?}; actual {failure}"));
+                }
+                return Ok(());
+            }
+        };
+        let unknown = normalize(&export).unknown_comment_lines.to_string();
+        if !matches!(column("unknown"), "" | "?") && column("unknown") != unknown {
+            self.disagree(format!("{name}: {unknown} unknown comments"));
+        }
+        let missing = match export.incomplete_menus.join(",") {
+            none if none.is_empty() => "-".to_owned(),
+            some => some,
+        };
+        if !column("incomplete").is_empty() && column("incomplete") != missing {
+            self.disagree(format!("{name}: the missing menus are {missing}"));
+        }
         let wanted = row.and_then(|row| row.get("RouterOS"));
         let version = &export.header.routeros_version;
         if wanted.is_some_and(|wanted| !wanted.is_empty() && wanted != version) {
@@ -156,6 +185,7 @@ impl Report {
         let expected = match label {
             _ if label.contains("must be rejected") => "b refused",
             "different" | "device-side reorder" => "different",
+            _ if label.starts_with("suspect:") => label,
             _ if label.starts_with("equal") || label.starts_with("policy:") => "equal",
             _ => "?",
         };
@@ -165,8 +195,13 @@ impl Report {
                 let same = a.hash == b.hash;
                 let suspect = suspicion((&a).into(), (&b).into());
                 let doubted = expected == "b refused" && suspect.is_some();
-                let why = suspect.map_or(String::new(), |suspect| format!("; suspect: {suspect}"));
+                let named = suspect.as_ref().map(|suspect| suspect.as_str());
+                let why = suspect
+                    .as_ref()
+                    .map_or(String::new(), |suspect| format!("; suspect: {suspect}"));
+                let told = expected.strip_prefix("suspect: ");
                 match (doubted, same) {
+                    _ if told.is_some() && told == named => (expected, why),
                     // The service reads it again, and a router that cuts it another time is refused.
                     (true, _) => ("b refused", format!("; not for itself{why}")),
                     (false, true) => ("equal", why),
@@ -296,7 +331,29 @@ fn broken_laws(export: &Export) -> Vec<&'static str> {
         }),
         "it is accepted where it is cut inside a line",
     );
+    law(
+        !export.incomplete_menus.is_empty()
+            || line_ends(&raw).all(|at| is_doubted(&normalized, &raw[..at])),
+        "a cut between two of its lines is neither refused nor suspected",
+    );
     broken
+}
+
+/// Some of the places right behind a line feed, the first and the last among them.
+fn line_ends(raw: &[u8]) -> impl Iterator<Item = usize> {
+    const SOME: usize = 48;
+    let feeds = raw.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    let ends: Vec<usize> = feeds.map(|(at, _)| at + 1).collect();
+    let last = ends.len().saturating_sub(1);
+    let few = SOME.min(last);
+    (0..few).map(move |part| ends[part * last / few])
+}
+
+/// Whether `cut` is refused, is read again beside the `whole` export, or lacks nothing.
+fn is_doubted(whole: &Normalized, cut: &[u8]) -> bool {
+    let Ok(export) = judge(cut) else { return true };
+    let cut = normalize(&export);
+    cut.hash == whole.hash || suspicion(whole.into(), (&cut).into()).is_some()
 }
 
 fn summary(export: &Export, normalized: &Normalized) -> String {

@@ -1,7 +1,9 @@
 //! Owns the question whether an export is whole: RouterOS prints no end marker, so every sign of
 //! a cut counts.
 
-use super::comments::{self, ErrorLine};
+use std::borrow::Cow;
+
+use super::comments::ErrorLine;
 use super::console;
 use super::reader::{self, LineKind};
 use super::shape::{Context, Item};
@@ -29,20 +31,24 @@ pub(super) fn examine(text: &str) -> Findings {
     let mut findings = Findings::default();
     let mut context = Context::default();
     let mut place = Place::default();
-    // What the lines at the end leave open: a menu, and where the comments behind it begin.
+    // What the lines at the end leave open: a menu, and a comment.
     let mut bare_menu = false;
-    let mut held: Option<usize> = None;
+    let mut comment_held = false;
     let mut terminated = true;
+    let bare_return = has_bare_return(text);
     for line in reader::lines(text) {
         terminated = line.terminated;
         if line.kind == LineKind::Config {
             place.note(line.raw);
         }
         let cut = match line.kind {
+            _ if bare_return && line.terminated && bare_return_outside_quotes(line.raw) => {
+                Some("a carriage return without its line feed stands in it".into())
+            }
             LineKind::Blank => None,
             LineKind::Comment => match ErrorLine::parse(line.raw) {
                 Some(ErrorLine::Interrupted) => {
-                    Some("the router interrupted the export (\"#interrupted\")")
+                    Some("the router interrupted the export (\"#interrupted\")".into())
                 }
                 Some(ErrorLine::Failed { menu, harmless }) => {
                     let menus = if harmless {
@@ -57,22 +63,22 @@ pub(super) fn examine(text: &str) -> Findings {
                     None
                 }
                 None => {
-                    held.get_or_insert(line.start);
+                    comment_held = true;
                     None
                 }
             },
-            LineKind::Config if line.open_quote => Some("it ends inside a quoted string"),
-            LineKind::Config if line.dangling => Some("it ends where a line goes on"),
+            LineKind::Config if line.open_quote => Some("it ends inside a quoted string".into()),
+            LineKind::Config if line.dangling => Some("it ends where a line goes on".into()),
             // Only the rest of a wrapped state comment begins with a blank.
             LineKind::Config if line.raw.starts_with(' ') => None,
             LineKind::Config => {
                 bare_menu = context.enter(line.raw);
-                held = None;
+                comment_held = false;
                 stray_error(line.raw)
             }
         };
         if let Some(cut) = cut {
-            findings.cut = Some(place.located(cut, line.end));
+            findings.cut = Some(place.located(&cut, line.end));
             return findings;
         }
     }
@@ -81,13 +87,8 @@ pub(super) fn examine(text: &str) -> Findings {
     } else if !terminated {
         Some("its last line does not end".to_owned())
     } else {
-        let held = held.map_or("", |at| &text[at..]);
-        let state = context.menu().is_some_and(|menu| {
-            reader::lines(held)
-                .filter(|line| line.kind == LineKind::Comment)
-                .any(|line| comments::is_known(menu, line.raw))
-        });
-        let what = match (state, bare_menu) {
+        let what = match (comment_held && context.menu().is_some(), bare_menu) {
+            // New texts come with every release; all of them stand before an item.
             (true, _) => Some("the state comment of an item that is missing"),
             (false, true) => Some("a menu without an item"),
             (false, false) => None,
@@ -100,11 +101,38 @@ pub(super) fn examine(text: &str) -> Findings {
 
 /// A line of the console where configuration should stand. Configuration begins with `/`, `add`
 /// or `set`, which no error of the console does.
-fn stray_error(line: &str) -> Option<&'static str> {
+fn stray_error(line: &str) -> Option<Cow<'static, str>> {
     if line.starts_with(['/', ' ']) || line.starts_with("add ") || line.starts_with("set ") {
         return None;
     }
-    console::error_line(line).map(|_| "an error of the router's console stands in it")
+    console::error_line(line)?;
+    let words = console::quote(line);
+    Some(format!("an error of the router's console stands in it: {words}").into())
+}
+
+/// Whether a carriage return belongs to no line end. At the end of the text it is a cut of its own.
+fn has_bare_return(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    memchr::memchr_iter(b'\r', bytes)
+        .any(|at| !matches!(bytes.get(at + 1), None | Some(b'\r' | b'\n')))
+}
+
+/// Whether one stands in `line` where RouterOS prints none: inside quotes it may be part of a note
+/// over several lines.
+fn bare_return_outside_quotes(line: &str) -> bool {
+    let mut in_quote = false;
+    let mut bytes = line.bytes().peekable();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => {
+                bytes.next_if(|next| *next != b'\r');
+            }
+            b'"' => in_quote = !in_quote,
+            b'\r' if !in_quote && !matches!(bytes.peek(), Some(b'\r' | b'\n')) => return true,
+            _ => {}
+        }
+    }
+    false
 }
 
 /// Where reading has come to, for messages.
@@ -152,6 +180,9 @@ mod tests {
             "/ip address\r\nadd log-prefix=\\\r\n    #SMB\r\n",
             "/system script\r\nadd source=\"a\\r\\\r\n    \\n# b\"\r\n",
             "/ip address\r\nadd comment=interrupted\r\n",
+            "/system note\r\nset note=\"one\rtwo\r\nthree\" show-at-login=no\r\n",
+            "/ip address\r\r\nadd a=\\\r\r\n    b\r\r\n",
+            "# a header of a later release\r\n",
             "/ip address\r\nadd a=b\r\n#error exporting \"/system/routerboard/mode-button\"\r\n",
         ] {
             assert_eq!(cut(body), None, "{body:?}");
@@ -185,15 +216,34 @@ mod tests {
                 "state comment of an item",
             ),
             (
+                "/ip address\r\nadd a=b\r\n# nobody knows this one\r\n",
+                "state comment of an item",
+            ),
+            (
+                "/ip address\r\nadd a=b\radd a=c\r\n",
+                "carriage return without",
+            ),
+            (
+                "/ip address\r\nadd a=\\\r    b\r\n",
+                "carriage return without",
+            ),
+            (
+                "/ip address\r\n# note\rset a=b\r\nset a=c\r\n",
+                "carriage return without",
+            ),
+            (
                 "/ip address\r\nadd a=b\r\n#error exporting /ip socks\r\n#interrupted\r\n",
                 "#interrupted",
             ),
             ("/ip address\r\n#interrupted\r\nadd a=b\r\n", "#interrupted"),
             (
                 "/ip address\r\nadd a=b\r\naction timed out - try again (13)\r\n",
-                "an error of",
+                "an error of the router's console stands in it: \"action timed out - try again (13)\"",
             ),
-            ("/ip address\r\nadd a=b\r\ninterrupted\r\n", "an error of"),
+            (
+                "/ip address\r\nadd a=b\r\ninterrupted\r\n",
+                "\"interrupted\"",
+            ),
             (
                 "/ip address\r\nadd a=b\r\nfailure: no\r\n/ip pool\r\nadd a=b\r\n",
                 "an error of",

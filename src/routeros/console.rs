@@ -42,6 +42,12 @@ const ERRORS: [&str; 11] = [
     "error creating backup file",
 ];
 
+/// How the console says that a policy is missing.
+const NOT_PERMITTED: [&str; 2] = [
+    "not enough permissions",
+    "action failed - not enough permissions",
+];
+
 /// Texts at the start of the parser's errors, which end in `(line N column M)`.
 const SYNTAX_ERRORS: [&str; 5] = [
     "expected ",
@@ -59,7 +65,7 @@ pub(super) fn error_line(line: &str) -> Option<Reply> {
     {
         return Some(Reply::Syntax { column });
     }
-    if line.starts_with("not enough permissions") {
+    if NOT_PERMITTED.iter().any(|text| line.starts_with(text)) {
         return Some(Reply::NotPermitted);
     }
     ERRORS
@@ -126,6 +132,11 @@ fn may_be_configuration(line: &str) -> bool {
     if matches!(error_line(line), Some(reply) if reply != Reply::Error) {
         return false;
     }
+    // What an export says of itself: the path of a menu, at most.
+    let told = ["#error exporting", "#interrupted"];
+    if told.iter().any(|start| line.starts_with(start)) {
+        return line.contains('=');
+    }
     let command = ["/", "add ", "set ", ":", "#"];
     line.contains('=') || command.iter().any(|start| line.starts_with(start))
 }
@@ -183,6 +194,10 @@ mod tests {
                 Reply::Syntax { column: 10 },
             ),
             ("not enough permissions (9)", Reply::NotPermitted),
+            (
+                "action failed - not enough permissions (9)",
+                Reply::NotPermitted,
+            ),
             ("no such item", Reply::Error),
             ("failure: already have such item", Reply::Error),
             ("std failure: timeout (13)", Reply::Error),
@@ -223,6 +238,8 @@ mod tests {
     #[test]
     fn quotes_are_short_escaped_and_free_of_configuration() {
         assert_eq!(quote("no such item"), "\"no such item\"");
+        assert_eq!(quote("#interrupted"), "\"#interrupted\"");
+        assert_eq!(quote("#error exporting /ip"), "\"#error exporting /ip\"");
         assert_eq!(quote("\u{1b}[1mhello\u{7}"), "\"\\u{1b}[1mhello\\u{7}\"");
         assert_eq!(quote(&"x".repeat(9000)).chars().count(), QUOTED + 3);
         for line in [
@@ -231,6 +248,7 @@ mod tests {
             "# note",
             ":global k",
             "a b=c",
+            "#error exporting a=b",
         ] {
             assert!(!quote(line).contains(line), "{line}");
         }

@@ -52,6 +52,12 @@ const DHCP: &[&str] = &[
     "/ipv6 dhcp-relay",
 ];
 const WIRELESS: &[&str] = &["/interface wireless"];
+const LTE: &[&str] = &["/interface lte"];
+const RADIO: &[&str] = &[
+    "/interface wireless",
+    "/interface wifi",
+    "/interface wifiwave2",
+];
 const WIFI: &[&str] = &["/interface wifi", "/interface wifiwave2"];
 
 const fn volatile(
@@ -89,8 +95,9 @@ const fn fixed(
 }
 
 /// The table. Sources: `ox` is ytti/oxidized (issue or model), `scan` a scan of 1,708 real exports
-/// with the version seen, `forum` the vendor's forum.
-static RULES: [Rule; 28] = [
+/// with the version seen, `forum` the vendor's forum, `index` a file of the public file index with its
+/// number.
+static RULES: [Rule; 34] = [
     volatile(
         "inactive-time",
         FIREWALL,
@@ -181,11 +188,40 @@ static RULES: [Rule; 28] = [
         "scan 7.19.4; ox model: until the next reboot, and may be wrapped",
     ),
     volatile(
+        "restart-to-apply",
+        ANY,
+        r"^# .*has changed, please restart device to apply settings$",
+        (
+            "/ipv6 settings",
+            "# ipv6 *accept router advertisements* configuration has changed, please restart \
+             device to apply settings",
+        ),
+        "index 54515190112, in three menus; 39955330934: until the next reboot",
+    ),
+    volatile(
+        "lte-sim",
+        LTE,
+        r"^# SIM not (?:inserted|present)$",
+        ("/interface lte", "# SIM not inserted"),
+        "index 68883876017; 52265488096 on 7.1rc6: until there is one",
+    ),
+    volatile(
+        "lte-firmware",
+        LTE,
+        r"^# A newer version of modem firmware is available!$",
+        (
+            "/interface lte",
+            "# A newer version of modem firmware is available!",
+        ),
+        "index 23428430442: comes when the vendor releases one",
+    ),
+    volatile(
         "wireless-managed",
-        WIRELESS,
+        RADIO,
         r"^# managed by CAPsMAN$",
         ("/interface wireless", "# managed by CAPsMAN"),
-        "scan 6.45-7.20",
+        "scan 6.45-7.20; wifiwave2 and wifi without its manager's address: index 17378875874, \
+         17530204928, 15390384751, 15816736704",
     ),
     volatile(
         "wireless-channel",
@@ -239,6 +275,16 @@ static RULES: [Rule; 28] = [
         "public file index; forum",
     ),
     volatile(
+        "wifi-availability-check",
+        WIFI,
+        r"^# DFS channel availability check \(\d+ min\)$",
+        (
+            "/interface wifi",
+            "# DFS channel availability check (1 min)",
+        ),
+        "index 30902678298 on 7.16.2: the minutes after a radio has chosen its channel",
+    ),
+    volatile(
         "wifi-no-capsman",
         WIFI,
         r"^# no connection to CAPsMAN(?:, managed locally)?$",
@@ -268,6 +314,24 @@ static RULES: [Rule; 28] = [
              use master instead (bridge1)",
         ),
         "forum; public file index",
+    ),
+    fixed(
+        "no-interface",
+        ANY,
+        r"^# no interface$",
+        ("/ip firewall nat", "# no interface"),
+        "index 10969057909 on 7.20, 7873023744, 32285906339 and more: the item names an interface \
+         that was removed, mostly as an orphan such as *2",
+    ),
+    fixed(
+        "no-supported-channel",
+        ANY,
+        r"^# no supported channel and secondary channel combination$",
+        (
+            "/interface wireless",
+            "# no supported channel and secondary channel combination",
+        ),
+        "index 69030089123: follows from band, width and country",
     ),
     fixed(
         "duplicate-vlan-ids",
