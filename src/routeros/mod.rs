@@ -9,6 +9,7 @@ mod commands;
 mod comments;
 mod complete;
 mod console;
+mod counting;
 mod dialogue;
 mod diff;
 mod header;
@@ -27,6 +28,7 @@ mod version;
 
 pub use bytes::{decode, encode};
 pub use commands::{Command, commands};
+pub use counting::counts_connections;
 pub use dialogue::{Answer, Dialogue, Export, ExportCommand, Verdict};
 pub use diff::{Change, Diff, Hunk, HunkLine, MenuChange, Side, Style, diff, render};
 pub use header::Header;
