@@ -10,9 +10,10 @@ use super::PostgresStore;
 use super::rows::{
     self, bigint, device_columns, devices_with_profiles, is_ours, last_attempt_columns, storable,
 };
+use crate::domain::Timestamp;
 use crate::domain::attempt::{AttemptId, AttemptRecord, Outcome};
 use crate::domain::backoff::rung;
-use crate::domain::contact::{Bound, Dial};
+use crate::domain::contact::{Bound, Dial, Room};
 use crate::domain::device::{DeviceId, Revision};
 use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Fingerprint;
@@ -75,6 +76,7 @@ const CLAIM: &str = concat!(
          w.current AND w.deadly AND NOT w.held AS deadly, \
          s.running_attempt_id AS lost, now() AS now, \
          s.menu_digests, s.secret_count, s.last_bytes, s.missing_menus, s.incomplete_menus, \
+         s.counts_connections, \
          (SELECT jsonb_agg(jsonb_build_array(",
     microseconds_ago!("t.permitted"),
     ", ",
@@ -117,6 +119,7 @@ const PUT_OFF: &str = concat!(
      ) UPDATE mikrotik_backup.device_state s SET \
          last_attempt_id = l.running_attempt_id, last_attempt_at = l.running_since, \
          last_finished_at = now(), status = 'interrupted', deaths = l.deaths + 1, \
+         counts_connections = NULL, \
          next_due = now() + $7 * interval '1 microsecond', \
          endpoint_digest = CASE WHEN l.error_kind IS NULL THEN $4 ELSE l.endpoint_digest END, \
          credentials_digest = CASE WHEN l.error_kind IS NULL THEN $5 ELSE l.credentials_digest END, \
@@ -188,13 +191,13 @@ const RECORD: &str = concat!(
           last_success_at, status, error_kind, error, consecutive_failures, next_due, \
           blocked_since, offered_fingerprint, last_hash, last_bytes, routeros_version, \
           menu_digests, secret_count, endpoint_digest, credentials_digest, pin_digest, \
-          incomplete_menus, warning, missing_menus, weak_ssh) \
+          incomplete_menus, warning, missing_menus, weak_ssh, counts_connections) \
      SELECT a.device_id, a.tenant_id, a.id, a.started_at, a.finished_at, \
             CASE WHEN a.status = 'success' THEN a.started_at END, a.status, a.error_kind, \
             a.error, $17, a.finished_at + $18 * interval '1 microsecond', \
             CASE WHEN $19 THEN now() END, $20, a.sha256_hash, a.bytes, a.routeros_version, \
             $21, $22, $23, $24, $25, \
-            CASE WHEN a.sha256_hash IS NOT NULL THEN a.incomplete_menus END, a.warning, $30, $31 \
+            CASE WHEN a.sha256_hash IS NOT NULL THEN a.incomplete_menus END, a.warning, $30, $31, $33 \
      FROM attempt a \
      ON CONFLICT (device_id) DO UPDATE SET \
          tenant_id = excluded.tenant_id, last_attempt_id = excluded.last_attempt_id, \
@@ -219,6 +222,8 @@ const RECORD: &str = concat!(
          warning = CASE WHEN excluded.last_hash IS NOT NULL THEN excluded.warning ELSE s.warning END, \
          missing_menus = coalesce(excluded.missing_menus, s.missing_menus), \
          weak_ssh = coalesce(excluded.weak_ssh, s.weak_ssh), \
+         counts_connections = coalesce(excluded.counts_connections, \
+             CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.counts_connections END), \
          running_attempt_id = nullif(s.running_attempt_id, excluded.last_attempt_id), \
          running_since = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_since END, \
          running_replica = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_replica END, \
@@ -312,7 +317,8 @@ impl PostgresStore {
                 ended: ended.map(ago),
             })
             .collect();
-        let until = bound.not_before(&dials, claim.cause.into(), now);
+        let room = Room::of(claim.cause, counts_connections(row, now)?);
+        let until = bound.not_before(&dials, room, now);
         Ok(until.and_then(|until| Duration::try_from(until - now).ok()))
     }
 
@@ -387,6 +393,14 @@ impl PostgresStore {
     }
 }
 
+/// What the last good export showed, if it is of the address that the device has now.
+fn counts_connections(row: &PgRow, now: Timestamp) -> sqlx::Result<Option<bool>> {
+    let seen_at = rows::last_attempt(row, now)?.map(|last| last.revision.endpoint);
+    let same = seen_at == Some(rows::device(row)?.revision().endpoint);
+    let counts: Option<bool> = row.try_get("counts_connections")?;
+    Ok(counts.filter(|_| same))
+}
+
 /// `RECORD` with its 32 parameters.
 fn bind(
     record: &AttemptRecord,
@@ -455,6 +469,7 @@ fn bind(
         .bind(rows::missing_to_json(&record.observed))
         .bind(rows::weak_to_json(&record.observed))
         .bind(record.held.then(|| microseconds(HELD_FOR)))
+        .bind(record.observed.counts_connections)
 }
 
 /// Microseconds, at most a thousand years: PostgreSQL's timestamps end somewhere.
