@@ -109,8 +109,8 @@ impl Context {
         let normalizer = self.normalizer.clone();
         let (export, normalized, counts) = on_a_thread(move || {
             let normalized = normalizer.normalize(&export);
-            // What is missing may be the firewall.
-            let counts = !export.incomplete_menus.is_empty()
+            let menus = &export.incomplete_menus;
+            let counts = menus.iter().any(|menu| menu.contains("firewall"))
                 || routeros::counts_connections(normalized.text.expose());
             (export, normalized, counts)
         })
