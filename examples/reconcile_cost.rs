@@ -113,6 +113,7 @@ async fn measure(store: PostgresStore, database: &mut PgConnection) -> anyhow::R
         limits: Limits {
             command_timeout: Duration::from_secs(60),
             ssh: ssh::Options::default(),
+            bound: None,
         },
         normalizer: Default::default(),
         replica: "measurement".to_owned(),

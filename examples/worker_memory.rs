@@ -169,6 +169,7 @@ async fn main() {
         limits: Limits {
             command_timeout: Duration::from_secs(60),
             ssh: ssh::Options::default(),
+            bound: None,
         },
         normalizer: Default::default(),
         replica: "example".to_owned(),

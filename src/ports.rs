@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::domain::Timestamp;
 use crate::domain::attempt::{AttemptId, AttemptRecord, Cause, LastAttempt, Status, StepTime};
+use crate::domain::contact::Bound;
 use crate::domain::device::{Device, DeviceId, TenantId};
 use crate::domain::host_key::{Fingerprint, Pin};
 use crate::domain::session::MissingMenus;
@@ -85,6 +86,8 @@ pub struct Claim {
     pub any_last: bool,
     /// Why it is made: what the journal says if its end is never recorded.
     pub cause: Cause,
+    /// How often the device may be connected to; `None` means as often as you like.
+    pub bound: Option<Bound>,
     /// Who begins it.
     pub replica: String,
 }
@@ -98,6 +101,8 @@ pub enum Claimed {
     /// found that the process has died in the device's attempts twice in a row or more often: the
     /// last one of them is the record then.
     Superseded(Box<LastAttempt>),
+    /// [`Claim::bound`] forbids another connection for so long.
+    TooSoon(Duration),
     /// The device has left the inventory.
     Gone,
 }
@@ -242,6 +247,9 @@ pub trait Store: Send + Sync {
     /// as being worked on. Finding the mark of an attempt that never ended, it journals that one
     /// as interrupted: the caller holds the lease, so its holder is gone. From the second one in a
     /// row on it begins nothing then, unless somebody asked for it.
+    ///
+    /// Every claim that began something counts as a connection for [`Claim::bound`], unless it was
+    /// taken back or recorded as an attempt that ended before it dialled.
     async fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError>;
 
     /// Takes back a claim under which no attempt was made, because something that it needs is away:

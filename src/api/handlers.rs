@@ -145,7 +145,9 @@ pub(super) async fn attempt(
 /// Backs a device up now, whenever it is due. Several requests for one device share one attempt.
 ///
 /// Presence and interval are not looked at, and a device that is blocked by a refused login gets
-/// one try. Whoever disconnects while waiting takes the request back, unless the attempt has begun
+/// one try. A device that was connected to so often that its firewall might take one connection
+/// more for an attack is left alone: with `wait=true` that is status 429 with `Retry-After`, else
+/// the attempt is `not_made` and says so. Whoever disconnects while waiting takes the request back, unless the attempt has begun
 /// or somebody else asked for it too.
 #[utoipa::path(
     post,
@@ -162,6 +164,9 @@ pub(super) async fn attempt(
             headers(("Location" = String, description = "The attempt."))),
         (status = 404, description = "No such device is backed up.", body = Problem,
             content_type = "application/problem+json"),
+        (status = 429, description = "Too many requests, or with `wait=true`: too many connections \
+            to the device.", body = Problem, content_type = "application/problem+json",
+            headers(("Retry-After" = u64, description = "In so many seconds."))),
         (status = 503, description = "The service is starting or stopping.", body = Problem,
             content_type = "application/problem+json"),
     ),
@@ -188,7 +193,11 @@ pub(super) async fn backup(
         reply
     });
     if wait && let Ok(reply) = timeout(WAIT_LIMIT, &mut reply).await {
-        let told = api.told(device, reply?).await;
+        let reply = reply?;
+        if let Some(wait) = reply.retry_after {
+            return Err(Problem::too_soon(reply.message.unwrap_or_default(), wait));
+        }
+        let told = api.told(device, reply).await;
         return Ok(Json(told).into_response());
     }
     api.tickets.open(attempt, device);

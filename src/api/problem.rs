@@ -57,6 +57,16 @@ impl Problem {
         }
     }
 
+    /// The device must be left alone for `wait`.
+    pub fn too_soon(detail: impl Into<String>, wait: Duration) -> Self {
+        // Whole seconds, and not a moment before the time.
+        let again = Duration::from_secs(wait.as_secs().saturating_add(1));
+        Self {
+            again: Some(again),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, detail)
+        }
+    }
+
     /// The request makes no sense.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)

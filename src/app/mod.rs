@@ -94,6 +94,7 @@ fn context(config: &Config, ports: Ports, shutdown: &Shutdown) -> Result<Arc<Con
                 idle_timeout: config.idle_timeout,
                 algorithms: config.ssh_algorithms,
             },
+            bound: config.connections,
         },
         normalizer: config.normalizer.clone(),
         replica: config.replica.clone(),

@@ -148,6 +148,8 @@ fn configuration(data_dir: &Path, routers: usize) -> Result<Config, AppError> {
         ("CONFIG_BACKUP_JITTER_MAX", "2".into()),
         ("CONFIG_BACKUP_OFFLINE_RECHECK", "2".into()),
         ("DEVICE_REFRESH_SECONDS", "1".into()),
+        // These routers count no connections.
+        ("CONFIG_BACKUP_CONNECTION_LIMIT", "none".into()),
         // What goes wrong is shown at the end.
         ("LOG_LEVEL", "error".into()),
     ];

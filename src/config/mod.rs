@@ -26,6 +26,7 @@ pub use problem::{ConfigError, Problem};
 pub use reader::{Effective, Source};
 pub use values::{Cluster, Log, LogFormat, Mode, OpenBao, OutboxLimits, StreamLimits};
 
+use crate::domain::contact::Bound;
 use crate::domain::session::SshAlgorithms;
 use crate::routeros::Normalizer;
 
@@ -92,6 +93,8 @@ pub struct Config {
     pub ssh_algorithms: SshAlgorithms,
     /// `CONNECTION_TIMEOUT_SECONDS`.
     pub connect_timeout: Duration,
+    /// `CONFIG_BACKUP_CONNECTION_LIMIT`; `None` also where the interval alone is too much for it.
+    pub connections: Option<Bound>,
     /// `DEVICE_REFRESH_SECONDS`.
     pub refresh: Duration,
     /// `MIGRATE_ON_START`.
@@ -196,6 +199,9 @@ fn read(need: Need, surroundings: &Environment, reader: &mut Reader<'_>) -> Conf
         );
     }
 
+    let connect_timeout = reader.seconds(&table::CONNECTION_TIMEOUT);
+    let connections = read_bound(need, interval, connect_timeout, reader);
+
     let any = if clustered {
         [0, 0, 0, 0]
     } else {
@@ -235,7 +241,8 @@ fn read(need: Need, surroundings: &Environment, reader: &mut Reader<'_>) -> Conf
             ),
             SshAlgorithms::from_name,
         ),
-        connect_timeout: reader.seconds(&table::CONNECTION_TIMEOUT),
+        connect_timeout,
+        connections,
         refresh: reader.seconds(&table::DEVICE_REFRESH),
         migrate_on_start: reader.flag(&table::MIGRATE_ON_START),
         stream: StreamLimits {
@@ -367,6 +374,34 @@ fn read_normalizer(reader: &mut Reader<'_>) -> Normalizer {
     let shown = |list: &str| list.lines().collect::<Vec<_>>().join(" ⏎ ");
     let normalizer = reader.text(&table::IGNORE_COMMENTS, read, shown);
     normalizer.unwrap_or_default()
+}
+
+/// How often a device may be connected to.
+fn read_bound(
+    need: Need,
+    interval: Duration,
+    connect_timeout: Duration,
+    reader: &mut Reader<'_>,
+) -> Option<Bound> {
+    let limit = &table::CONNECTION_LIMIT;
+    let words = [("recipe", true), ("none", false)];
+    let limited = reader.or_default(limit, (true, "recipe".to_owned()), |raw| one_of(raw, words));
+    let bound = Bound::new(connect_timeout);
+    let shortest = bound.shortest_interval();
+    if limited && interval < shortest {
+        if need == Need::Run {
+            reader.warnings.push(format!(
+                "{interval} is below {shortest} s, so regular backups alone are more connections \
+                 than MikroTik's brute-force recipe tolerates: their number is not limited. Have the \
+                 routers accept this address before that recipe, and say so with {limit}=none",
+                interval = table::INTERVAL.name,
+                shortest = shortest.as_secs(),
+                limit = limit.name,
+            ));
+        }
+        return None;
+    }
+    limited.then_some(bound)
 }
 
 fn read_token(

@@ -292,6 +292,8 @@ settings! {
         "What is offered to routers: compatible also offers what RouterOS without strong-crypto needs, after everything better; modern does not.";
     CONNECTION_TIMEOUT: Number = "CONNECTION_TIMEOUT_SECONDS" { unit: Unit::Seconds, default: 10, min: 1, max: 300 }
         "Time for one TCP connection to a device to come about.";
+    CONNECTION_LIMIT: Text = "CONFIG_BACKUP_CONNECTION_LIMIT" { form: Form::OneOf(&["recipe", "none"]), default: Some("recipe"), secret: false }
+        "How often a router is connected to at most: recipe keeps within what MikroTik's own recipe against brute force tolerates, three in a row and then none for an hour; none is for fleets whose firewalls accept this address before such rules, or have none.";
     DEVICE_REFRESH: Number = "DEVICE_REFRESH_SECONDS" { unit: Unit::Seconds, default: 60, min: 1, max: DAY }
         "How often the running tasks are compared with the database. Notifications usually are faster; this is what they may miss.";
     MIGRATE_ON_START: Flag = "MIGRATE_ON_START" { default: true }
@@ -346,6 +348,7 @@ mod tests {
         ("CONFIG_BACKUP_IDLE_TIMEOUT", Some("120 s")),
         ("SSH_ALGORITHMS", Some("compatible")),
         ("CONNECTION_TIMEOUT_SECONDS", Some("10 s")),
+        ("CONFIG_BACKUP_CONNECTION_LIMIT", Some("recipe")),
         ("DEVICE_REFRESH_SECONDS", Some("60 s")),
         ("MIGRATE_ON_START", Some("true")),
         ("NATS_STREAM_MAX_BYTES", Some("10737418240 bytes")),

@@ -213,6 +213,13 @@ pub enum Deferral {
         /// Which dependency, and what it said.
         reason: String,
     },
+    /// One connection more, and the router's firewall might take us for an attacker.
+    RateLimited {
+        /// When one may be made again.
+        until: Timestamp,
+        /// How long that is from now.
+        wait: Duration,
+    },
     /// The process is stopping and nothing had been started.
     Stopping,
 }
@@ -226,6 +233,7 @@ impl Deferral {
             Self::Gone => "gone",
             Self::Superseded(_) => "superseded",
             Self::Unavailable { .. } => "unavailable",
+            Self::RateLimited { .. } => "rate_limited",
             Self::Stopping => "stopping",
         }
     }

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod attempt;
 pub mod backoff;
+pub mod contact;
 pub mod device;
 pub mod digest;
 pub mod failure;

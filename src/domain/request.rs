@@ -1,6 +1,7 @@
 //! What somebody who asked for a backup is told, and when.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::attempt::{AttemptId, Cause, Deferral, Outcome};
 use super::digest::Digest;
@@ -48,6 +49,8 @@ pub struct Reply {
     /// What the asker should know: always there unless it succeeded, and then where something is odd
     /// about what was taken.
     pub message: Option<String>,
+    /// How long to wait before asking again, where asking before is of no use.
+    pub retry_after: Option<Duration>,
 }
 
 impl Reply {
@@ -75,6 +78,7 @@ impl Reply {
             hash: taken.map(|taken| taken.hash),
             kind: outcome.failure().map(|failure| failure.kind),
             message,
+            retry_after: None,
         }
     }
 
@@ -86,6 +90,7 @@ impl Reply {
             Deferral::Gone => "the device has left the inventory",
             Deferral::Superseded(_) => "another process has just backed the device up",
             Deferral::Unavailable { reason } => reason,
+            Deferral::RateLimited { wait, .. } => &too_soon(*wait),
             Deferral::Stopping => "the service is stopping",
         };
         Self {
@@ -97,15 +102,34 @@ impl Reply {
             hash: None,
             kind: None,
             message: Some(message.to_owned()),
+            retry_after: match deferral {
+                Deferral::RateLimited { wait, .. } => Some(*wait),
+                _ => None,
+            },
         }
     }
 }
 
+/// Why a device is left alone for a while, for whoever asked for it.
+fn too_soon(wait: Duration) -> String {
+    let minutes = wait.as_secs().div_ceil(60).max(1);
+    format!(
+        "the device was connected to so often that MikroTik's brute-force recipe, if its firewall has \
+         it, would lock this address out for a day at the next connection; ask again in {minutes} min. \
+         If no router has that recipe, or all of them accept this address before it, \
+         CONFIG_BACKUP_CONNECTION_LIMIT=none lifts the limit"
+    )
+}
+
 /// Whether a request that arrived while an attempt was being made for `cause` is answered by its
-/// having been put off. A request skips presence and freshness, so an attempt that did not skip
-/// them and was stopped by one of them answers nothing: one that skips them must follow.
+/// having been put off. A request skips presence and freshness and may connect where scheduled work
+/// must wait, so an attempt that was stopped by one of these answers nothing: one that is not must
+/// follow.
 pub fn answered_by(cause: Cause, deferral: &Deferral) -> bool {
-    let skipped = matches!(deferral, Deferral::Offline | Deferral::Superseded(_));
+    let skipped = matches!(
+        deferral,
+        Deferral::Offline | Deferral::Superseded(_) | Deferral::RateLimited { .. }
+    );
     cause == Cause::Manual || !skipped
 }
 
@@ -154,5 +178,24 @@ mod tests {
         assert!(answered_by(Cause::Manual, &Deferral::Offline));
         assert!(answered_by(Cause::Retry, &Deferral::Contended));
         assert!(answered_by(Cause::Edited, &Deferral::Gone));
+        let wait = Duration::from_secs(61);
+        let until = time::macros::datetime!(2026-01-02 03:04:05 UTC);
+        let limited = Deferral::RateLimited { until, wait };
+        assert!(!answered_by(Cause::Scheduled, &limited));
+        assert!(answered_by(Cause::Manual, &limited));
+    }
+
+    #[test]
+    fn whoever_asks_too_often_is_told_why_and_when() {
+        let wait = Duration::from_secs(61);
+        let until = time::macros::datetime!(2026-01-02 03:04:05 UTC);
+        let reply = Reply::of_deferral(&Deferral::RateLimited { until, wait });
+        assert_eq!(reply.status, ReplyStatus::Failed);
+        assert_eq!((reply.attempt, reply.retry_after), (None, Some(wait)));
+        let message = reply.message.expect("a reason");
+        assert!(
+            message.contains("brute-force") && message.contains("in 2 min"),
+            "{message}"
+        );
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::Timestamp;
 use super::attempt::{Cause, Deferral, LastAttempt, Status};
 use super::backoff::{later, next_beat, part_of, period, retry_at, stretched};
+use super::contact::LONGEST_WAIT;
 use super::device::{DeviceId, Revision};
 use super::failure::FailureKind;
 
@@ -268,6 +269,9 @@ impl Schedule {
     fn finished(&mut self, run: Run, finish: Finish, now: Timestamp, draw: Draw) -> State {
         let rest = match finish {
             Finish::Deferred(Deferral::Superseded(last)) => self.take_over(&last, now, draw),
+            Finish::Deferred(Deferral::RateLimited { until, .. }) => {
+                self.held_back(run, until, now, draw)
+            }
             Finish::Deferred(
                 Deferral::Offline
                 | Deferral::Contended
@@ -366,6 +370,18 @@ impl Schedule {
         let recheck = self.policy.recheck.min(self.period / 4);
         let recheck = recheck.max(SOON.min(self.period / 20));
         let due = later(now, stretched(recheck, RECHECK_JITTER, draw));
+        Rest { due, cause }
+    }
+
+    /// Where a device is that may not be connected to before `until`: due then, for the same reason.
+    /// What a request was put before, and is not due yet, keeps its time.
+    fn held_back(&self, run: Run, until: Timestamp, now: Timestamp, draw: Draw) -> Rest {
+        let Rest { due, cause } = run.rest;
+        if run.cause == Cause::Manual && due > now {
+            return run.rest;
+        }
+        let until = until.clamp(now, later(now, LONGEST_WAIT));
+        let due = later(until, part_of(SOON, draw));
         Rest { due, cause }
     }
 

@@ -4,6 +4,7 @@
 mod delivery;
 mod ending;
 mod export;
+mod permit;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -232,14 +233,7 @@ impl Context {
         let begun = self.claim(id, ask, progress).await?;
         let device = &begun.device;
         let login = self.credentials.open(device).await?;
-        let deadline = self.limits.deadline(lease, &device.settings);
-        if deadline <= Instant::now() {
-            return Err(Stop::Interrupted(
-                "the device's lock was about to run out before the device could be dialled; the \
-                 database was slow"
-                    .to_owned(),
-            ));
-        }
+        let deadline = self.may_dial(device, lease, progress)?;
         progress.enter(Step::Connect);
         let options = self.limits.ssh(&device.settings);
         let dialled = ssh::dial(&device.endpoint, &device.pin, deadline, &options).await;
@@ -286,6 +280,7 @@ impl Context {
             attempt: id,
             device: ask.device,
             cause: ask.cause,
+            bound: self.limits.bound,
             known_last: ask.known_last,
             any_last: ask.cause == Cause::Manual,
             replica: self.replica.clone(),
@@ -299,6 +294,7 @@ impl Context {
         })?;
         match claimed {
             Claimed::Gone => Err(Stop::Deferred(Deferral::Gone)),
+            Claimed::TooSoon(wait) => Err(Stop::Deferred(self.too_soon(ask, wait))),
             Claimed::Superseded(last) => {
                 if last.deaths > 1 && last.status == Status::Interrupted {
                     warn!(

@@ -22,6 +22,7 @@ use crate::credentials::{Credentials, Key};
 use crate::domain::Timestamp;
 use crate::domain::attempt::{AttemptId, AttemptRecord, LastAttempt, Outcome, StepTime, Taken};
 use crate::domain::backoff::later;
+use crate::domain::contact::Bound;
 use crate::domain::device::{CredentialSource, Device, DeviceId, Endpoint, TenantId};
 use crate::domain::failure::Advice;
 use crate::domain::host_key::{Fingerprint, Pin};
@@ -122,6 +123,7 @@ impl World {
             limits: Limits {
                 command_timeout: Duration::from_secs(10),
                 ssh: ssh::Options::default(),
+                bound: Some(Bound::new(Duration::from_secs(10))),
             },
             normalizer: Default::default(),
             replica: "one".to_owned(),
@@ -159,6 +161,8 @@ pub struct State {
     /// Looks at the digests, and the buckets that were read.
     pub looks: usize,
     pub reads: Vec<Vec<Bucket>>,
+    /// So long no device may be connected to.
+    pub too_soon: Option<Duration>,
     /// Every statement fails.
     pub away: bool,
     /// `record` fails.
@@ -280,6 +284,9 @@ impl Store for MemoryStore {
             && !claim.any_last
         {
             return Ok(Claimed::Superseded(Box::new(last.clone())));
+        }
+        if let (Some(_), Some(wait)) = (claim.bound, state.too_soon) {
+            return Ok(Claimed::TooSoon(wait));
         }
         state.running.insert(claim.device, claim.attempt);
         let taken = state.taken.get(&claim.device);

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::credentials::Credentials;
+use crate::domain::contact::Bound;
 use crate::domain::failure::Advice;
 use crate::domain::schedule::Draw;
 use crate::domain::session::DeviceSettings;
@@ -76,6 +77,8 @@ pub struct Limits {
     pub command_timeout: Duration,
     /// For the SSH client.
     pub ssh: ssh::Options,
+    /// How often a device may be connected to; `None` where no router counts.
+    pub bound: Option<Bound>,
 }
 
 impl Limits {
@@ -131,6 +134,7 @@ mod tests {
         let limits = Limits {
             command_timeout: seconds(60),
             ssh: ssh::Options::default(),
+            bound: None,
         };
         let usual = DeviceSettings::default();
         assert_eq!(
@@ -157,6 +161,7 @@ mod tests {
         let limits = Limits {
             command_timeout: seconds(60),
             ssh: ssh::Options::default(),
+            bound: None,
         };
         let slow = DeviceSettings {
             command_timeout: Some(seconds(600)),

@@ -91,6 +91,7 @@ const DEFERRALS: &[&str] = &[
     "gone",
     "superseded",
     "unavailable",
+    "rate_limited",
     "stopping",
 ];
 
@@ -172,7 +173,8 @@ impl Metrics {
             )?,
             deferrals: new.counters(
                 "mikrotik_config_backup_deferrals_total",
-                "Attempts not made, through no fault of the device, by reason.",
+                "Attempts not made, through no fault of the device, by reason. rate_limited: one \
+                 connection more might have looked like an attack to the router's firewall.",
                 &["reason"],
             )?,
             devices: new.gauges(
@@ -359,6 +361,7 @@ impl Metrics {
             Deferral::Gone
             | Deferral::Superseded(_)
             | Deferral::Unavailable { .. }
+            | Deferral::RateLimited { .. }
             | Deferral::Stopping => {}
         }
     }

@@ -133,6 +133,10 @@ fn every_deferral_has_its_series_from_the_start() {
         Deferral::Contended,
         Deferral::Gone,
         unavailable,
+        Deferral::RateLimited {
+            until: time::OffsetDateTime::UNIX_EPOCH,
+            wait: Duration::ZERO,
+        },
         Deferral::Stopping,
     ] {
         assert!(DEFERRALS.contains(&deferral.as_str()), "{deferral:?}");

@@ -93,7 +93,9 @@ pub trait Outbox: Send + Sync {
     /// tells how many letters that were.
     async fn recover(&self, lease: &RelayLease) -> Result<u64, OutboxError>;
 
-    /// Takes the letter that waits longest into the hands of this relay.
+    /// Takes the letter that waits longest into the hands of this relay. After an error one may be
+    /// there that nobody knows of: [`Self::recover`] comes before the next one is taken, or letters
+    /// of a device change their order.
     async fn take(&self, lease: &RelayLease) -> Result<Next, OutboxError>;
 
     /// Removes a letter that this relay has in its hands.

@@ -9,8 +9,10 @@ mod commands;
 mod comments;
 mod complete;
 mod console;
+mod copy;
 mod dialogue;
 mod diff;
+mod form;
 mod header;
 mod normalize;
 mod normalizer;
@@ -21,6 +23,7 @@ mod search;
 mod secrets;
 mod shape;
 mod suspicion;
+mod terse;
 #[cfg(test)]
 mod tests;
 mod version;

@@ -26,12 +26,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::comments::{self, Class, ErrorLine};
+use super::copy::Copied;
 use super::dialogue::Export;
+use super::form::Form;
 use super::header;
 use super::normalizer::Normalizer;
-use super::reader::{self, Line, LineKind, Scratch};
-use super::secrets::{name_across, next_secret_name};
-use super::shape::{Context, Item, ShapeBuilder};
+use super::reader::{self, Line, LineKind, Scratch, trim_end};
+use super::shape::{Context, Item};
+use super::terse::is_terse;
 use crate::domain::archive::Renormalize;
 use crate::domain::digest::Digest;
 use crate::domain::snapshot::{ConfigText, Shape};
@@ -86,9 +88,9 @@ pub fn renormalize() -> Renormalize {
 /// Normalises a whole export.
 pub(super) fn whole(normalizer: &Normalizer, text: &str) -> Normalized {
     let mut run = Run::new(normalizer, text);
-    run.shape = Some(ShapeBuilder::default());
+    run.form = Some(Form::of(text));
     run.all();
-    let text = ConfigText::new(run.out);
+    let text = ConfigText::new(run.out.finish());
     Normalized {
         hash: text.digest(),
         text,
@@ -99,7 +101,7 @@ pub(super) fn whole(normalizer: &Normalizer, text: &str) -> Normalized {
             .collect(),
         unknown_comments: run.unknown,
         unknown_comment_lines: run.unknown_lines,
-        shape: run.shape.map(ShapeBuilder::finish).unwrap_or_default(),
+        shape: run.form.map(Form::finish).unwrap_or_default(),
     }
 }
 
@@ -107,7 +109,7 @@ pub(super) fn whole(normalizer: &Normalizer, text: &str) -> Normalized {
 pub(super) fn any(normalizer: &Normalizer, text: &str) -> String {
     let mut run = Run::new(normalizer, text);
     run.all();
-    run.out
+    run.out.finish()
 }
 
 /// What comments stand before.
@@ -126,7 +128,7 @@ enum Before {
 struct Run<'a> {
     normalizer: &'a Normalizer,
     text: &'a str,
-    out: String,
+    out: Copied<'a>,
     context: Context,
     /// A menu line that is not written yet: the item after it may have to join it.
     menu: Option<Line<'a>>,
@@ -140,9 +142,9 @@ struct Run<'a> {
     ledger: BTreeMap<&'a str, u64>,
     unknown: Vec<String>,
     unknown_lines: u64,
-    shape: Option<ShapeBuilder>,
-    /// See [`next_secret_name`]; where the text was searched up to.
-    secret_name: usize,
+    form: Option<Form<'a>>,
+    /// Comments that stay, until they are written.
+    kept: Vec<Line<'a>>,
     /// Where wrapped lines are put together.
     scratch: Scratch,
 }
@@ -152,7 +154,7 @@ impl<'a> Run<'a> {
         Self {
             normalizer,
             text,
-            out: String::with_capacity(text.len()),
+            out: Copied::of(text),
             context: Context::default(),
             menu: None,
             comments: None,
@@ -162,8 +164,8 @@ impl<'a> Run<'a> {
             ledger: BTreeMap::new(),
             unknown: Vec::new(),
             unknown_lines: 0,
-            shape: None,
-            secret_name: 0,
+            form: None,
+            kept: Vec::new(),
             scratch: Scratch::default(),
         }
     }
@@ -187,14 +189,14 @@ impl<'a> Run<'a> {
                         self.hold(&line);
                         self.last_comment = None;
                     } else {
-                        self.config(line);
+                        self.config(&line);
                     }
                 }
             }
         }
         self.settle(None);
         if self.out.is_empty() {
-            self.out.push('\n');
+            self.out.push_str("\n");
         }
     }
 
@@ -203,87 +205,92 @@ impl<'a> Run<'a> {
         self.comments = Some(start..line.end);
     }
 
-    fn config(&mut self, line: Line<'a>) {
+    fn config(&mut self, line: &Line<'a>) {
+        if !line.wrapped && !line.open_quote {
+            self.command(line, trim_end(line.raw), &[]);
+            return;
+        }
+        // Of an item in the current menu nothing has to be known but that it is one. What begins with
+        // a backslash may go on with a menu.
+        let menu_like = line.raw.starts_with(['/', '\\']);
+        if self.form.is_none() && self.comments.is_none() && !menu_like {
+            self.command(line, line.raw, &[]);
+            return;
+        }
         let mut scratch = std::mem::take(&mut self.scratch);
-        // Of a wrapped item in the current menu nothing has to be known but that it is one.
-        let whole = self.shape.is_some() || self.comments.is_some() || line.raw.starts_with('/');
-        let (logical, wraps) = match whole {
-            true => scratch.logical(&line),
-            false => (line.raw, &[][..]),
-        };
+        let (logical, wraps) = scratch.logical(line);
+        self.command(line, logical, wraps);
+        self.scratch = scratch;
+    }
+
+    /// Goes on with a line of configuration, given in one piece as well, and where its wraps were.
+    fn command(&mut self, line: &Line<'a>, logical: &str, wraps: &[usize]) {
         let item = Item::parse(logical);
         if let Item::Menu(_) = item {
             self.settle(None);
             self.context.enter(logical);
-            self.menu = Some(line);
+            self.menu = Some(*line);
         } else {
-            self.settle(Some((&line, &item)));
+            self.settle(Some((line, &item)));
         }
-        if let Some(shape) = &mut self.shape {
-            // Looked for in the whole text, not line by line: most lines are far from any.
-            if self.secret_name < line.start {
-                self.secret_name = next_secret_name(self.text, line.start);
-            }
-            let may_hold_secrets = self.secret_name < line.end || name_across(logical, wraps);
-            match item {
-                Item::Menu(_) => {}
-                Item::Absolute { menu, command } => shape.add(menu, command, may_hold_secrets),
-                Item::Relative(command) => {
-                    let menu = self.context.menu().unwrap_or_default();
-                    shape.add(menu, command, may_hold_secrets);
-                }
-            }
+        if let Some(form) = &mut self.form {
+            form.add(line, &item, self.context.menu(), (logical, wraps));
         }
-        self.scratch = scratch;
     }
 
     /// Writes what is held, then `next`.
     fn settle(&mut self, next: Option<(&Line<'a>, &Item<'_>)>) {
         self.last_comment = None;
-        let (kept, dropped) = match self.comments.take() {
+        if let (None, None, Some((line, _))) = (&self.comments, &self.menu, next) {
+            self.write(line);
+            return;
+        }
+        let dropped = match self.comments.take() {
             Some(range) => {
                 let before = match next {
                     Some((_, item)) if item.is_relative_item() => Before::Item,
                     Some((line, _)) if line.raw.starts_with(' ') => Before::Stray,
                     _ => Before::Other,
                 };
-                self.sift(&self.text[range], before)
+                self.sift(range, before)
             }
-            None => (String::new(), 0),
+            None => 0,
         };
-        let menu = self.menu.take();
-        let rejoin = menu.filter(|_| dropped > 0 && kept.is_empty() && self.is_terse());
-        if let (Some(menu), Some((line, _))) = (rejoin, next) {
-            self.due_blank();
-            self.out.push_str(&menu.logical());
-            self.out.push(' ');
-            line.write_normalized(&mut self.out);
-            self.count(TERSE_ITEM);
-            return;
+        if let Some(menu) = self.menu.take() {
+            let rejoin = dropped > 0 && self.kept.is_empty() && self.is_terse();
+            if let (true, Some((line, _))) = (rejoin, next) {
+                self.due_blank();
+                self.out.push_str(&menu.logical());
+                self.out.push_str(" ");
+                line.write_normalized(&mut self.out);
+                self.count(TERSE_ITEM);
+                return;
+            }
+            self.write(&menu);
         }
-        if let Some(menu) = menu {
-            self.due_blank();
-            menu.write_normalized(&mut self.out);
+        let mut kept = std::mem::take(&mut self.kept);
+        for line in kept.drain(..) {
+            self.write(&line);
         }
-        if !kept.is_empty() {
-            self.due_blank();
-            self.out.push_str(&kept);
-        }
+        self.kept = kept;
         if let Some((line, _)) = next {
-            self.due_blank();
-            line.write_normalized(&mut self.out);
+            self.write(line);
         }
     }
 
-    /// The comments that stay, normalised, and how many state comments do not.
-    fn sift(&mut self, held: &'a str, before: Before) -> (String, u64) {
-        let mut kept = String::new();
+    fn write(&mut self, line: &Line<'_>) {
+        self.due_blank();
+        line.write_normalized(&mut self.out);
+    }
+
+    /// Puts the comments that stay in `kept`, and counts the state comments that do not.
+    fn sift(&mut self, held: Range<usize>, before: Before) -> u64 {
         let mut dropped = 0;
         let top = self.out.is_empty() && self.menu.is_none();
-        let mut lines = reader::lines(held).peekable();
+        let mut lines = reader::lines_in(self.text, held).peekable();
         while let Some(line) = lines.next() {
             let spill = lines.next_if(|next| next.kind == LineKind::Config);
-            if top && kept.is_empty() && header::dated_version(line.raw).is_some() {
+            if top && self.kept.is_empty() && header::dated_version(line.raw).is_some() {
                 self.count(DATED_HEADER);
                 continue;
             }
@@ -293,14 +300,12 @@ impl<'a> Run<'a> {
                     dropped += u64::from(name != ERROR_EXPORTING);
                 }
                 None => {
-                    line.write_normalized(&mut kept);
-                    if let Some(spill) = spill {
-                        spill.write_normalized(&mut kept);
-                    }
+                    self.kept.push(line);
+                    self.kept.extend(spill);
                 }
             }
         }
-        (kept, dropped)
+        dropped
     }
 
     /// The rule that takes `comment` out, if one does. Takes note of unknown ones.
@@ -353,51 +358,11 @@ impl<'a> Run<'a> {
 
     fn due_blank(&mut self) {
         if std::mem::take(&mut self.blank) {
-            self.out.push('\n');
+            self.out.push_str("\n");
         }
     }
 
     fn is_terse(&mut self) -> bool {
         *self.terse.get_or_insert_with(|| is_terse(self.text))
     }
-}
-
-/// Whether `text` is in the terse form throughout: items carry their menu, and a menu line stands
-/// only before the comments of exactly one item.
-fn is_terse(text: &str) -> bool {
-    #[derive(PartialEq)]
-    enum After {
-        Nothing,
-        Menu,
-        Comment,
-    }
-    let mut absolute = false;
-    let mut after = After::Nothing;
-    let mut last_comment = None;
-    for line in reader::lines(text) {
-        let comment = std::mem::take(&mut last_comment);
-        match line.kind {
-            LineKind::Blank => {}
-            LineKind::Comment => {
-                last_comment = Some(line.raw);
-                if after == After::Menu {
-                    after = After::Comment;
-                }
-            }
-            LineKind::Config if comment.is_some_and(|c| comments::is_spill(c, line.raw)) => {}
-            LineKind::Config => {
-                let item = Item::parse(line.raw);
-                after = match (item, after) {
-                    (Item::Menu(_), After::Nothing) => After::Menu,
-                    (Item::Absolute { .. }, After::Nothing) => {
-                        absolute = true;
-                        After::Nothing
-                    }
-                    (Item::Relative(_), After::Comment) => After::Nothing,
-                    _ => return false,
-                };
-            }
-        }
-    }
-    absolute && after == After::Nothing
 }

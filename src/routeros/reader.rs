@@ -6,6 +6,9 @@
 //! of a physical line that continues nothing.
 
 use std::borrow::Cow;
+use std::ops::Range;
+
+use super::copy::Copied;
 
 /// How far RouterOS indents a continuation.
 const INDENT: usize = 4;
@@ -32,6 +35,8 @@ pub(super) struct Line<'a> {
     pub(super) start: usize,
     /// Where the next line begins.
     pub(super) end: usize,
+    /// Whether neither a quote nor a backslash is in it, if it is configuration.
+    pub(super) plain: bool,
     /// Whether it consists of several physical lines.
     pub(super) wrapped: bool,
     /// Whether it ends in a line feed.
@@ -46,7 +51,7 @@ impl<'a> Line<'a> {
     /// Its content in one piece: wraps undone, blanks at the end gone unless they are quoted.
     pub(super) fn logical(&self) -> Cow<'a, str> {
         if self.kind != LineKind::Config {
-            return Cow::Borrowed(self.raw.trim_end_matches(BLANKS));
+            return Cow::Borrowed(trim_blanks(self.raw));
         }
         if !self.wrapped && !self.open_quote {
             return Cow::Borrowed(trim_end(self.raw));
@@ -64,7 +69,7 @@ impl<'a> Line<'a> {
             if continues {
                 at_joint(joined.len());
             }
-            continues = goes_on(content);
+            continues = goes_on(content.as_bytes());
             match last {
                 false if continues => joined.push_str(&text[..text.len() - 1]),
                 false => {
@@ -77,25 +82,32 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// Appends it with plain line feeds and without blanks at the end, unless they are quoted.
-    pub(super) fn write_normalized(&self, out: &mut String) {
-        if self.kind != LineKind::Config {
-            out.push_str(self.raw.trim_end_matches(BLANKS));
-        } else if !self.wrapped && !self.open_quote {
-            out.push_str(trim_end(self.raw));
-        } else {
-            for (content, last) in Pieces::of(self.raw) {
-                if !last {
-                    out.push_str(content);
-                    out.push('\n');
-                } else if self.open_quote {
-                    out.push_str(content);
-                } else {
-                    out.push_str(trim_end(content));
+    /// Writes it with plain line feeds and without blanks at the end, unless they are quoted.
+    pub(super) fn write_normalized(&self, out: &mut Copied<'_>) {
+        let raw = self.raw.as_bytes();
+        let mut from = self.start;
+        if self.wrapped {
+            let mut at = 0;
+            while let Some(found) = memchr::memchr(b'\r', &raw[at..]) {
+                let first = at + found;
+                at = first + returns(&raw[first..]);
+                if raw.get(at) == Some(&b'\n') {
+                    out.keep(from, self.start + first);
+                    from = self.start + at;
                 }
             }
         }
-        out.push('\n');
+        let content = match self.kind {
+            LineKind::Config if self.open_quote => self.raw,
+            LineKind::Config => trim_end(self.raw),
+            _ => trim_blanks(self.raw),
+        };
+        out.keep(from, self.start + content.len());
+        if self.terminated {
+            out.keep(self.end - 1, self.end);
+        } else {
+            out.push_str("\n");
+        }
     }
 }
 
@@ -147,10 +159,10 @@ impl<'a> Iterator for Pieces<'a> {
     }
 }
 
-/// Whether a physical line ends in a backslash that escapes nothing but the line end: after a pair
-/// of backslashes, as after anything else, nothing is escaped.
-fn goes_on(content: &str) -> bool {
-    let backslashes = content.bytes().rev().take_while(|byte| *byte == b'\\');
+/// Whether `content` ends in a backslash that escapes what is behind it: after a pair of
+/// backslashes, as after anything else, nothing is escaped.
+fn goes_on(content: &[u8]) -> bool {
+    let backslashes = content.iter().rev().take_while(|byte| **byte == b'\\');
     backslashes.count() % 2 == 1
 }
 
@@ -160,19 +172,33 @@ const BLANKS: [char; 3] = [' ', '\t', '\r'];
 /// Drops blanks at the end of a line that ends outside quotes. Where that would lay bare a
 /// backslash, and so make a continuation of what was none, the line stays as it is.
 pub(super) fn trim_end(content: &str) -> &str {
-    if !matches!(content.as_bytes().last(), Some(b' ' | b'\t' | b'\r')) {
-        return content;
-    }
-    let trimmed = content.trim_end_matches(BLANKS);
+    let trimmed = trim_blanks(content);
     if trimmed.len() < content.len() && trimmed.ends_with('\\') {
         return content;
     }
     trimmed
 }
 
+/// Drops blanks at the end.
+pub(super) fn trim_blanks(content: &str) -> &str {
+    // Nearly no line has any.
+    match content.as_bytes().last() {
+        Some(b' ' | b'\t' | b'\r') => content.trim_end_matches(BLANKS),
+        _ => content,
+    }
+}
+
 /// Reads the logical lines of `text`, each once, in order.
 pub(super) fn lines(text: &str) -> Lines<'_> {
-    Lines { text, at: 0 }
+    lines_in(text, 0..text.len())
+}
+
+/// Reads the logical lines of a part of `text` that begins and ends between two of them.
+pub(super) fn lines_in(text: &str, part: Range<usize>) -> Lines<'_> {
+    Lines {
+        text: &text[..part.end],
+        at: part.start,
+    }
 }
 
 /// The iterator of [`lines`].
@@ -185,186 +211,133 @@ pub(super) struct Lines<'a> {
 impl<'a> Iterator for Lines<'a> {
     type Item = Line<'a>;
 
+    // Inlined, a line stays in registers: moving its flags to where it is wanted takes longer than
+    // finding them.
+    #[inline(always)]
     fn next(&mut self) -> Option<Line<'a>> {
         let start = self.at;
-        let rest = self.text.get(start..).filter(|rest| !rest.is_empty())?;
-        let (content, mut end, mut terminated) = physical(rest);
-        let mut line = Line {
-            kind: LineKind::Config,
-            raw: content,
-            start,
-            end: start + end,
-            wrapped: false,
-            terminated,
-            open_quote: false,
-            dangling: false,
+        let text = self.text;
+        let bytes = text.as_bytes();
+        let found = match bytes.get(start)? {
+            b'#' => Found {
+                feed: memchr::memchr(b'\n', &bytes[start..]).map(|feed| start + feed),
+                plain: true,
+                ..Found::default()
+            },
+            _ => Found::from(bytes, start),
         };
-        self.at = line.end;
-        if rest.starts_with('#') {
-            line.kind = LineKind::Comment;
-            return Some(line);
-        }
-        let mut in_quote = false;
-        let mut continues = scan(content.as_bytes(), &mut in_quote);
-        if !continues && !in_quote {
-            let first = content.as_bytes().first();
-            if matches!(first, None | Some(b' ' | b'\t' | b'\r'))
-                && content.trim_end_matches(BLANKS).is_empty()
+        let (content, end) = match found.feed {
+            Some(feed) => (feed, feed + 1),
+            None => (bytes.len(), bytes.len()),
+        };
+        self.at = end;
+        let raw = &text[start..start + without_returns(&bytes[start..content]).len()];
+        let kind = match raw.as_bytes().first() {
+            Some(b'#') => LineKind::Comment,
+            None => LineKind::Blank,
+            Some(b' ' | b'\t' | b'\r')
+                if found.plain && raw.trim_end_matches(BLANKS).is_empty() =>
             {
-                line.kind = LineKind::Blank;
+                LineKind::Blank
             }
-            return Some(line);
-        }
-        while (continues || in_quote) && end < rest.len() {
-            let from = end;
-            let (content, length, ended) = physical(&rest[from..]);
-            continues = scan(content.as_bytes(), &mut in_quote);
-            (end, terminated) = (from + length, ended);
-            line.raw = &rest[..from + content.len()];
-            line.wrapped = true;
-        }
-        self.at = start + end;
-        line.end = self.at;
-        line.terminated = terminated;
-        line.open_quote = in_quote;
-        line.dangling = continues;
-        Some(line)
+            Some(_) => LineKind::Config,
+        };
+        Some(Line {
+            kind,
+            raw,
+            start,
+            end,
+            plain: found.plain,
+            wrapped: found.wrapped,
+            terminated: found.feed.is_some(),
+            open_quote: found.open_quote,
+            dangling: found.dangling,
+        })
     }
 }
 
-/// The first physical line of `text`: content, where the next begins, whether it is terminated.
-fn physical(text: &str) -> (&str, usize, bool) {
-    match memchr::memchr(b'\n', text.as_bytes()) {
-        Some(feed) => (text[..feed].trim_end_matches('\r'), feed + 1, true),
-        None => (text.trim_end_matches('\r'), text.len(), false),
+/// How a logical line goes, and where it ends.
+#[derive(Default)]
+struct Found {
+    /// The line feed that it ends in; none where the text ends first.
+    feed: Option<usize>,
+    plain: bool,
+    wrapped: bool,
+    open_quote: bool,
+    dangling: bool,
+}
+
+impl Found {
+    /// Follows the line of configuration that begins at `start`, from one byte that means something
+    /// to the next.
+    fn from(bytes: &[u8], start: usize) -> Self {
+        let mut found = Self {
+            plain: true,
+            ..Self::default()
+        };
+        let mut at = start;
+        while let Some(skipped) = memchr::memchr3(b'\n', b'"', b'\\', &bytes[at..]) {
+            at += skipped;
+            if bytes[at] == b'\n' {
+                found.feed = Some(at);
+                return found;
+            }
+            found.plain = false;
+            let inside = at + 1;
+            if bytes[at] == b'"' {
+                let Some(quote) = closing_quote(bytes, inside) else {
+                    let feed = bytes.len() - 1;
+                    found.feed = (inside <= feed && bytes[feed] == b'\n').then_some(feed);
+                    let quoted = &bytes[inside..found.feed.unwrap_or(bytes.len())];
+                    found.wrapped |= memchr::memchr(b'\n', quoted).is_some();
+                    found.open_quote = true;
+                    found.dangling = goes_on(without_returns(quoted));
+                    return found;
+                };
+                found.wrapped |= memchr::memchr(b'\n', &bytes[inside..quote]).is_some();
+                at = quote + 1;
+                continue;
+            }
+            let feed = inside + returns(&bytes[inside..]);
+            match bytes.get(feed) {
+                Some(b'\n') if feed + 1 < bytes.len() => {
+                    found.wrapped = true;
+                    at = feed + 1;
+                }
+                None | Some(b'\n') => {
+                    found.feed = (feed < bytes.len()).then_some(feed);
+                    found.dangling = true;
+                    return found;
+                }
+                // It escapes the byte behind it.
+                Some(_) => at = inside + 1,
+            }
+        }
+        found
     }
 }
 
-/// Follows quotes and escapes over `content`; true when it ends in a backslash that escapes
-/// nothing but the line end.
-fn scan(content: &[u8], in_quote: &mut bool) -> bool {
-    let mut rest = content;
-    while let Some(at) = memchr::memchr2(b'"', b'\\', rest) {
-        let escape = rest.get(at) == Some(&b'\\');
-        if escape && at + 1 == rest.len() {
-            return true;
-        }
-        if !escape {
-            *in_quote = !*in_quote;
-        }
-        rest = &rest[at + 1 + usize::from(escape)..];
+/// Where the quoted string that begins at `from` ends. A quote is escaped by an odd number of
+/// backslashes right before it.
+fn closing_quote(bytes: &[u8], from: usize) -> Option<usize> {
+    memchr::memchr_iter(b'"', &bytes[from..])
+        .map(|found| from + found)
+        .find(|quote| !goes_on(&bytes[from..*quote]))
+}
+
+/// How many carriage returns `bytes` begin with.
+fn returns(bytes: &[u8]) -> usize {
+    bytes.iter().take_while(|byte| **byte == b'\r').count()
+}
+
+/// `bytes` without the carriage returns that they end in.
+fn without_returns(mut bytes: &[u8]) -> &[u8] {
+    while let [rest @ .., b'\r'] = bytes {
+        bytes = rest;
     }
-    false
+    bytes
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn read(text: &str) -> Vec<(LineKind, String)> {
-        lines(text)
-            .map(|line| (line.kind, line.logical().into_owned()))
-            .collect()
-    }
-
-    #[test]
-    fn wrapped_lines_are_one_and_a_hash_in_them_is_configuration() {
-        use LineKind::*;
-        for newline in ["\n", "\r\n", "\r\r\n"] {
-            let text = "add log-prefix=\\\n    #SMB protocol=tcp  \n# state\n\nset a=1\n";
-            let expected = [
-                (Config, "add log-prefix=#SMB protocol=tcp".to_owned()),
-                (Comment, "# state".to_owned()),
-                (Blank, String::new()),
-                (Config, "set a=1".to_owned()),
-            ];
-            assert_eq!(read(&text.replace('\n', newline)), expected);
-        }
-        // A hash at column 0 behind a wrap continues, too.
-        assert_eq!(read("a=\\\n#b\n"), [(Config, "a=#b".to_owned())]);
-    }
-
-    #[test]
-    fn a_wrap_inside_quotes_takes_four_blanks_and_no_more() {
-        let text = "set source=\"one\\r\\\n    \\n  two\\\\\\\n      three\"\n";
-        assert_eq!(
-            read(text),
-            [(
-                LineKind::Config,
-                "set source=\"one\\r\\n  two\\\\  three\"".to_owned()
-            )]
-        );
-    }
-
-    #[test]
-    fn escapes_are_followed_to_the_end_of_the_line() {
-        // An escaped backslash at the end of a quoted string is no continuation.
-        let kinds: Vec<_> = lines("a=\"x\\\\\"\n# c\nb=\"\\\"\"\n# d\n")
-            .map(|l| l.kind)
-            .collect();
-        use LineKind::*;
-        assert_eq!(kinds, [Config, Comment, Config, Comment]);
-    }
-
-    #[test]
-    fn the_state_at_the_end_of_the_text_is_told() {
-        let last = |text: &'static str| lines(text).last().unwrap();
-        assert!(last("a=\"b\n").open_quote);
-        assert!(
-            last("a=\"b\n# c\n").open_quote,
-            "a quoted line may begin with a hash"
-        );
-        assert!(last("a=b \\\n").dangling);
-        assert!(last("a=b \\").dangling);
-        assert!(!last("a=b \\\n    c\n").dangling);
-        assert!(!last("a=b").terminated);
-        assert!(last("a=b\r\n").terminated);
-        assert!(!last("a=b\r").terminated);
-    }
-
-    #[test]
-    fn blanks_go_where_nobody_means_them() {
-        let normal = |text: &str| {
-            let mut out = String::new();
-            lines(text).for_each(|line| line.write_normalized(&mut out));
-            out
-        };
-        assert_eq!(normal("a \t\r\n"), "a\n");
-        assert_eq!(normal("# software id = \r\n"), "# software id =\n");
-        assert_eq!(
-            normal("a=\"b  \n c \"  \n"),
-            "a=\"b  \n c \"\n",
-            "inside quotes they stay"
-        );
-        assert_eq!(
-            normal("a=b\\ \nc\n"),
-            "a=b\\ \nc\n",
-            "no continuation is made of none"
-        );
-        assert_eq!(
-            normal("a=\\\n\nb\n"),
-            "a=\\\n\nb\n",
-            "an empty continuation is one"
-        );
-        assert_eq!(
-            normal("a\rb\r\n"),
-            "a\rb\n",
-            "a carriage return inside is content"
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn lines_cover_the_text_without_gap(text in "[ab#/\"\\\\ \r\n\t]{0,60}") {
-            let mut at = 0;
-            for line in lines(&text) {
-                prop_assert_eq!(line.start, at);
-                prop_assert!(line.end > line.start);
-                prop_assert!(line.start + line.raw.len() <= line.end);
-                at = line.end;
-            }
-            prop_assert_eq!(at, text.len());
-        }
-    }
-}
+#[path = "reader_tests.rs"]
+mod tests;

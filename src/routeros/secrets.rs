@@ -1,26 +1,77 @@
 //! Owns which properties are secret, and how many of them a command sets.
 
-/// Where, from `at` on, the next `=` stands behind what may be a secret property's name; `usize::MAX`
-/// where there is none. A name with a wrap in it is not found: see [`name_across`].
-pub(super) fn next_secret_name(text: &str, at: usize) -> usize {
-    let bytes = text.as_bytes();
-    memchr::memchr_iter(b'=', &bytes[at..])
-        .map(|found| at + found)
-        .find(|equals| may_be_secret(&bytes[..*equals]))
-        .unwrap_or(usize::MAX)
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use regex::bytes::Regex;
+
+/// The ends of names that [`may_be_secret`], with what follows a name. Literals only, so that all of
+/// them are looked for at once, many bytes at a time.
+static ENDS: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new("(?-u)(?:key|ord|ase|ret|ets|ity|cak|val|pin|y-[0-9])=")
+        .expect("the pattern is a constant, and a test compiles it")
+});
+
+/// The places in a text at which an `=` stands behind what may be a secret property's name: looked
+/// for in the whole text, not line by line, as most lines are far from any. A name with a wrap in
+/// it is not found: see [`name_across`].
+pub(super) struct SecretNames<'t> {
+    text: &'t str,
+    /// The next one, once all before it were passed.
+    next: usize,
 }
 
-/// Whether a property that may be secret has one of `joints` in its name: the places in a logical
-/// line at which it was wrapped.
+impl<'t> SecretNames<'t> {
+    /// Those of `text`.
+    pub(super) fn of(text: &'t str) -> Self {
+        let next = next_secret_name(text, 0);
+        Self { text, next }
+    }
+
+    /// The first one in `part`. Parts must be asked for in order.
+    pub(super) fn first_in(&mut self, part: Range<usize>) -> Option<usize> {
+        if self.next < part.start {
+            self.next = next_secret_name(self.text, part.start);
+        }
+        (self.next < part.end).then_some(self.next)
+    }
+
+    /// What [`count_secrets`] counts of the command that stands in `part`, without quotes, escapes
+    /// and wraps in it.
+    pub(super) fn count_plain(&mut self, menu: &str, part: Range<usize>) -> u32 {
+        let mut secrets = 0;
+        let mut from = part.start;
+        while let Some(equals) = self.first_in(from..part.end) {
+            from = equals + 1;
+            let command = &self.text[part.clone()];
+            secrets += u32::from(sets_secret(menu, command, equals - part.start));
+        }
+        secrets
+    }
+}
+
+/// Where, from `at` on, the next `=` stands behind what may be a secret property's name; `usize::MAX`
+/// where there is none.
+fn next_secret_name(text: &str, at: usize) -> usize {
+    ENDS.find_at(text.as_bytes(), at)
+        .map_or(usize::MAX, |found| found.end() - 1)
+}
+
+/// Whether the end of a name that may be that of a secret property has one of `joints` in it: the
+/// places in a logical line at which it was wrapped.
 pub(super) fn name_across(line: &str, joints: &[usize]) -> bool {
     let bytes = line.as_bytes();
     let of_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
     joints.iter().any(|joint| {
         let rest = bytes.get(*joint..).unwrap_or_default();
-        let equals = joint + rest.iter().take_while(|byte| of_name(byte)).count();
+        let rest = rest.iter().take(NAME_END).take_while(|byte| of_name(byte));
+        let equals = joint + rest.count();
         bytes.get(equals) == Some(&b'=') && may_be_secret(&bytes[..equals])
     })
 }
+
+/// How many bytes at the end of a name [`may_be_secret`] looks at.
+const NAME_END: usize = 3;
 
 /// Whether the name that `bytes` end in ends as some secret property does: false for most.
 fn may_be_secret(bytes: &[u8]) -> bool {
@@ -39,45 +90,46 @@ fn may_be_secret(bytes: &[u8]) -> bool {
     )
 }
 
-/// Properties whose values the export shows only with `show-sensitive`, in any menu. From
+/// Properties whose values the export shows only with `show-sensitive`, in any menu, shorter ones
+/// first. From
 /// <https://manual.mikrotik.com/getting-started/configuration-management/list-of-menus-with-sensitive-parameters.md>.
 const SECRET_PROPERTIES: [&str; 36] = [
-    "auth-key",
-    "authentication-password",
     "cak",
-    "challenge-passphrase",
-    "challenge-password",
-    "connection-request-password",
-    "eap-password",
+    "secret",
     "enc-key",
-    "encryption-key",
-    "encryption-password",
-    "export-passphrase",
-    "ipsec-secret",
-    "key-passphrase",
     "key-val",
-    "mac-auth-password",
-    "management-protection-key",
-    "mschapv2-password",
-    "nv2-preshared-key",
+    "secrets",
+    "sim-pin",
+    "auth-key",
+    "password",
     "otp-secret",
     "passphrase",
-    "password",
-    "paypal-password",
     "ppk-secret",
-    "pre-shared-key",
-    "preshared-key",
     "private-key",
-    "private-passphrase",
-    "private-pre-shared-key",
-    "secret",
-    "secrets",
-    "shared-secret",
-    "sim-pin",
-    "static-sta-private-key",
     "tcp-md5-key",
+    "eap-password",
+    "ipsec-secret",
+    "preshared-key",
+    "shared-secret",
+    "encryption-key",
+    "key-passphrase",
+    "pre-shared-key",
+    "paypal-password",
+    "export-passphrase",
+    "mac-auth-password",
+    "mschapv2-password",
+    "nv2-preshared-key",
+    "challenge-password",
+    "private-passphrase",
     "wpa-pre-shared-key",
+    "encryption-password",
     "wpa2-pre-shared-key",
+    "challenge-passphrase",
+    "private-pre-shared-key",
+    "static-sta-private-key",
+    "authentication-password",
+    "management-protection-key",
+    "connection-request-password",
 ];
 
 /// Ends of property names that are secret in any menu: `static-key-0`, `smb-server-password`,
@@ -102,7 +154,13 @@ pub(super) fn is_secret(menu: &str, property: &str) -> bool {
     if !may_be_secret(property.as_bytes()) {
         return false;
     }
-    SECRET_PROPERTIES.binary_search(&property).is_ok()
+    // Comparing lengths is far cheaper than comparing texts.
+    let length = property.len();
+    let longer = SECRET_PROPERTIES.partition_point(|name| name.len() < length);
+    SECRET_PROPERTIES[longer..]
+        .iter()
+        .take_while(|name| name.len() == length)
+        .any(|name| *name == property)
         || SECRET_ENDS.iter().any(|end| property.ends_with(end))
         || property
             .strip_prefix("static-key-")
@@ -127,16 +185,23 @@ fn has_value(rest: &[u8]) -> bool {
 
 /// Of a command without quotes and escapes.
 fn count_plain(menu: &str, command: &str) -> u32 {
-    let bytes = command.as_bytes();
-    let secret = |equals: &usize| {
-        may_be_secret(&bytes[..*equals]) && has_value(&bytes[equals + 1..]) && {
-            let blank = bytes[..*equals].iter().rposition(|byte| *byte == b' ');
-            let property = &command[blank.map_or(0, |blank| blank + 1)..*equals];
-            !property.contains('=') && is_secret(menu, property)
-        }
-    };
-    let secrets = memchr::memchr_iter(b'=', bytes).filter(secret).count();
+    let secrets = memchr::memchr_iter(b'=', command.as_bytes())
+        .filter(|equals| sets_secret(menu, command, *equals))
+        .count();
     u32::try_from(secrets).unwrap_or(u32::MAX)
+}
+
+/// Whether the property of `command`, which has no quotes and escapes, before the `=` at `equals` is
+/// a secret one, and has a value.
+fn sets_secret(menu: &str, command: &str, equals: usize) -> bool {
+    let bytes = command.as_bytes();
+    let name = &bytes[..equals];
+    may_be_secret(name) && has_value(&bytes[equals + 1..]) && {
+        // Not beyond the equals sign before it, or a line of nothing else would take for ever.
+        let before = name.iter().rposition(|byte| matches!(byte, b' ' | b'='));
+        let property = &command[before.map_or(0, |before| before + 1)..equals];
+        before.is_none_or(|before| bytes[before] == b' ') && is_secret(menu, property)
+    }
 }
 
 fn count_quoted(menu: &str, command: &str) -> u32 {
@@ -221,7 +286,9 @@ mod tests {
         ] {
             assert_eq!(count_secrets(menu, command), secrets, "{menu} {command}");
         }
-        assert!(SECRET_PROPERTIES.is_sorted(), "the search is a binary one");
+        let lengths = SECRET_PROPERTIES.map(str::len);
+        assert!(lengths.is_sorted(), "the search is a binary one");
+        assert!(SECRET_PROPERTIES.iter().all(|name| is_secret("", name)));
         let names = SECRET_PROPERTIES.iter().chain(&SECRET_ENDS);
         let names = names.chain(SECRET_IN.iter().map(|(name, _)| name));
         for name in names.chain(&["static-key-0", "static-key-9"]) {
@@ -238,7 +305,12 @@ mod tests {
         #[test]
         fn both_ways_to_count_agree(command in "(set|add)( (name|password|pin|key|sim-pin|x-secret)={0,2}[a ]{0,2}(b=secret=)?){0,5}") {
             for menu in ["/ppp secret", "/interface lte", "/iot"] {
-                prop_assert_eq!(count_plain(menu, &command), count_quoted(menu, &command));
+                let count = count_quoted(menu, &command);
+                prop_assert_eq!(count_plain(menu, &command), count);
+                let text = format!("password=x\n{command}\nsecret=y");
+                let start = "password=x\n".len();
+                let part = start..start + command.len();
+                prop_assert_eq!(SecretNames::of(&text).count_plain(menu, part), count);
             }
         }
 
@@ -246,9 +318,9 @@ mod tests {
         fn every_secret_is_announced_by_its_name(name in prop::sample::select(&SECRET_PROPERTIES[..]), at in 0usize..40) {
             let line = format!("add a=\"b\" {name}=value");
             prop_assert_eq!(next_secret_name(&line, 0), line.len() - "=value".len());
-            let start = line.len() - name.len() - "=value".len();
-            let across = (start..start + name.len() + 1).contains(&at);
-            prop_assert!(!across || name_across(&line, &[at]));
+            let at = at.min(line.len());
+            let wrapped = format!("{}\\\n    {}", &line[..at], &line[at..]);
+            prop_assert!(next_secret_name(&wrapped, 0) != usize::MAX || name_across(&line, &[at]));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::secrets::count_secrets;
+use super::reader::trim_blanks;
 use crate::domain::digest::Digest;
 use crate::domain::snapshot::{MenuShape, Shape};
 
@@ -66,7 +66,7 @@ impl<'a> Item<'a> {
     /// Takes `line` apart. A wrapped line may be given with its wraps in it: they stand in the
     /// command.
     pub(super) fn parse(line: &'a str) -> Self {
-        let line = line.trim_end_matches([' ', '\t', '\r']);
+        let line = trim_blanks(line);
         if !line.starts_with('/') {
             return Self::Relative(line);
         }
@@ -111,36 +111,37 @@ fn is_menu_word(word: &str) -> bool {
 pub(super) struct ShapeBuilder {
     index: HashMap<String, usize>,
     menus: Vec<(String, Mix, u32)>,
-    /// The slot used last: an export goes menu by menu.
+    /// The slot asked for last.
     last: usize,
     secrets: u32,
 }
 
 impl ShapeBuilder {
-    /// Adds one logical line: `command` in `menu` (empty before the first menu). Its secrets are
-    /// counted if `may_hold_secrets`.
-    pub(super) fn add(&mut self, menu: &str, command: &str, may_hold_secrets: bool) {
-        let same = self
-            .menus
-            .get(self.last)
-            .is_some_and(|(name, ..)| name == menu);
-        let slot = if same { self.last } else { self.slot(menu) };
-        self.last = slot;
+    /// Adds one logical line: `command` in the menu of `slot`, with so many secrets.
+    pub(super) fn add(&mut self, slot: usize, command: &str, secrets: u32) {
         if let Some((_, mix, items)) = self.menus.get_mut(slot) {
             mix.add(command.as_bytes());
             *items = items.saturating_add(1);
         }
-        if may_hold_secrets {
-            self.secrets = self.secrets.saturating_add(count_secrets(menu, command));
-        }
+        self.secrets = self.secrets.saturating_add(secrets);
     }
 
-    fn slot(&mut self, menu: &str) -> usize {
+    /// Where `menu` (empty before the first one) is kept.
+    pub(super) fn slot(&mut self, menu: &str) -> usize {
+        // An export goes menu by menu.
+        match self.menus.get(self.last) {
+            Some((last, ..)) if last == menu => {}
+            _ => self.last = self.find(menu),
+        }
+        self.last
+    }
+
+    fn find(&mut self, menu: &str) -> usize {
         if let Some(slot) = self.index.get(menu) {
             return *slot;
         }
         if self.menus.len() >= MAX_MENUS && menu != OTHER_MENUS {
-            return self.slot(OTHER_MENUS);
+            return self.find(OTHER_MENUS);
         }
         let slot = self.menus.len();
         self.menus.push((menu.to_owned(), Mix::default(), 0));
@@ -181,16 +182,29 @@ impl Mix {
             let (a, b) = pair.split_at(8);
             state = Self::fold(state ^ Self::word(a), Self::ODD[1] ^ Self::word(b));
         }
-        let (a, b) = pairs.remainder().split_at(pairs.remainder().len().min(8));
-        state = Self::fold(state ^ Self::word(a), Self::ODD[1] ^ Self::word(b));
+        let (a, b) = Self::last_words(bytes, pairs.remainder().len());
+        state = Self::fold(state ^ a, Self::ODD[1] ^ b);
         self.0 = Self::fold(state ^ bytes.len() as u64, Self::ODD[0]);
     }
 
-    /// At most eight bytes as a number.
+    /// Eight bytes as a number.
     fn word(bytes: &[u8]) -> u64 {
-        let mut word = [0; 8];
-        word[..bytes.len()].copy_from_slice(bytes);
-        u64::from_le_bytes(word)
+        bytes
+            .first_chunk()
+            .map_or(0, |word| u64::from_le_bytes(*word))
+    }
+
+    /// The last `rest` bytes, fewer than sixteen, as two numbers.
+    fn last_words(bytes: &[u8], rest: usize) -> (u64, u64) {
+        // The bytes before the rest are shifted out again: a copy of unknown length takes longer.
+        if let (Some(last), true) = (bytes.last_chunk(), rest > 0) {
+            let last = u128::from_le_bytes(*last) >> (8 * (16 - rest));
+            return (last as u64, (last >> 64) as u64);
+        }
+        let mut pair = [0; 16];
+        pair[..rest].copy_from_slice(&bytes[bytes.len() - rest..]);
+        let pair = u128::from_le_bytes(pair);
+        (pair as u64, (pair >> 64) as u64)
     }
 
     fn fold(a: u64, b: u64) -> u64 {
@@ -253,9 +267,10 @@ mod tests {
     fn lines_do_not_run_into_each_other_and_menus_keep_their_order() {
         let shape = |commands: &[(&str, &str)]| {
             let mut builder = ShapeBuilder::default();
-            commands
-                .iter()
-                .for_each(|(menu, command)| builder.add(menu, command, true));
+            for (menu, command) in commands {
+                let slot = builder.slot(menu);
+                builder.add(slot, command, 0);
+            }
             builder.finish()
         };
         assert_ne!(

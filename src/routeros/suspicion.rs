@@ -200,13 +200,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::routeros::secrets::count_secrets;
     use crate::routeros::shape::ShapeBuilder;
 
     fn shape(items: &[(&str, &str)]) -> Shape {
         let mut builder = ShapeBuilder::default();
-        items
-            .iter()
-            .for_each(|(menu, item)| builder.add(menu, item, true));
+        for (menu, item) in items {
+            let slot = builder.slot(menu);
+            builder.add(slot, item, count_secrets(menu, item));
+        }
         builder.finish()
     }
 

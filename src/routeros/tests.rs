@@ -174,6 +174,16 @@ proptest! {
     }
 
     #[test]
+    fn the_text_alone_is_the_text_with_everything(text in soup()) {
+        let text = format!("# 2026-01-02 03:04:05 by RouterOS 7.20\n{text}\n");
+        if let Verdict::Whole(export) = judged(text.as_bytes()) {
+            let normalized = normalize(&export);
+            prop_assert_eq!(normalized.text.expose(), normalize_text(&export.text));
+            prop_assert_eq!(normalized.hash, normalized.text.digest());
+        }
+    }
+
+    #[test]
     fn the_configuration_survives(body in body(), terse: bool) {
         let text = printed(&body, terse, true);
         prop_assert_eq!(configuration(&normalize_text(&text)), configuration(&text));
@@ -313,6 +323,16 @@ fn comments_stay_where_no_state_comment_can_stand() {
     ] {
         assert_eq!(normalize_text(text), text);
     }
+}
+
+#[test]
+fn a_menu_behind_an_empty_piece_of_a_line_is_one_with_and_without_a_shape() {
+    let head = "# 2026-01-02 03:04:05 by RouterOS 7.20\n";
+    let menu = "/ip address\nset a=b\n\\\n    /interface wireless cap\n";
+    let text = format!("{head}{menu}# \nset a=b\n");
+    let expected = format!("{menu}set a=b\n");
+    assert_eq!(normalize(&whole(&text)).text.expose(), expected);
+    assert_eq!(normalize_text(&text), expected);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! From an endpoint to a TCP connection: look up the name, try each address.
+//! From an endpoint to a TCP connection: look up the name, try one address of each family.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -21,6 +21,9 @@ pub(super) struct Connected {
 }
 
 /// Connects to the first address that answers. Cancel safe.
+///
+/// One address of each family is tried: a router's firewall counts connections for IPv4 and for IPv6
+/// apart, so that one attempt counts once, however many addresses the name has.
 pub(super) async fn tcp(
     endpoint: &Endpoint,
     deadline: Instant,
@@ -33,7 +36,7 @@ pub(super) async fn tcp(
     let mut worst_to_best: Option<SshError> = None;
     let addresses = addresses(&target, deadline, options).await?;
     let resolve = began.elapsed();
-    for address in addresses {
+    for address in one_of_each_family(addresses, rand::random::<u32>() as usize) {
         match one(address, deadline, options).await {
             Ok(stream) => {
                 let connect = began.elapsed() - resolve;
@@ -54,6 +57,17 @@ pub(super) async fn tcp(
         }
     }
     Err(worst_to_best.unwrap_or_else(|| no_address(&target)))
+}
+
+/// The first family of `addresses` first. Which of a family's it is depends on `turn`: where some of
+/// them do not answer, another attempt may meet one that does.
+fn one_of_each_family(addresses: Vec<SocketAddr>, turn: usize) -> Vec<SocketAddr> {
+    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, other): (Vec<_>, Vec<_>) = addresses
+        .into_iter()
+        .partition(|address| address.is_ipv6() == first_is_v6);
+    let pick = |family: Vec<SocketAddr>| family.get(turn % family.len().max(1)).copied();
+    [pick(first), pick(other)].into_iter().flatten().collect()
 }
 
 /// How near to the device an error came from: of several addresses' errors the nearest tells most.
@@ -145,8 +159,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn one_attempt_dials_each_family_once() {
+        let all = |texts: &[&str]| -> Vec<SocketAddr> {
+            texts
+                .iter()
+                .map(|text| text.parse().expect("an address"))
+                .collect()
+        };
+        let found = all(&[
+            "[2001:db8::1]:22",
+            "192.0.2.1:22",
+            "192.0.2.2:22",
+            "[2001:db8::2]:22",
+        ]);
+        let dialled = |turn| one_of_each_family(found.clone(), turn);
+        assert_eq!(dialled(0), all(&["[2001:db8::1]:22", "192.0.2.1:22"]));
+        assert_eq!(dialled(3), all(&["[2001:db8::2]:22", "192.0.2.2:22"]));
+        assert_eq!(
+            one_of_each_family(all(&["192.0.2.1:22"]), 7),
+            all(&["192.0.2.1:22"])
+        );
+        assert_eq!(one_of_each_family(Vec::new(), 7), []);
+    }
+
     #[tokio::test]
-    async fn each_address_of_a_name_is_tried() {
+    async fn both_families_of_a_name_are_tried() {
         // Only IPv4 listens, but localhost may be ::1 as well.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
         let port = listener.local_addr().expect("bound").port();

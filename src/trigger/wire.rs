@@ -59,6 +59,9 @@ pub struct Answer {
     message: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// Seconds to wait where asking again before is of no use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
 }
 
 impl Answer {
@@ -69,6 +72,7 @@ impl Answer {
             sha256_hash: None,
             message: None,
             error: Some(reason.to_string()),
+            retry_after: None,
         }
     }
 
@@ -95,6 +99,9 @@ impl From<Reply> for Answer {
             sha256_hash: reply.hash.map(|hash| hash.to_string()),
             message,
             error,
+            retry_after: reply
+                .retry_after
+                .map(|wait| wait.as_secs().saturating_add(1)),
         }
     }
 }
@@ -120,6 +127,14 @@ mod tests {
         let locked = json(&Reply::of_deferral(&Deferral::Contended).into());
         assert_eq!(locked["status"], "locked");
         assert!(locked["message"].is_string() && locked.get("error").is_none());
+        let wait = std::time::Duration::from_secs(3000);
+        let until = time::macros::datetime!(2026-01-02 03:04:05 UTC);
+        let limited = json(&Reply::of_deferral(&Deferral::RateLimited { until, wait }).into());
+        assert_eq!(
+            (&limited["status"], &limited["retry_after"]),
+            (&"failed".into(), &3001.into())
+        );
+        assert!(limited["error"].is_string() && locked.get("retry_after").is_none());
     }
 
     #[test]

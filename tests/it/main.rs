@@ -13,6 +13,7 @@ mod fuzz_corpora;
 mod http;
 mod import;
 mod mirror;
+mod outbox;
 mod routeros;
 mod services;
 mod sim;

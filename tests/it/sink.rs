@@ -2,6 +2,7 @@
 //! stream is used or created, and what happens when the server is away, frozen or full.
 
 mod large;
+mod look;
 
 use std::time::{Duration, Instant};
 

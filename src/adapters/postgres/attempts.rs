@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sqlx::Row;
+use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 
 use super::PostgresStore;
@@ -11,15 +12,29 @@ use super::rows::{
 };
 use crate::domain::attempt::{AttemptId, AttemptRecord, Outcome};
 use crate::domain::backoff::rung;
+use crate::domain::contact::{Bound, Dial};
 use crate::domain::device::{DeviceId, Revision};
 use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Fingerprint;
 use crate::ports::{Begun, Claim, Claimed, StoreError};
 
+/// How long ago a time was; null for null.
+macro_rules! microseconds_ago {
+    ($column:literal) => {
+        concat!(
+            "(extract(epoch FROM now() - ",
+            $column,
+            ") * 1000000)::bigint"
+        )
+    };
+}
+
 /// `prior` locks the state first, so two claims of one device take turns. A mark that another
 /// attempt left becomes a journal row; if the one before it did, too, the device is deadly, and
 /// nothing begins. Parts of one statement do not see each other's writes: the answer is made of
-/// what was there before.
+/// what was there before. `dials` is that, too: `[[permitted, ended], …]`, in microseconds ago, of
+/// the attempts since `$8` microseconds that dialled or may have; of one without steps nobody knows
+/// when it ended.
 const CLAIM: &str = concat!(
     "WITH prior AS MATERIALIZED ( \
          SELECT * FROM mikrotik_backup.device_state WHERE device_id = $1 FOR UPDATE \
@@ -53,7 +68,25 @@ const CLAIM: &str = concat!(
              deaths = s.deaths + (s.running_attempt_id IS NOT NULL \
                  AND s.running_attempt_id <> excluded.running_attempt_id)::int \
      ) SELECT w.go, w.current AND w.deadly AS deadly, s.running_attempt_id AS lost, now() AS now, \
-         s.menu_digests, s.secret_count, s.last_bytes, s.missing_menus, s.incomplete_menus, ",
+         s.menu_digests, s.secret_count, s.last_bytes, s.missing_menus, s.incomplete_menus, \
+         (SELECT jsonb_agg(jsonb_build_array(",
+    microseconds_ago!("t.permitted"),
+    ", ",
+    microseconds_ago!("t.ended"),
+    ")) FROM ( \
+             SELECT s.running_since AS permitted, NULL::timestamptz AS ended \
+             WHERE s.running_attempt_id <> $2 \
+             UNION ALL ( \
+                 SELECT a.started_at, CASE WHEN t.dialled THEN a.finished_at END \
+                 FROM mikrotik_backup.attempts a CROSS JOIN LATERAL ( \
+                     SELECT bool_or(t.step = 'connect') AS dialled \
+                     FROM mikrotik_backup.attempt_steps t WHERE t.attempt_id = a.id) t \
+                 WHERE a.device_id = $1 AND a.id <> $2 \
+                     AND a.id IS DISTINCT FROM s.running_attempt_id \
+                     AND a.started_at > now() - $8 * interval '1 microsecond' \
+                     AND t.dialled IS NOT FALSE \
+                 ORDER BY a.started_at DESC LIMIT 100) \
+         ) t) AS dials, ",
     device_columns!(),
     ", ",
     last_attempt_columns!(),
@@ -186,11 +219,15 @@ const RECORD: &str = concat!(
         OR (s.last_attempt_at, s.last_attempt_id) <= (excluded.last_attempt_at, excluded.last_attempt_id)",
 );
 
+/// How many microseconds ago a connection was permitted, and its attempt ended.
+type Ages = (i64, Option<i64>);
+
 /// Longest stored error text in bytes; a source chain is far shorter.
 const MAX_ERROR: usize = 16 * 1024;
 
 impl PostgresStore {
     pub(super) async fn begin_attempt(&self, claim: &Claim) -> Result<Claimed, StoreError> {
+        let horizon = claim.bound.map_or(Duration::ZERO, Bound::horizon);
         let row = self
             .run(
                 || format!("begin an attempt at device {}", claim.device),
@@ -203,6 +240,7 @@ impl PostgresStore {
                         .bind(storable(&claim.replica))
                         .bind(claim.cause.as_str())
                         .bind(ORPHAN)
+                        .bind(microseconds(horizon))
                         .fetch_optional(connection)
                         .await
                 },
@@ -221,8 +259,14 @@ impl PostgresStore {
             let deaths: i32 = row.try_get("deaths").map_err(unreadable)?;
             return self.put_off(claim.device, lost, deaths, &revision).await;
         }
+        let go: bool = row.try_get("go").map_err(unreadable)?;
+        if go && let Some(wait) = self.must_wait(claim, &row).map_err(unreadable)? {
+            // The mark came first: two claims that were made at once have seen each other.
+            self.take_back_claim(claim.device, claim.attempt).await?;
+            return Ok(Claimed::TooSoon(wait));
+        }
         let answer = || -> sqlx::Result<Claimed> {
-            if row.try_get("go")? {
+            if go {
                 let bytes: Option<i64> = row.try_get("last_bytes")?;
                 return Ok(Claimed::Begun(Box::new(Begun {
                     device: rows::device(&row)?,
@@ -238,6 +282,26 @@ impl PostgresStore {
             Ok(Claimed::Superseded(Box::new(last)))
         };
         answer().map_err(unreadable)
+    }
+
+    /// How long the bound of `claim` forbids another connection.
+    fn must_wait(&self, claim: &Claim, row: &PgRow) -> sqlx::Result<Option<Duration>> {
+        let Some(bound) = claim.bound else {
+            return Ok(None);
+        };
+        let dials: Option<Json<Vec<Ages>>> = row.try_get("dials")?;
+        let now = self.clock.now();
+        let ago = |ago| now.saturating_sub(time::Duration::microseconds(ago));
+        let dials: Vec<_> = dials
+            .map_or(Vec::new(), |dials| dials.0)
+            .into_iter()
+            .map(|(permitted, ended)| Dial {
+                permitted: ago(permitted),
+                ended: ended.map(ago),
+            })
+            .collect();
+        let until = bound.not_before(&dials, claim.cause.into(), now);
+        Ok(until.and_then(|until| Duration::try_from(until - now).ok()))
     }
 
     /// The process has died in the last attempts at `device`, `deaths` of them before this one.

@@ -11,8 +11,9 @@
 //! | `backup:outbox:relay` | the relay's lease |
 //!
 //! Every change is one script, so that lists and counts agree whenever anybody looks, and every
-//! script that is sent twice, because the answer to the first was lost, does its work once. A letter
-//! that was taken without our learning of it is found by [`Outbox::recover`].
+//! script that is sent twice, because the answer to the first was lost, does its work once. Only a
+//! letter is never asked for twice: the second one may be of the same device, and would overtake the
+//! first. A letter that was taken without our learning of it is found by [`Outbox::recover`].
 
 mod scripts;
 
@@ -246,8 +247,13 @@ impl Outbox for RedisOutbox {
     async fn take(&self, lease: &RelayLease) -> Result<Next, OutboxError> {
         let mut command = script(scripts::TAKE, [LEASE, WAITING, &self.processing, RELAYS]);
         command.arg(&lease.token);
-        let operation = || "take a letter from the outbox".to_owned();
-        let (ours, text): (i64, Option<Vec<u8>>) = self.ask(operation, &command).await?;
+        let taken = async {
+            let connection = self.link.connection().await?;
+            self.link.ask(&connection, Request::One(command)).await
+        };
+        let (ours, text): (i64, Option<Vec<u8>>) = taken
+            .await
+            .map_err(|trouble| failed("take a letter from the outbox".to_owned(), trouble))?;
         Ok(match (ours, text) {
             (0, _) => Next::LeaseLost,
             (_, Some(text)) => Next::Letter(text),

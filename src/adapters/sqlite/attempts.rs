@@ -13,6 +13,7 @@ use super::rows::{
 use crate::domain::Timestamp;
 use crate::domain::attempt::{AttemptId, AttemptRecord, Outcome};
 use crate::domain::backoff::rung;
+use crate::domain::contact::Dial;
 use crate::domain::device::DeviceId;
 use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Fingerprint;
@@ -21,7 +22,7 @@ use crate::ports::{Begun, Claim, Claimed, StoreError};
 /// The device as it is, and whether the caller's wish is not out of date.
 const WANTED: &str = concat!(
     "SELECT ?3 OR s.last_attempt_id IS NULL OR s.last_attempt_id IS ?2 AS go, \
-            s.running_attempt_id, s.menu_digests, s.secret_count, s.last_bytes, s.missing_menus, \
+            s.running_attempt_id, s.running_since, s.menu_digests, s.secret_count, s.last_bytes, s.missing_menus, \
             s.incomplete_menus, ",
     device_columns!(),
     ", ",
@@ -31,6 +32,15 @@ const WANTED: &str = concat!(
     " LEFT JOIN device_state s ON s.device_id = d.id WHERE d.id = ?1 AND ",
     is_ours!(),
 );
+
+/// The attempts since `?4` that dialled or may have; of one without steps nobody knows when it ended.
+const DIALS: &str = "SELECT started_at, CASE WHEN dialled THEN finished_at END AS ended FROM ( \
+         SELECT a.started_at, a.finished_at, \
+                (SELECT max(t.step = 'connect') FROM attempt_steps t WHERE t.attempt_id = a.id) \
+                    AS dialled \
+         FROM attempts a WHERE a.device_id = ?1 AND a.id <> ?2 AND a.id IS NOT ?3 \
+             AND a.started_at > ?4 \
+     ) WHERE dialled IS NOT FALSE ORDER BY started_at DESC LIMIT 100";
 
 /// A mark that another attempt left becomes a journal row.
 const ORPHAN: &str = "INSERT INTO attempts \
@@ -177,7 +187,13 @@ impl SqliteStore {
                     return Ok(Claimed::Superseded(Box::new(last)));
                 }
                 let begun = begun(&row, now)?;
+                let wait = must_wait(connection, claim, &row, now).await?;
                 mark(connection, claim, &begun).await?;
+                if let Some(wait) = wait {
+                    // The mark of an attempt that was lost is gone, and ours has never been.
+                    take_back(connection, claim.device, claim.attempt).await?;
+                    return Ok(Claimed::TooSoon(wait));
+                }
                 Ok(Claimed::Begun(Box::new(begun)))
             },
         )
@@ -191,14 +207,7 @@ impl SqliteStore {
     ) -> Result<(), StoreError> {
         self.write(
             || format!("take back the claim of device {device}"),
-            async |connection| {
-                sqlx::query(UNCLAIM)
-                    .bind(device.0.hyphenated())
-                    .bind(attempt.0.hyphenated())
-                    .execute(&mut *connection)
-                    .await
-                    .map(drop)
-            },
+            async |connection| take_back(connection, device, attempt).await,
         )
         .await
     }
@@ -233,6 +242,54 @@ impl SqliteStore {
         )
         .await
     }
+}
+
+async fn take_back(
+    connection: &mut SqliteConnection,
+    device: DeviceId,
+    attempt: AttemptId,
+) -> sqlx::Result<()> {
+    sqlx::query(UNCLAIM)
+        .bind(device.0.hyphenated())
+        .bind(attempt.0.hyphenated())
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+/// How long the bound of `claim` forbids another connection.
+async fn must_wait(
+    connection: &mut SqliteConnection,
+    claim: &Claim,
+    state: &SqliteRow,
+    now: Timestamp,
+) -> sqlx::Result<Option<Duration>> {
+    let Some(bound) = claim.bound else {
+        return Ok(None);
+    };
+    let lost: Option<String> = state.try_get("running_attempt_id")?;
+    let rows = sqlx::query(DIALS)
+        .bind(claim.device.0.hyphenated())
+        .bind(claim.attempt.0.hyphenated())
+        .bind(lost.as_deref())
+        .bind(stored_time(now - span(bound.horizon())))
+        .fetch_all(connection)
+        .await?;
+    let mut dials = Vec::with_capacity(rows.len() + 1);
+    for row in &rows {
+        dials.push(Dial {
+            permitted: rows::needed_time(row, "started_at")?,
+            ended: rows::time(row, "ended")?,
+        });
+    }
+    if lost.is_some_and(|lost| lost != claim.attempt.to_string()) {
+        dials.push(Dial {
+            permitted: rows::needed_time(state, "running_since")?,
+            ended: None,
+        });
+    }
+    let until = bound.not_before(&dials, claim.cause.into(), now);
+    Ok(until.and_then(|until| Duration::try_from(until - now).ok()))
 }
 
 async fn wanted(

@@ -108,7 +108,10 @@ fn deferrals() -> impl Strategy<Value = Deferral> {
     let away = Deferral::Unavailable {
         reason: "away".into(),
     };
+    let wait = Duration::from_secs(3000);
+    let until = NOW + wait;
     select(vec![
+        Deferral::RateLimited { until, wait },
         Deferral::Offline,
         Deferral::Contended,
         Deferral::Gone,

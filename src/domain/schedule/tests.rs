@@ -385,6 +385,31 @@ fn a_deferred_request_leaves_the_device_where_it_was() {
 }
 
 #[test]
+fn what_was_connected_to_too_often_is_due_when_it_may_be_again() {
+    let limited = |story: &Story, wait| Deferral::RateLimited {
+        until: story.now + wait,
+        wait,
+    };
+    let retry = Story::new().attempt(Failed(Timeout)).pass(5 * MINUTE);
+    let deferral = limited(&retry, HOUR);
+    let retry = retry.then(Event::Began).deferred(deferral);
+    retry.waits(HOUR, Cause::Retry);
+    retry.failures(1);
+
+    // A request is over then, and the device waits for what it had waited for before.
+    let asked = Story::new().attempt(Taken).then(Event::Requested);
+    let deferral = limited(&asked, HOUR);
+    let asked = asked.then(Event::Began).deferred(deferral);
+    asked.waits(interval() - MINUTE, Cause::Scheduled);
+
+    // Whatever the clock was set to meanwhile.
+    let story = Story::new().then(Event::Began);
+    let deferral = limited(&story, 1000 * HOUR);
+    let story = story.deferred(deferral);
+    story.waits(LONGEST_WAIT, Cause::Scheduled);
+}
+
+#[test]
 fn a_request_gives_a_blocked_device_one_try() {
     let tried = |result| {
         auth_blocked()

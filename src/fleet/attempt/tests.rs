@@ -471,6 +471,27 @@ async fn a_sink_that_goes_away_during_the_wait_for_a_slot_costs_no_connection() 
 }
 
 #[tokio::test]
+async fn a_router_that_was_connected_to_too_often_is_left_alone_and_whoever_asked_is_told() {
+    let router = router();
+    let device = device_at(&router);
+    let world = world(&device);
+    let wait = Duration::from_secs(3000);
+    world.store.state().too_soon = Some(wait);
+    let report = attempt(&world, &device).await;
+    let until = world.context.clock.now() + wait;
+    let Deferral::RateLimited { until: told, .. } = deferral(&report) else {
+        panic!("{report:?}");
+    };
+    assert!(until - *told < GENEROUS, "{told}");
+    assert_eq!(report.reply.retry_after, Some(wait));
+    assert_eq!(router.stats().connections, 0);
+    assert_eq!(world.store.state().records, []);
+    let deferrals = "mikrotik_config_backup_deferrals_total{reason=\"rate_limited\"}";
+    assert_eq!(world.metric(deferrals), 1.0);
+    assert_all_free(&world, &router).await;
+}
+
+#[tokio::test]
 async fn a_soft_stop_ends_the_wait_for_a_slot() {
     let router = router();
     let device = device_at(&router);

@@ -212,6 +212,26 @@ impl Cluster {
         js.create_stream(stream).await.expect("create the stream");
     }
 
+    /// Waits until the stream of [`Self::create_stream`] has forgotten the ids of all that it has:
+    /// until it has forgotten one that came later. The marks are taken out again.
+    pub async fn ids_are_forgotten(&self) {
+        let js = self.nats.jetstream().await;
+        let mark = format!("config.snapshot.mark.{}", Uuid::new_v4());
+        let sent = std::cell::Cell::new(0);
+        until("the stream to forget an id", || async {
+            let message = jetstream::message::PublishMessage::build();
+            let message = message.header("Nats-Msg-Id", mark.as_str());
+            let ack = js.send_publish(mark.clone(), message).await;
+            let ack = ack.expect("send a mark").await.expect("its ack");
+            sent.set(sent.get() + 1);
+            (sent.get() > 1 && !ack.duplicate).then_some(())
+        })
+        .await;
+        let stream = js.get_stream("PLATFORM").await.expect("the stream");
+        let purged = stream.purge().filter(mark).await;
+        purged.expect("take the marks out");
+    }
+
     /// Every message that is in the stream now, with its `Nats-Msg-Id`.
     pub async fn messages(&self) -> Vec<(String, SnapshotEvent)> {
         let client = async_nats::connect(self.nats.url().expose_secret())

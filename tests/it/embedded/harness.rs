@@ -70,6 +70,8 @@ impl Folder {
             .env("CONFIG_BACKUP_COMMAND_TIMEOUT", "10")
             .env("DEVICE_REFRESH_SECONDS", "1")
             .env("LOG_FORMAT", "json")
+            // Simulated routers count no connections; `contact` tests the limit.
+            .env("CONFIG_BACKUP_CONNECTION_LIMIT", "none")
             .envs(overrides.iter().copied());
         command
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use async_nats::ConnectOptions;
 use async_nats::jetstream::{self, Context};
 use secrecy::SecretString;
 use tempfile::TempDir;
@@ -119,7 +120,22 @@ impl Nats {
 
     /// JetStream as the test itself sees it, without credentials.
     pub async fn jetstream(&self) -> Context {
-        let client = async_nats::connect(format!("nats://127.0.0.1:{}", self.port)).await;
+        self.jetstream_as("").await
+    }
+
+    /// JetStream as the test itself sees it, with `login` (`user:password@`).
+    pub async fn jetstream_as(&self, login: &str) -> Context {
+        // The client knows nothing of credentials in a URL.
+        let (user, password) = login
+            .trim_end_matches('@')
+            .split_once(':')
+            .unwrap_or_default();
+        let options = match user {
+            "" => ConnectOptions::new(),
+            user => ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned()),
+        };
+        let address = format!("nats://127.0.0.1:{}", self.port);
+        let client = async_nats::connect_with_options(address, options).await;
         jetstream::new(client.expect("connect to the test's nats-server"))
     }
 

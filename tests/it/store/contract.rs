@@ -1,6 +1,7 @@
 //! What every store must do, whatever database is behind it: `suite` runs all of it.
 
 mod attempts;
+mod contact;
 mod inventory;
 mod journal;
 mod sessions;
@@ -70,6 +71,8 @@ pub async fn suite(store: &dyn Store, operator: &dyn Operator) {
     attempts::a_block_outlasts_everything_but_another_outcome(store, operator).await;
     attempts::state_only_moves_forward(store, operator).await;
     attempts::text_that_a_database_hates_is_stored(store, operator).await;
+    contact::connections_to_a_device_are_bounded(store, operator).await;
+    contact::what_died_counts_and_what_never_dialled_does_not(store, operator).await;
     inventory::the_first_pin_wins(store, operator).await;
     inventory::since_when_a_device_is_known_is_kept(store, operator).await;
     statuses::the_state_of_each_device_is_read_in_pages(store, operator).await;
@@ -103,6 +106,7 @@ pub fn claim(device: DeviceId, known_last: Option<AttemptId>, replica: &str) -> 
         known_last,
         any_last: false,
         cause: Cause::Scheduled,
+        bound: None,
         replica: replica.into(),
     }
 }

@@ -125,3 +125,40 @@ async fn a_relay_that_cannot_publish_lets_others() {
     drained(&cluster).await;
     exactly_once_in_order(&cluster).await;
 }
+
+/// The stream has the letters and has forgotten their ids, and nobody has settled their attempts.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_relay_published_and_did_not_settle_is_not_published_again_days_later() {
+    let Some(mut cluster) = Cluster::start().await else {
+        return;
+    };
+    cluster.create_stream().await;
+    let _fleet = fleet(&cluster, 83, 2).await;
+    cluster.nats.stop();
+    let first = cluster.replica("first", &ONCE).await;
+    queued(&cluster, 2).await;
+    // What is queued can be read, and nothing can be settled.
+    let mut held = cluster.pool().begin().await.expect("a transaction");
+    sqlx::query("LOCK TABLE mikrotik_backup.attempts IN EXCLUSIVE MODE")
+        .execute(&mut *held)
+        .await
+        .expect("lock the journal");
+    cluster.nats.start().await;
+    until("a message in the stream", || async {
+        (!cluster.messages().await.is_empty()).then_some(())
+    })
+    .await;
+    assert_eq!(cluster.attempts("status = 'queued'").await, 2);
+    first.signal(Signal::SIGKILL);
+    held.rollback().await.expect("let go of the journal");
+    cluster.ids_are_forgotten().await;
+
+    let second = cluster.replica("second", &ONCE).await;
+    drained(&cluster).await;
+    assert!(
+        second.log().contains("it is in the stream already"),
+        "it was found"
+    );
+    exactly_once_in_order(&cluster).await;
+    assert_eq!(cluster.attempts("status = 'success'").await, 2);
+}

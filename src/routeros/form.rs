@@ -1,0 +1,64 @@
+//! Owns the form of an export while it is read: its lines, as items of menus and with their secrets.
+
+use super::reader::{Line, trim_end};
+use super::secrets::{SecretNames, count_secrets, name_across};
+use super::shape::{Item, ShapeBuilder};
+use crate::domain::snapshot::Shape;
+
+/// What a pass over a text remembers of its form.
+pub(super) struct Form<'a> {
+    shape: ShapeBuilder,
+    /// Where the shape keeps the current menu, once an item was in it.
+    current: Option<usize>,
+    names: SecretNames<'a>,
+}
+
+impl<'a> Form<'a> {
+    /// Of `text`, before its first line.
+    pub(super) fn of(text: &'a str) -> Self {
+        Self {
+            shape: ShapeBuilder::default(),
+            current: None,
+            names: SecretNames::of(text),
+        }
+    }
+
+    /// Adds `item`, which is `line`: given in one piece as well, and where its wraps were. `current`
+    /// is the menu that it stands in.
+    pub(super) fn add(
+        &mut self,
+        line: &Line<'_>,
+        item: &Item<'_>,
+        current: Option<&str>,
+        (logical, wraps): (&str, &[usize]),
+    ) {
+        let (slot, menu, command) = match *item {
+            Item::Absolute { menu, command } => (self.shape.slot(menu), menu, command),
+            Item::Menu(_) => {
+                self.current = None;
+                return;
+            }
+            Item::Relative(command) => {
+                let menu = current.unwrap_or_default();
+                let slot = self.current.unwrap_or_else(|| self.shape.slot(menu));
+                self.current = Some(slot);
+                (slot, menu, command)
+            }
+        };
+        let secrets = if line.plain {
+            let end = line.start + trim_end(line.raw).len();
+            self.names.count_plain(menu, end - command.len()..end)
+        } else if self.names.first_in(line.start..line.end).is_some() || name_across(logical, wraps)
+        {
+            count_secrets(menu, command)
+        } else {
+            0
+        };
+        self.shape.add(slot, command, secrets);
+    }
+
+    /// The form of everything added.
+    pub(super) fn finish(self) -> Shape {
+        self.shape.finish()
+    }
+}
