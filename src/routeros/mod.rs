@@ -28,6 +28,7 @@ mod terse;
 #[cfg(test)]
 mod tests;
 mod version;
+mod wrapped;
 
 pub use bytes::{decode, encode};
 pub use commands::{Command, commands};
