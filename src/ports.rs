@@ -165,6 +165,21 @@ pub struct JournalEntry {
     pub step_count: u32,
 }
 
+/// An attempt that some replica is making, as its mark says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Running {
+    /// The device.
+    pub device: DeviceId,
+    /// Its owner.
+    pub tenant: TenantId,
+    /// Why it is made.
+    pub cause: Cause,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// Who makes it.
+    pub replica: String,
+}
+
 /// Which part of the journal to read, newest first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct JournalPage {
@@ -275,6 +290,10 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError::NotFound`] when there is none.
     async fn attempt(&self, id: AttemptId) -> Result<(JournalEntry, Vec<StepTime>), StoreError>;
+
+    /// The attempt, if it is being made: begun by [`Self::claim`] and not recorded yet. Its process
+    /// may have died since; the next claim of the device finds out.
+    async fn running(&self, id: AttemptId) -> Result<Option<Running>, StoreError>;
 
     /// A page of the journal, newest first.
     async fn attempts(&self, page: JournalPage) -> Result<Vec<JournalEntry>, StoreError>;

@@ -21,6 +21,7 @@ use uuid::Uuid;
 use self::lossy::Lossy;
 use self::world::{DEVICES, Op, REPLICAS, World};
 use crate::services::redis::Redis;
+use crate::services::stopwatch::Stopwatch;
 
 /// How long new courses are begun.
 const ENOUGH: Duration = Duration::from_secs(10);
@@ -77,6 +78,7 @@ async fn live(
 /// Each course without a crash, and then as often as it has operations: killed after each of them.
 #[test]
 fn lists_are_as_the_model_says_wherever_a_relay_dies() {
+    let _stopwatch = Stopwatch::start();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let Some(redis) = runtime.block_on(Redis::start_private(&[])) else {
         return;

@@ -15,4 +15,5 @@ mod outbox;
 pub mod poll;
 mod readme;
 mod replicas;
+mod rights;
 mod secrets;
