@@ -111,6 +111,10 @@ impl Store for MadeUp {
         nothing()
     }
 
+    async fn running(&self, _: AttemptId) -> Result<Option<Running>, StoreError> {
+        nothing()
+    }
+
     async fn statuses(&self, _: StatusPage) -> Result<Statuses, StoreError> {
         nothing()
     }
