@@ -51,7 +51,12 @@ pub async fn run(context: &Context) {
     };
     let mut renewal = Renewal::default();
     let mut pause = RETRY_FIRST;
+    let mut looked = Instant::now();
     loop {
+        if looked.elapsed() >= LOOK {
+            queue.hold.adopt().await;
+            looked = Instant::now();
+        }
         let rest = match pass(context, queue).await {
             Pass::Empty => {
                 pause = RETRY_FIRST;
@@ -66,9 +71,7 @@ pub async fn run(context: &Context) {
         };
         tokio::select! {
             () = queue.hold.changed.notified() => {}
-            () = sleep(rest) => if rest == LOOK {
-                queue.hold.adopt().await;
-            }
+            () = sleep(rest) => {}
         }
     }
 }

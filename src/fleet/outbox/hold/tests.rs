@@ -1,5 +1,7 @@
 //! Where letters are held, and when no more are.
 
+mod draining;
+
 use time::macros::datetime;
 use uuid::Uuid;
 
