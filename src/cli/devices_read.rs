@@ -25,6 +25,7 @@ use crate::credentials::Credentials;
 use crate::domain::Timestamp;
 use crate::domain::device::{Device, DeviceId, TenantId};
 use crate::domain::failure::chain;
+use crate::domain::host_key::Pin;
 use crate::domain::session::{DeviceSettings, SshAlgorithms};
 use crate::import::{ImportedDevice, PrivateKey, Secrets, to_csv};
 use crate::ports::DeviceStatus;
@@ -377,7 +378,10 @@ async fn export(
     .await?;
     devices.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
     let listed = embedded(reading).await?;
-    let groups: BTreeMap<_, _> = listed.into_iter().map(|it| (it.id, it.group)).collect();
+    let mut labels: BTreeMap<_, _> = listed
+        .into_iter()
+        .map(|it| (it.id, (it.group, it.tags)))
+        .collect();
     let mut rows = Vec::new();
     for (index, device) in devices.into_iter().enumerate() {
         let login = match credentials.open(&device).await {
@@ -387,6 +391,20 @@ async fn export(
                     "{} is written without a login: {}",
                     device.name,
                     chain(&error)
+                ));
+                None
+            }
+        };
+        let (group, tags) = labels.remove(&device.id).unwrap_or_default();
+        let host_key = match device.pin {
+            Pin::Pinned(key) => Some(key),
+            Pin::Unpinned => None,
+            // It matches no key; without it, the next one seen would be trusted.
+            Pin::Unreadable(_) => {
+                complain(&format!(
+                    "{} is written without its host key, so that an import trusts the next one \
+                     seen: what is stored is no fingerprint",
+                    device.name
                 ));
                 None
             }
@@ -404,7 +422,9 @@ async fn export(
             }),
             private_key_passphrase: login.as_ref().and_then(|login| login.passphrase().cloned()),
             tenant: (shared || device.tenant != DEFAULT_TENANT).then(|| device.tenant.to_string()),
-            group: groups.get(&device.id).cloned().flatten(),
+            group,
+            tags,
+            host_key,
             settings: device.settings,
             name: device.name,
         });

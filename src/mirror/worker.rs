@@ -128,6 +128,8 @@ impl Worker {
                 let mut pending = self.shared.pending();
                 let device = pending.devices.pop_first();
                 pending.working = device.is_some();
+                let in_hand = usize::from(device.is_some());
+                self.metrics.set_pending(pending.devices.len() + in_hand);
                 device
             };
             let Some(device) = device else { return Ok(()) };

@@ -10,6 +10,7 @@ mod comments;
 mod complete;
 mod console;
 mod copy;
+mod counting;
 mod dialogue;
 mod diff;
 mod form;
@@ -30,6 +31,7 @@ mod version;
 
 pub use bytes::{decode, encode};
 pub use commands::{Command, commands};
+pub use counting::counts_connections;
 pub use dialogue::{Answer, Dialogue, Export, ExportCommand, Verdict};
 pub use diff::{Change, Diff, Hunk, HunkLine, MenuChange, Side, Style, diff, render};
 pub use header::Header;
