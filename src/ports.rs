@@ -24,7 +24,8 @@ type Source = Box<dyn StdError + Send + Sync>;
 
 pub use archive::{Archive, ArchiveError, Collected, Opened, Stored, VersionPage};
 pub use outbox::{
-    Delivered, GivenUp, Letter, Next, Outbox, OutboxError, OutboxState, RelayLease, Settlements,
+    Delivered, GivenUp, HELD_FOR, Letter, Next, Outbox, OutboxError, OutboxState, RelayLease,
+    Settlements,
 };
 
 pub use crate::domain::plan::Bucket;
@@ -90,6 +91,8 @@ pub struct Claim {
     pub bound: Option<Bound>,
     /// Who begins it.
     pub replica: String,
+    /// This process holds a snapshot of the device itself: what it takes now queues up behind it.
+    pub held_here: bool,
 }
 
 /// What the store answered to a [`Claim`].
@@ -105,6 +108,9 @@ pub enum Claimed {
     TooSoon(Duration),
     /// The device has left the inventory.
     Gone,
+    /// Another process holds its last snapshot and cannot pass it on: a newer one must not overtake
+    /// it.
+    HeldElsewhere,
 }
 
 /// An attempt that has begun.

@@ -38,6 +38,22 @@ impl Digest {
     }
 }
 
+/// A digest in the making, of bytes that come one part after the other.
+#[derive(Default)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// Goes on with `bytes`.
+    pub fn update(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all of them.
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex::encode(self.0))
@@ -68,6 +84,15 @@ mod tests {
         assert_eq!(Digest::parse(empty), Some(Digest::of("")));
         assert_eq!(Digest::parse("e3b0"), None);
         assert_eq!(Digest::parse(&"zz".repeat(32)), None);
+    }
+
+    #[test]
+    fn parts_are_hashed_as_one() {
+        let mut hasher = Hasher::default();
+        hasher.update("ab");
+        hasher.update("");
+        hasher.update("c");
+        assert_eq!(hasher.finish(), Digest::of("abc"));
     }
 
     #[test]

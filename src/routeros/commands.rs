@@ -1,9 +1,9 @@
 //! Owns the reading of a text as the list of commands that it is: what "the same configuration"
 //! means, whatever the wraps, line ends, state comments and form.
 
-use super::comments;
 use super::reader::{self, LineKind};
 use super::shape::{Context, Item};
+use super::wrapped;
 
 /// One logical configuration line. It may hold secrets; `Debug` shows none.
 #[derive(Clone, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub fn commands(text: &str) -> Vec<Command> {
         match line.kind {
             LineKind::Blank => {}
             LineKind::Comment => last_comment = Some(line.raw),
-            LineKind::Config if comment.is_some_and(|c| comments::is_spill(c, line.raw)) => {}
+            LineKind::Config if comment.is_some_and(|c| wrapped::is_rest(c, line.raw)) => {}
             LineKind::Config => {
                 let logical = line.logical();
                 let (menu, text) = match Item::parse(&logical) {

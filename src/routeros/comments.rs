@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use super::reader::trim_blanks;
 use super::rules::{Kind, Rule, rules};
 use super::shape::{is_at_or_below, plain_menu};
 
@@ -20,10 +21,12 @@ pub(super) enum Class {
 
 /// A rule with the literal texts that its pattern begins and ends with: they turn away nearly every
 /// comment that is not its own, at a fraction of what an automaton costs.
-struct Known {
-    rule: &'static Rule,
-    begin: &'static str,
-    end: &'static str,
+pub(super) struct Known {
+    pub(super) rule: &'static Rule,
+    pub(super) begin: &'static str,
+    pub(super) end: &'static str,
+    /// The characters of its literal texts, and one of each class: one of them can stand in any place.
+    pub(super) letters: Vec<char>,
     /// The pattern; none where it is the literal text alone.
     pattern: Option<Regex>,
 }
@@ -38,15 +41,21 @@ impl Known {
         let pattern = (whole != Some(begin)).then(|| {
             Regex::new(rule.pattern).expect("the patterns are constants, and a test compiles them")
         });
+        let literal = rule.pattern.chars().filter(|letter| !META.contains(letter));
+        let mut letters: Vec<char> = literal.chain(['x', '0']).collect();
+        letters.sort_unstable();
+        letters.dedup();
         Self {
             rule,
             begin,
             end,
+            letters,
             pattern,
         }
     }
 
-    fn matches(&self, line: &str) -> bool {
+    /// Whether `line`, without the blanks at its end, is a comment of its kind.
+    pub(super) fn matches(&self, line: &str) -> bool {
         match &self.pattern {
             None => line == self.begin,
             Some(pattern) => {
@@ -56,7 +65,19 @@ impl Known {
     }
 }
 
-static KNOWN: LazyLock<Vec<Known>> = LazyLock::new(|| rules().iter().map(Known::of).collect());
+pub(super) static KNOWN: LazyLock<Vec<Known>> =
+    LazyLock::new(|| rules().iter().map(Known::of).collect());
+
+/// Which of [`KNOWN`] can match a comment, by its third byte: behind `# ` most rules begin with a
+/// literal text.
+static BY_LETTER: LazyLock<Vec<Vec<&'static Known>>> = LazyLock::new(|| {
+    let may_match = |letter: u8| {
+        let begins =
+            move |known: &&Known| known.begin.as_bytes().get(2).is_none_or(|b| *b == letter);
+        KNOWN.iter().filter(begins).collect()
+    };
+    (0..=u8::MAX).map(may_match).collect()
+});
 
 /// The characters that mean something in a regular expression.
 const META: &[char] = &[
@@ -88,10 +109,17 @@ fn literals(pattern: &str) -> (&str, &str) {
 
 /// Classifies the comment `line`, which stands in `menu`.
 pub(super) fn classify(menu: &str, line: &str) -> Class {
-    let line = line.trim_end_matches([' ', '\t', '\r']);
+    let line = trim_blanks(line);
+    let letter = line.as_bytes().get(2).copied().unwrap_or_default();
+    let known = BY_LETTER.get(usize::from(letter)).into_iter().flatten();
+    choose(menu, known.copied().filter(|known| known.matches(line)))
+}
+
+/// What the rules that know a comment say about it in `menu`.
+pub(super) fn choose(menu: &str, knowing: impl Iterator<Item = &'static Known>) -> Class {
     let mut plain = None;
     let mut volatile: Option<&'static Rule> = None;
-    for known in KNOWN.iter().filter(|known| known.matches(line)) {
+    for known in knowing {
         let rule = known.rule;
         if !stands_in(rule, plain.get_or_insert_with(|| plain_menu(menu))) {
             continue;
@@ -110,38 +138,6 @@ pub(super) fn classify(menu: &str, line: &str) -> Class {
 
 fn stands_in(rule: &Rule, menu: &str) -> bool {
     rule.menus.is_empty() || rule.menus.iter().any(|wanted| is_at_or_below(menu, wanted))
-}
-
-/// The end of the one comment that RouterOS was seen to wrap at the width of a terminal.
-const WRAPPED: &str = "has changed, please restart the device in order to apply the new settings";
-
-/// How much of [`WRAPPED`] stands on the first line at least.
-const WRAPPED_LEAST: &str = "has changed, please";
-
-/// Whether `line`, which begins with a blank, is the rest of the comment before it.
-///
-/// Seen on 7.19.4: the comment breaks at the width of the terminal, one letter is lost, and the
-/// rest stands on a line with neither `#` nor `\` before it (facts sheet, §5). The rest is
-/// recognised by being the rest of the sentence, so that nothing else is ever taken for it.
-pub(super) fn is_spill(comment: &str, line: &str) -> bool {
-    let (comment, spilled) = (comment.trim_end(), line.trim());
-    if !line.starts_with(' ') || spilled.is_empty() {
-        return false;
-    }
-    let Some(at) = comment.find(WRAPPED_LEAST) else {
-        return false;
-    };
-    let shown = &comment[at..];
-    WRAPPED.strip_prefix(shown).is_some_and(|rest| {
-        let rest = rest.trim_start();
-        let lost = rest.len().checked_sub(spilled.len());
-        rest.ends_with(spilled) && lost.is_some_and(|lost| lost <= 1)
-    })
-}
-
-/// The rule that knows `comment` when [`is_spill`] is true of the line after it.
-pub(super) fn wrapped_rule() -> Option<&'static Rule> {
-    rules().iter().find(|rule| rule.name == "restart-device")
 }
 
 /// What a `#error` or `#interrupted` line says.
@@ -286,30 +282,6 @@ mod tests {
                 "{line}"
             );
         }
-    }
-
-    #[test]
-    fn the_rest_of_a_wrapped_comment_is_the_rest_of_its_sentence() {
-        let comment =
-            "# ipv6 neighbor configuration has changed, please restart the device in order to";
-        assert!(is_spill(comment, " pply the new settings"));
-        assert!(is_spill(comment, " apply the new settings"));
-        let narrow = "# ipv6 neighbor configuration has changed, please restart the";
-        assert!(is_spill(
-            narrow,
-            " evice in order to apply the new settings"
-        ));
-        for other in [
-            "pply the new settings",
-            " ly the new settings",
-            " name=a",
-            " ",
-            "",
-        ] {
-            assert!(!is_spill(comment, other), "{other:?}");
-        }
-        assert!(!is_spill("# inactive time", " pply the new settings"));
-        assert!(wrapped_rule().is_some());
     }
 
     #[test]

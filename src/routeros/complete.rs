@@ -7,6 +7,7 @@ use super::comments::ErrorLine;
 use super::console;
 use super::reader::{self, LineKind};
 use super::shape::{Context, Item};
+use super::wrapped;
 
 /// What reading an export from top to bottom showed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -34,10 +35,15 @@ pub(super) fn examine(text: &str) -> Findings {
     // What the lines at the end leave open: a menu, and a comment.
     let mut bare_menu = false;
     let mut comment_held = false;
+    let mut last_comment = None;
     let mut terminated = true;
     let bare_return = has_bare_return(text);
     for line in reader::lines(text) {
         terminated = line.terminated;
+        let comment = last_comment.take();
+        if line.kind == LineKind::Comment {
+            last_comment = Some(line.raw);
+        }
         if line.kind == LineKind::Config {
             place.note(line.raw);
         }
@@ -69,8 +75,13 @@ pub(super) fn examine(text: &str) -> Findings {
             },
             LineKind::Config if line.open_quote => Some("it ends inside a quoted string".into()),
             LineKind::Config if line.dangling => Some("it ends where a line goes on".into()),
-            // Only the rest of a wrapped state comment begins with a blank.
+            // The rest of a wrapped state comment, which may begin with a blank.
             LineKind::Config if line.raw.starts_with(' ') => None,
+            LineKind::Config
+                if comment.is_some_and(|comment| wrapped::is_rest(comment, line.raw)) =>
+            {
+                stray_error(line.raw)
+            }
             LineKind::Config => {
                 bare_menu = context.enter(line.raw);
                 comment_held = false;
@@ -213,6 +224,10 @@ mod tests {
             ("/ip address\r\n", "a menu without an item"),
             (
                 "/ip firewall nat\r\n# wan not ready\r\n",
+                "state comment of an item",
+            ),
+            (
+                "/ip firewall nat\r\nadd a=b\r\n# the-interface-of-a-customer not rea\r\ndy\r\n",
                 "state comment of an item",
             ),
             (

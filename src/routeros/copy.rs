@@ -1,4 +1,19 @@
-//! Owns the copying of what stays of a text: runs of it at once, not line by line.
+//! Owns the copying of what stays of a text: runs of it at once, not line by line, and a large text in
+//! parts that are hashed while the next is made.
+
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread;
+
+use crate::domain::digest::{Digest, Hasher};
+
+/// From so many bytes on a text is hashed while it is made: below, a thread costs more than it saves.
+const LARGE: usize = 1 << 20;
+
+/// How large a part is, in bytes: what a processor's cache holds beside everything else.
+const PART: usize = 128 << 10;
+
+/// How many parts may wait to be hashed.
+const PARTS: usize = 8;
 
 /// A text in the making, most of which is spans of the one that is read.
 pub(super) struct Copied<'a> {
@@ -7,6 +22,65 @@ pub(super) struct Copied<'a> {
     /// The span of `text` that is due at the end of `out`: what follows it directly joins it.
     from: usize,
     to: usize,
+    /// Whether a part was handed over.
+    begun: bool,
+    hashing: Option<Hashing>,
+}
+
+/// Who takes full parts, and gives them back empty.
+struct Hashing {
+    full: SyncSender<String>,
+    empty: Receiver<String>,
+}
+
+/// What `make` makes of `text`, its digest, and what else it tells.
+pub(super) fn hashed<'a, T>(
+    text: &'a str,
+    make: impl FnOnce(Copied<'a>) -> (Copied<'a>, T),
+) -> (String, Digest, T) {
+    let alone = |made: (Copied<'a>, T)| {
+        let text = made.0.finish();
+        let digest = Digest::of(&text);
+        (text, digest, made.1)
+    };
+    if text.len() < LARGE {
+        return alone(make(Copied::of(text)));
+    }
+    let (full, parts) = sync_channel(PARTS);
+    let (back, empty) = channel();
+    thread::scope(|scope| {
+        let gather = || gather(text.len() + 1, parts, &back);
+        let Ok(gathering) = thread::Builder::new().spawn_scoped(scope, gather) else {
+            // The process has all the threads that it may have.
+            return alone(make(Copied::of(text)));
+        };
+        let mut copied = Copied::of(text);
+        copied.out = String::with_capacity(2 * PART);
+        copied.hashing = Some(Hashing { full, empty });
+        let (mut copied, rest) = make(copied);
+        copied.flush();
+        copied.hand_over();
+        // Its end is the end of the text.
+        drop(copied);
+        match gathering.join() {
+            Ok((text, digest)) => (text, digest, rest),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// Puts `parts` together, and hashes them.
+fn gather(bytes: usize, parts: Receiver<String>, back: &Sender<String>) -> (String, Digest) {
+    let mut text = String::with_capacity(bytes);
+    let mut hasher = Hasher::default();
+    for mut part in parts {
+        hasher.update(&part);
+        text.push_str(&part);
+        part.clear();
+        // Nobody wants it any more after the last one.
+        let _ = back.send(part);
+    }
+    (text, hasher.finish())
 }
 
 impl<'a> Copied<'a> {
@@ -17,12 +91,14 @@ impl<'a> Copied<'a> {
             out: String::with_capacity(text.len() + 1),
             from: 0,
             to: 0,
+            begun: false,
+            hashing: None,
         }
     }
 
     /// Whether nothing was written.
     pub(super) fn is_empty(&self) -> bool {
-        self.out.is_empty() && self.from == self.to
+        !self.begun && self.out.is_empty() && self.from == self.to
     }
 
     /// Writes the text from `from` to `to`.
@@ -32,6 +108,9 @@ impl<'a> Copied<'a> {
             self.from = from;
         }
         self.to = to;
+        if self.to - self.from >= PART {
+            self.flush();
+        }
     }
 
     /// Writes what is not in the text.
@@ -40,7 +119,7 @@ impl<'a> Copied<'a> {
         self.out.push_str(other);
     }
 
-    /// What was written.
+    /// What was written, unless it was handed over.
     pub(super) fn finish(mut self) -> String {
         self.flush();
         self.out
@@ -49,8 +128,22 @@ impl<'a> Copied<'a> {
     fn flush(&mut self) {
         if self.from < self.to {
             self.out.push_str(&self.text[self.from..self.to]);
+            if self.out.len() >= PART {
+                self.hand_over();
+            }
         }
         self.from = self.to;
+    }
+
+    fn hand_over(&mut self) {
+        let Some(hashing) = &self.hashing else {
+            return;
+        };
+        let empty = hashing.empty.try_recv();
+        let empty = empty.unwrap_or_else(|_| String::with_capacity(2 * PART));
+        // It fails when hashing panicked, which is told when it is joined.
+        let _ = hashing.full.send(std::mem::replace(&mut self.out, empty));
+        self.begun = true;
     }
 }
 
@@ -58,6 +151,35 @@ impl<'a> Copied<'a> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// Keeps ten bytes of each line of seventeen, and its end.
+    fn shortened(mut copied: Copied<'_>, lines: usize) -> (Copied<'_>, bool) {
+        let mut told = copied.is_empty();
+        for start in (0..lines).map(|line| 17 * line) {
+            copied.keep(start, start + 10);
+            copied.push_str("-");
+            copied.keep(start + 16, start + 17);
+            told &= !copied.is_empty();
+        }
+        (copied, told)
+    }
+
+    #[test]
+    fn a_large_text_is_the_same_in_parts() {
+        for lines in [LARGE / 17, LARGE / 17 + 1, 200_000] {
+            let text = "0123456789abcdé\n".repeat(lines);
+            let (made, digest, told) = hashed(&text, |copied| shortened(copied, lines));
+            assert!(told);
+            assert_eq!(made, "0123456789-\n".repeat(lines));
+            assert_eq!(digest, Digest::of(&made));
+            assert_eq!(shortened(Copied::of(&text), lines).0.finish(), made);
+            let (same, digest, ()) = hashed(&text, |mut copied| {
+                copied.keep(0, text.len());
+                (copied, ())
+            });
+            assert!(same == text && digest == Digest::of(&text));
+        }
+    }
 
     proptest! {
         #[test]

@@ -10,6 +10,7 @@ mod comments;
 mod complete;
 mod console;
 mod copy;
+mod counting;
 mod dialogue;
 mod diff;
 mod form;
@@ -27,9 +28,11 @@ mod terse;
 #[cfg(test)]
 mod tests;
 mod version;
+mod wrapped;
 
 pub use bytes::{decode, encode};
 pub use commands::{Command, commands};
+pub use counting::counts_connections;
 pub use dialogue::{Answer, Dialogue, Export, ExportCommand, Verdict};
 pub use diff::{Change, Diff, Hunk, HunkLine, MenuChange, Side, Style, diff, render};
 pub use header::Header;
@@ -38,5 +41,5 @@ pub use normalizer::{IgnoreError, Normalizer};
 pub use redact::{MASK, Redacted, redact};
 pub use rules::{Kind, Rule, rules, rules_fingerprint};
 pub use search::{History, Hit, Matcher, PatternError, Span, history, not_exported};
-pub use suspicion::{Remembered, Suspicion, suspicion};
+pub use suspicion::{Remembered, Suspicion, suspicion, suspicion_of_first};
 pub use version::{Version, version_in_resource_print};

@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::comments::{self, Class, ErrorLine};
-use super::copy::Copied;
+use super::copy::{self, Copied};
 use super::dialogue::Export;
 use super::form::Form;
 use super::header;
@@ -34,6 +34,7 @@ use super::normalizer::Normalizer;
 use super::reader::{self, Line, LineKind, Scratch, trim_end};
 use super::shape::{Context, Item};
 use super::terse::is_terse;
+use super::wrapped;
 use crate::domain::archive::Renormalize;
 use crate::domain::digest::Digest;
 use crate::domain::snapshot::{ConfigText, Shape};
@@ -87,27 +88,30 @@ pub fn renormalize() -> Renormalize {
 
 /// Normalises a whole export.
 pub(super) fn whole(normalizer: &Normalizer, text: &str) -> Normalized {
-    let mut run = Run::new(normalizer, text);
-    run.form = Some(Form::of(text));
-    run.all();
-    let text = ConfigText::new(run.out.finish());
+    let (text, hash, told) = copy::hashed(text, |out| {
+        let mut run = Run::new(normalizer, text, out);
+        run.form = Some(Form::of(text));
+        run.all();
+        let form = run.form.map(Form::finish).unwrap_or_default();
+        (run.out, (run.ledger, run.unknown, run.unknown_lines, form))
+    });
+    let (ledger, unknown_comments, unknown_comment_lines, shape) = told;
     Normalized {
-        hash: text.digest(),
-        text,
-        ledger: run
-            .ledger
+        hash,
+        text: ConfigText::new(text),
+        ledger: ledger
             .into_iter()
             .map(|(rule, count)| (rule.to_owned(), count))
             .collect(),
-        unknown_comments: run.unknown,
-        unknown_comment_lines: run.unknown_lines,
-        shape: run.form.map(Form::finish).unwrap_or_default(),
+        unknown_comments,
+        unknown_comment_lines,
+        shape,
     }
 }
 
 /// Normalises any text, whole or not, raw or normalised by an earlier version.
 pub(super) fn any(normalizer: &Normalizer, text: &str) -> String {
-    let mut run = Run::new(normalizer, text);
+    let mut run = Run::new(normalizer, text, Copied::of(text));
     run.all();
     run.out.finish()
 }
@@ -117,8 +121,8 @@ pub(super) fn any(normalizer: &Normalizer, text: &str) -> String {
 enum Before {
     /// An item, as state comments do.
     Item,
-    /// A line that begins with a blank: with a comment before it gone, another one might seem to
-    /// go on in it, so none goes.
+    /// A line that might be the rest of some comment: with a comment before it gone, another one
+    /// might seem to go on in it, so none goes.
     Stray,
     /// Another line, or nothing.
     Other,
@@ -132,7 +136,7 @@ struct Run<'a> {
     context: Context,
     /// A menu line that is not written yet: the item after it may have to join it.
     menu: Option<Line<'a>>,
-    /// Comments (with their spill) that are not written yet: what follows decides.
+    /// Comments (with their rests) that are not written yet: what follows decides.
     comments: Option<Range<usize>>,
     last_comment: Option<&'a str>,
     /// A blank line is due before the next line written.
@@ -150,11 +154,11 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(normalizer: &'a Normalizer, text: &'a str) -> Self {
+    fn new(normalizer: &'a Normalizer, text: &'a str, out: Copied<'a>) -> Self {
         Self {
             normalizer,
             text,
-            out: Copied::of(text),
+            out,
             context: Context::default(),
             menu: None,
             comments: None,
@@ -184,7 +188,7 @@ impl<'a> Run<'a> {
                 LineKind::Config => {
                     if self
                         .last_comment
-                        .is_some_and(|c| comments::is_spill(c, line.raw))
+                        .is_some_and(|c| wrapped::is_rest(c, line.raw))
                     {
                         self.hold(&line);
                         self.last_comment = None;
@@ -249,7 +253,7 @@ impl<'a> Run<'a> {
             Some(range) => {
                 let before = match next {
                     Some((_, item)) if item.is_relative_item() => Before::Item,
-                    Some((line, _)) if line.raw.starts_with(' ') => Before::Stray,
+                    Some((line, _)) if wrapped::may_be_rest(line.raw) => Before::Stray,
                     _ => Before::Other,
                 };
                 self.sift(range, before)
@@ -289,27 +293,31 @@ impl<'a> Run<'a> {
         let top = self.out.is_empty() && self.menu.is_none();
         let mut lines = reader::lines_in(self.text, held).peekable();
         while let Some(line) = lines.next() {
-            let spill = lines.next_if(|next| next.kind == LineKind::Config);
-            if top && self.kept.is_empty() && header::dated_version(line.raw).is_some() {
+            let rest = lines.next_if(|next| next.kind == LineKind::Config);
+            if top
+                && rest.is_none()
+                && self.kept.is_empty()
+                && header::dated_version(line.raw).is_some()
+            {
                 self.count(DATED_HEADER);
                 continue;
             }
-            match self.rule(line.raw, spill.is_some(), before) {
+            match self.rule(line.raw, rest.map(|rest| rest.raw), before) {
                 Some(name) => {
                     self.count(name);
                     dropped += u64::from(name != ERROR_EXPORTING);
                 }
                 None => {
                     self.kept.push(line);
-                    self.kept.extend(spill);
+                    self.kept.extend(rest);
                 }
             }
         }
         dropped
     }
 
-    /// The rule that takes `comment` out, if one does. Takes note of unknown ones.
-    fn rule(&mut self, comment: &str, spilled: bool, before: Before) -> Option<&'a str> {
+    /// The rule that takes `comment` (and its `rest` on a second line) out, if one does. Takes note of unknown ones.
+    fn rule(&mut self, comment: &str, rest: Option<&str>, before: Before) -> Option<&'a str> {
         match ErrorLine::parse(comment) {
             Some(ErrorLine::Failed { harmless: true, .. }) if before != Before::Stray => {
                 return Some(ERROR_EXPORTING);
@@ -329,10 +337,11 @@ impl<'a> Run<'a> {
             }
             return None;
         };
-        if spilled && before == Before::Item {
-            return comments::wrapped_rule().map(|rule| rule.name);
-        }
-        match comments::classify(menu, comment) {
+        let class = match rest {
+            Some(rest) => wrapped::classify_wrapped(menu, comment, rest),
+            None => comments::classify(menu, comment),
+        };
+        match class {
             Class::Volatile(rule) if before == Before::Item => Some(rule.name),
             Class::Static(_) => None,
             Class::Volatile(_) | Class::Unknown => {

@@ -95,7 +95,7 @@ impl<'a> Item<'a> {
 }
 
 /// The commands that an export consists of.
-fn is_command(word: &str) -> bool {
+pub(super) fn is_command(word: &str) -> bool {
     matches!(word, "add" | "set" | "remove")
 }
 

@@ -1,8 +1,8 @@
 //! Owns the question in which of its two forms an export is printed.
 
-use super::comments;
 use super::reader::{self, LineKind};
 use super::shape::Item;
+use super::wrapped;
 
 /// Whether `text` is in the terse form throughout: items carry their menu, and a menu line stands
 /// only before the comments of exactly one item.
@@ -26,7 +26,7 @@ pub(super) fn is_terse(text: &str) -> bool {
                     after = After::Comment;
                 }
             }
-            LineKind::Config if comment.is_some_and(|c| comments::is_spill(c, line.raw)) => {}
+            LineKind::Config if comment.is_some_and(|c| wrapped::is_rest(c, line.raw)) => {}
             LineKind::Config => {
                 let item = Item::parse(line.raw);
                 after = match (item, after) {

@@ -4,6 +4,7 @@ mod attempts;
 mod device;
 mod edit;
 mod error;
+mod inspect;
 mod inventory;
 mod journal;
 mod key_file;
@@ -38,6 +39,8 @@ use crate::ports::{
 pub use device::{
     DEFAULT_TENANT, DeviceEdit, DeviceEntry, EditError, ImportError, ListDevices, NewDevice,
 };
+pub use error::is_damage;
+pub use inspect::{Inspected, Schema};
 pub use key_file::{KEY_FILE, KeyFileError};
 pub use lock::{DataDirLock, Holder, LOCK_FILE, LockError};
 pub use open::DATABASE_FILE;

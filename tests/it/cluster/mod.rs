@@ -2,6 +2,7 @@
 
 mod archive;
 mod commands;
+mod connections;
 mod demand;
 mod faults;
 pub mod harness;
