@@ -1,6 +1,8 @@
 //! Prints how fast an export is read and normalised, beside SHA-256 of the same bytes: MB a second.
 //!
 //! `cargo run --release --example normalize_speed -- [MB]`
+//!
+//! With everything, the hash is taken on a second thread: on one core, or two busy ones, it counts in full.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
