@@ -32,6 +32,7 @@ EXPOSE 9091
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 \
     CMD ["/usr/local/bin/mikrotik-backup", "healthcheck"]
-# Writes nothing to its file system in cluster mode: run it with --read-only. `docker stop` waits
+# In cluster mode it writes to DATA_DIR only, and only while neither NATS nor Redis can be reached:
+# run it with --read-only and a volume there, writable for 65532. `docker stop` waits
 # ten seconds by default; running exports want CONFIG_BACKUP_COMMAND_TIMEOUT, see --stop-timeout.
 ENTRYPOINT ["/usr/local/bin/mikrotik-backup"]

@@ -27,8 +27,8 @@ use mikrotik_backup::fleet::{Context, Limits};
 use mikrotik_backup::lifecycle::Shutdown;
 use mikrotik_backup::metrics::Metrics;
 use mikrotik_backup::ports::{
-    Bucket, Claim, Claimed, JournalEntry, JournalPage, Listed, SinkError, SnapshotSink, StatusPage,
-    Statuses, Store, StoreError,
+    Bucket, Claim, Claimed, JournalEntry, JournalPage, Listed, Running, SinkError, SnapshotSink,
+    StatusPage, Statuses, Store, StoreError,
 };
 use mikrotik_backup::ssh;
 use uuid::Uuid;
@@ -108,6 +108,10 @@ impl Store for MadeUp {
     }
 
     async fn attempts(&self, _: JournalPage) -> Result<Vec<JournalEntry>, StoreError> {
+        nothing()
+    }
+
+    async fn running(&self, _: AttemptId) -> Result<Option<Running>, StoreError> {
         nothing()
     }
 

@@ -43,30 +43,48 @@ pub fn listed(archive: &dyn Archive) -> impl Stream<Item = Result<Version, Archi
     pages.try_flatten()
 }
 
-/// Whether pruning deletes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Pruning {
-    /// It deletes.
-    Delete,
-    /// It only tells what it would delete.
-    DryRun,
+/// What a retention does not keep of a device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Expired {
+    /// The device.
+    pub device: DeviceId,
+    /// How many versions it has.
+    pub examined: u64,
+    /// Those that may go, oldest first; often none.
+    pub versions: Vec<VersionId>,
 }
 
-/// What pruning did, or would do.
+/// What `retention` does not keep, device by device.
+pub fn expired<'a>(
+    archive: &'a dyn Archive,
+    retention: &'a Retention,
+    now: Timestamp,
+) -> impl Stream<Item = Result<Expired, ArchiveError>> + 'a {
+    listed(archive).and_then(move |newest| async move {
+        let moments = archive.moments(newest.device).await?;
+        Ok(Expired {
+            device: newest.device,
+            examined: moments.len() as u64,
+            versions: retention.expired(&moments, now),
+        })
+    })
+}
+
+/// What pruning did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Pruned {
     /// Devices looked at.
     pub devices: u64,
     /// Versions looked at.
     pub examined: u64,
-    /// Versions deleted, or that would be.
+    /// Versions deleted.
     pub versions: u64,
-    /// Texts deleted, as no version had them any more; 0 in a dry run.
+    /// Texts deleted, as no version had them any more.
     pub texts: u64,
 }
 
-/// Deletes what `retention` does not keep, device by device, in small transactions. `report` is
-/// told of each device of which versions go, before they do. Several may prune at once.
+/// Deletes what `retention` does not keep, device by device, in small transactions. Several may prune
+/// at once.
 ///
 /// # Errors
 /// What was deleted before an error stays deleted; the next run goes on.
@@ -74,38 +92,22 @@ pub async fn prune(
     archive: &dyn Archive,
     retention: &Retention,
     now: Timestamp,
-    pruning: Pruning,
-    mut report: impl FnMut(DeviceId, &[VersionId]),
 ) -> Result<Pruned, ArchiveError> {
     let mut pruned = Pruned::default();
-    let mut devices = std::pin::pin!(listed(archive));
-    while let Some(newest) = devices.next().await {
-        let device = newest?.device;
-        let moments = archive.moments(device).await?;
+    let mut devices = std::pin::pin!(expired(archive, retention, now));
+    while let Some(found) = devices.next().await {
+        let found = found?;
         pruned.devices += 1;
-        pruned.examined += moments.len() as u64;
-        let expired = retention.expired(&moments, now);
-        if expired.is_empty() {
-            continue;
-        }
-        report(device, &expired);
-        match pruning {
-            Pruning::DryRun => pruned.versions += expired.len() as u64,
-            Pruning::Delete => {
-                for batch in expired.chunks(DELETE_BATCH) {
-                    pruned.versions += archive.delete(device, batch).await?;
-                }
-            }
+        pruned.examined += found.examined;
+        for batch in found.versions.chunks(DELETE_BATCH) {
+            pruned.versions += archive.delete(found.device, batch).await?;
         }
     }
-    if pruning == Pruning::Delete {
-        loop {
-            let collected = archive.collect_garbage(GARBAGE_BATCH).await?;
-            pruned.texts += collected.deleted;
-            if collected.examined < u64::from(GARBAGE_BATCH) {
-                break;
-            }
+    loop {
+        let collected = archive.collect_garbage(GARBAGE_BATCH).await?;
+        pruned.texts += collected.deleted;
+        if collected.examined < u64::from(GARBAGE_BATCH) {
+            return Ok(pruned);
         }
     }
-    Ok(pruned)
 }

@@ -8,6 +8,7 @@
 //! is found by its text; a mirror that has none of the last [`FAR_BACK`] texts, such as one
 //! that was switched on later, begins with the newest, and the commit says so.
 
+mod message;
 mod mirrored;
 mod worker;
 

@@ -24,7 +24,8 @@ type Source = Box<dyn StdError + Send + Sync>;
 
 pub use archive::{Archive, ArchiveError, Collected, Opened, Stored, VersionPage};
 pub use outbox::{
-    Delivered, GivenUp, Letter, Next, Outbox, OutboxError, OutboxState, RelayLease, Settlements,
+    Delivered, GivenUp, HELD_FOR, Letter, Next, Outbox, OutboxError, OutboxState, RelayLease,
+    Settlements,
 };
 
 pub use crate::domain::plan::Bucket;
@@ -90,6 +91,8 @@ pub struct Claim {
     pub bound: Option<Bound>,
     /// Who begins it.
     pub replica: String,
+    /// This process holds a snapshot of the device itself: what it takes now queues up behind it.
+    pub held_here: bool,
 }
 
 /// What the store answered to a [`Claim`].
@@ -105,6 +108,9 @@ pub enum Claimed {
     TooSoon(Duration),
     /// The device has left the inventory.
     Gone,
+    /// Another process holds its last snapshot and cannot pass it on: a newer one must not overtake
+    /// it.
+    HeldElsewhere,
 }
 
 /// An attempt that has begun.
@@ -157,6 +163,21 @@ pub struct JournalEntry {
     pub replica: String,
     /// How many steps it took.
     pub step_count: u32,
+}
+
+/// An attempt that some replica is making, as its mark says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Running {
+    /// The device.
+    pub device: DeviceId,
+    /// Its owner.
+    pub tenant: TenantId,
+    /// Why it is made.
+    pub cause: Cause,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// Who makes it.
+    pub replica: String,
 }
 
 /// Which part of the journal to read, newest first.
@@ -269,6 +290,10 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError::NotFound`] when there is none.
     async fn attempt(&self, id: AttemptId) -> Result<(JournalEntry, Vec<StepTime>), StoreError>;
+
+    /// The attempt, if it is being made: begun by [`Self::claim`] and not recorded yet. Its process
+    /// may have died since; the next claim of the device finds out.
+    async fn running(&self, id: AttemptId) -> Result<Option<Running>, StoreError>;
 
     /// A page of the journal, newest first.
     async fn attempts(&self, page: JournalPage) -> Result<Vec<JournalEntry>, StoreError>;

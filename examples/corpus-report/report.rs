@@ -336,7 +336,40 @@ fn broken_laws(export: &Export) -> Vec<&'static str> {
             || line_ends(&raw).all(|at| is_doubted(&normalized, &raw[..at])),
         "a cut between two of its lines is neither refused nor suspected",
     );
+    law(
+        edits(&raw)
+            .all(|edited| judge(&edited).is_ok_and(|e| normalize(&e).hash != normalized.hash)),
+        "an edited character of its configuration is no change, or is refused",
+    );
     broken
+}
+
+/// The text with one letter or digit of its configuration replaced by another, in some places.
+fn edits(raw: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    const SOME: usize = 24;
+    let mut places = Vec::new();
+    let (mut start, mut goes_on) = (0, false);
+    for line in raw.split_inclusive(|byte| *byte == b'\n') {
+        let comment = line.starts_with(b"#") && !goes_on;
+        let letters = line.iter().enumerate().filter(|(at, byte)| {
+            // Not what a backslash makes another character of, nor the words of an item's form.
+            let escaped =
+                (1..=2).any(|back| at.checked_sub(back).is_some_and(|b| line[b] == b'\\'));
+            byte.is_ascii_alphanumeric() && !escaped && *at > 4
+        });
+        if !comment && !line.starts_with(b"/") {
+            places.extend(letters.map(|(at, _)| start + at));
+        }
+        goes_on = line.trim_ascii_end().ends_with(b"\\");
+        start += line.len();
+    }
+    let few = SOME.min(places.len());
+    (0..few).map(move |part| {
+        let at = places[part * places.len() / few];
+        let mut edited = raw.to_vec();
+        edited[at] = if edited[at] == b'7' { b'8' } else { b'7' };
+        edited
+    })
 }
 
 /// Some of the places right behind a line feed, the first and the last among them.

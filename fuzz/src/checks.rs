@@ -160,6 +160,9 @@ pub fn csv(input: &[u8]) {
                     it.address.clone(),
                     it.port,
                     it.username.clone(),
+                    it.tags.clone(),
+                    it.host_key.clone(),
+                    it.settings,
                 )
             })
             .collect()

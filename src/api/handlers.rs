@@ -131,15 +131,18 @@ pub(super) async fn attempt(
     {
         return Ok(Json(api.asked(id, ticket.clone())));
     }
-    match timeout(READ_LIMIT, api.context.store.attempt(id)).await {
-        Ok(Ok((entry, steps))) => Ok(Json(Attempt::recorded(entry, &steps))),
-        Ok(Err(StoreError::NotFound { .. })) => match ticket {
-            Some(ticket) => Ok(Json(api.asked(id, ticket))),
-            None => Err(unknown_attempt(id, api.context.clock.now())),
-        },
-        Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(late()),
+    if let Some(found) = api.recorded(id).await? {
+        return Ok(Json(found));
     }
+    if let Some(ticket) = ticket {
+        return Ok(Json(api.asked(id, ticket)));
+    }
+    if let Some(running) = in_time(api.context.store.running(id)).await? {
+        return Ok(Json(Attempt::running(id, running)));
+    }
+    // It may have ended between the two looks.
+    let found = api.recorded(id).await?.map(Json);
+    found.ok_or_else(|| unknown_attempt(id, api.context.clock.now()))
 }
 
 /// Backs a device up now, whenever it is due. Several requests for one device share one attempt.
@@ -227,6 +230,16 @@ impl Api {
     fn device(&self, status: &DeviceStatus) -> Device {
         let now = self.context.clock.now();
         Device::of(status, self.interval, self.advice, now)
+    }
+
+    /// What the journal has of the attempt.
+    async fn recorded(&self, id: AttemptId) -> Result<Option<Attempt>, Problem> {
+        match timeout(READ_LIMIT, self.context.store.attempt(id)).await {
+            Ok(Ok((entry, steps))) => Ok(Some(Attempt::recorded(entry, &steps))),
+            Ok(Err(StoreError::NotFound { .. })) => Ok(None),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(late()),
+        }
     }
 
     fn asked(&self, id: AttemptId, ticket: tickets::Ticket) -> Attempt {
@@ -329,8 +342,8 @@ fn unknown_attempt(id: AttemptId, now: Timestamp) -> Problem {
     });
     if recent {
         let detail = format!(
-            "attempt {id} is not in the journal yet, and was not asked for at this replica; it may \
-             be waiting or running at another one: ask again"
+            "attempt {id} is not in the journal yet, does not run, and was not asked for at this \
+             replica; it may be waiting at another one: ask again"
         );
         return Problem::passing(StatusCode::NOT_FOUND, detail);
     }

@@ -9,7 +9,7 @@ use crate::domain::attempt::{AttemptId, Cause, LastAttempt, Status, StepTime};
 use crate::domain::device::{DeviceId, TenantId};
 use crate::domain::failure::Advice;
 use crate::domain::request::{Reply, ReplyStatus};
-use crate::ports::{DeviceStatus, JournalEntry};
+use crate::ports::{DeviceStatus, JournalEntry, Running};
 use crate::report::{Condition, Failed};
 
 /// A device and what is known of it.
@@ -240,11 +240,20 @@ impl Attempt {
         }
     }
 
-    /// As this process remembers that it was asked for.
-    pub fn asked(id: AttemptId, ticket: Ticket, replica: &str) -> Self {
-        let mut attempt = Self {
+    /// As its mark says that some replica is making it.
+    pub fn running(id: AttemptId, running: Running) -> Self {
+        Self {
+            tenant: Some(running.tenant),
+            cause: Some(running.cause.as_str()),
+            started_at: Some(running.started_at),
+            ..Self::pending(id, running.device, running.replica)
+        }
+    }
+
+    fn pending(id: AttemptId, device: DeviceId, replica: String) -> Self {
+        Self {
             id,
-            device: ticket.device,
+            device,
             tenant: None,
             status: Stands::Pending,
             cause: None,
@@ -256,9 +265,14 @@ impl Attempt {
             bytes: None,
             incomplete_menus: Vec::new(),
             warning: None,
-            replica: Some(replica.to_owned()),
+            replica: Some(replica),
             steps: Vec::new(),
-        };
+        }
+    }
+
+    /// As this process remembers that it was asked for.
+    pub fn asked(id: AttemptId, ticket: Ticket, replica: &str) -> Self {
+        let mut attempt = Self::pending(id, ticket.device, replica.to_owned());
         match ticket.state {
             State::Pending => attempt.cause = Some(Cause::Manual.as_str()),
             State::Dropped => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde_json::json;
 use tracing::{info, warn};
 
 use super::{AppError, Ports, configuration, context, failed, serve, with_openbao, with_process};
@@ -83,6 +84,7 @@ pub async fn run_cluster(config: Config, cluster: &Cluster) -> Result<(), AppErr
         store.clone(),
         key.clone(),
         outbox_limits(&config),
+        Some(&config.data_dir),
     );
     let ports = Ports {
         store: store.clone(),
@@ -187,7 +189,7 @@ fn outbox_limits(config: &Config) -> Limits {
     }
 }
 
-/// Each dependency with what is wrong with it.
+/// Each dependency with what is wrong with it, and what this process holds because of it.
 fn readiness(context: &Arc<Context>, schema_ready: &Arc<AtomicBool>) -> Readiness {
     let (database, redis, nats) = (context.clone(), context.clone(), context.clone());
     let schema_ready = schema_ready.clone();
@@ -216,5 +218,18 @@ fn readiness(context: &Arc<Context>, schema_ready: &Arc<AtomicBool>) -> Readines
             let context = nats.clone();
             async move { context.sink.ready().await.map_err(|error| chain(&error)) }
         });
+    let holding = context.clone();
+    let readiness = readiness.noting("held", move || {
+        let holding = holding.outbox.as_ref()?.holding();
+        let letters = holding.disk.letters + holding.memory.letters;
+        (letters > 0).then(|| {
+            json!({
+                "snapshots": letters,
+                "disk": { "snapshots": holding.disk.letters, "bytes": holding.disk.bytes },
+                "memory": { "snapshots": holding.memory.letters, "bytes": holding.memory.bytes },
+                "folder": holding.folder,
+            })
+        })
+    });
     with_process(with_openbao(readiness, context), &context.shutdown)
 }

@@ -18,10 +18,11 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::credentials::{Credentials, Key, Transit};
 use crate::domain::failure::chain;
+use crate::domain::hold::Place;
 use crate::domain::schedule::Policy;
 use crate::fleet::backlog::{self, Backlog};
 use crate::fleet::hindrance::Hindrance;
-use crate::fleet::outbox::{Queue, relay};
+use crate::fleet::outbox::{Queue, hold, relay};
 use crate::fleet::reconciler::Reconciler;
 use crate::fleet::requests::Requests;
 use crate::fleet::slots::{Lane, Slots};
@@ -202,17 +203,29 @@ async fn work(
             }
         }
     });
+    if let Some(outbox) = &context.outbox {
+        outbox.adopt().await;
+    }
+    let holding = tokio::spawn({
+        let context = context.clone();
+        async move { hold::run(&context).await }
+    });
     Reconciler::new(context.clone(), policy(config), config.refresh)
         .run()
         .await;
     pruner.abort();
     opener.abort();
+    holding.abort();
+    // Until it has really ended it may still be moving what is moved here.
+    let _ = holding.await;
+    hold::drain(context).await;
     // It ends by itself, and gives back what it has in its hands.
     let _ = relaying.await;
     recorder.abort();
     // Until it has really ended it may still be writing what is flushed here.
     let _ = recorder.await;
     backlog::flush(context).await;
+    hold::leave(context).await;
     info!("Every export has ended, and its lock is released");
     Ok(())
 }
@@ -267,6 +280,11 @@ fn pages(context: &Arc<Context>, readiness: Readiness) -> Pages {
             slots.waiting(Lane::Requested),
         );
         metrics.set_oldest_success_age(of_scrape.view.oldest_success_age(of_scrape.clock.now()));
+        if let Some(outbox) = &of_scrape.outbox {
+            let holding = outbox.holding();
+            metrics.set_held(Place::Disk, holding.disk);
+            metrics.set_held(Place::Memory, holding.memory);
+        }
     };
     Pages::new(context.metrics.clone(), Arc::new(readiness), refresh)
 }

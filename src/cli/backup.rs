@@ -76,18 +76,20 @@ A device whose login was refused gets one try. One with a changed host key stays
 `host-key accept`. Exit code 1 if any failed again.
 
   mikrotik-backup retry --dead-letters
+  mikrotik-backup retry --dead-letters 01900000-0000-7000-8000-000000000001
 
 puts the snapshots back into the outbox of a cluster that JetStream refused too often, as `failed`
-lists them; once whatever it complained about is corrected. Needs REDIS_URL.")]
+lists them: all, or those of an attempt or a device, by its id; once whatever it complained about is
+corrected. Needs REDIS_URL.")]
 pub(super) struct RetryArgs {
-    /// Ids, names or addresses
+    /// Ids, names or addresses; with --dead-letters ids of attempts or devices
     #[arg(required_unless_present_any = ["all_failed", "dead_letters"], value_name = "DEVICE")]
     devices: Vec<String>,
     /// Every device that failed last or is blocked
     #[arg(long, conflicts_with = "devices")]
     all_failed: bool,
     /// Publish again what the outbox of a cluster gave up
-    #[arg(long, conflicts_with_all = ["devices", "all_failed", "json"])]
+    #[arg(long, conflicts_with_all = ["all_failed", "json"])]
     dead_letters: bool,
     /// Print what came of each device as JSON
     #[arg(long)]
@@ -151,7 +153,7 @@ pub(super) async fn backup(config: &Config, args: &BackupArgs) -> Result<ExitCod
 /// Tries again what failed.
 pub(super) async fn retry(config: &Config, args: &RetryArgs) -> Result<ExitCode, AppError> {
     if args.dead_letters {
-        return super::dead_letters::put_back(config).await;
+        return super::dead_letters::put_back(config, &args.devices).await;
     }
     let hand = Hand::open(config, Missing::Refuse).await?;
     let done = async {

@@ -41,6 +41,10 @@ The target is looked for in the inventory first, that of DATABASE_URL or else of
 is one; the key in DATA_DIR, CREDENTIAL_ENCRYPTION_KEY or OPENBAO_ADDR opens the login that is stored
 there. Nothing is stored, published or pinned, no lock is taken, and no secret is printed.
 
+One run is one connection, as a backup is one. As nothing is stored, the service does not know
+of it: a router with MikroTik's recipe against brute force, which has just been backed up twice, may
+lock this address out. README.md has the rule that accepts it.
+
 Exit code 0 if every step that was tried succeeded, 1 if one failed.")]
 pub(super) struct CheckArgs {
     /// A device of the inventory (its id, name or address), or any host name or address

@@ -1,9 +1,14 @@
-//! `config check`: the settings as they are in effect, secrets masked, and what is wrong.
+//! `config check`: the settings as they are in effect, secrets masked, and what is wrong with them
+//! and with the folders that they name.
+
+mod places;
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
+
+use places::Place;
 
 use super::exit;
 use super::output::{emit, emit_json};
@@ -14,11 +19,14 @@ use crate::report::printable;
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
     /// Print the settings that are in effect, secrets masked, and everything that is wrong
+    ///
+    /// Also looks at DATA_DIR and GIT_ARCHIVE_DIR, where the command uses them: whether they can be
+    /// used or made, and whether the key is the one that the database is sealed with.
     #[command(after_help = "Examples:
   mikrotik-backup config check
   mikrotik-backup config check --command archive
 
-Nothing is connected to. Exit code 3 if something is wrong.")]
+Nothing is connected to, and nothing is changed. Exit code 3 if something is wrong.")]
     Check(ConfigCheckArgs),
 }
 
@@ -43,6 +51,9 @@ enum For {
 #[derive(Serialize)]
 struct Checked {
     settings: Vec<Setting>,
+    /// The folders that are used.
+    places: Vec<Place>,
+    /// Of settings and folders.
     warnings: Vec<String>,
     problems: Vec<String>,
 }
@@ -71,7 +82,7 @@ impl Setting {
 }
 
 /// Checks the configuration of this environment.
-pub(super) fn config(command: &ConfigCommand) -> ExitCode {
+pub(super) async fn config(command: &ConfigCommand) -> ExitCode {
     let ConfigCommand::Check(args) = command;
     let need = match args.command {
         For::Run => Need::Run,
@@ -81,19 +92,33 @@ pub(super) fn config(command: &ConfigCommand) -> ExitCode {
     };
     let Inspection {
         effective,
-        warnings,
+        mut warnings,
         config,
     } = Config::inspect(need, &Environment::of_process());
-    let code = match &config {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(exit::CONFIGURATION),
+    let places = match &config {
+        Ok(config) => places::inspect(config, need).await,
+        // What they are is not known for certain.
+        Err(_) => Vec::new(),
+    };
+    warnings.extend(places.iter().flat_map(|place| place.warnings.clone()));
+    let (mode, mut problems) = match config {
+        Ok(config) => (config.mode.as_str(), Vec::new()),
+        Err(error) => ("", error.problems.iter().map(ToString::to_string).collect()),
+    };
+    for place in &places {
+        let of = |problem: &String| format!("{}: {problem}", place.setting);
+        problems.extend(place.problems.iter().map(of));
+    }
+    let code = match problems.as_slice() {
+        [] => ExitCode::SUCCESS,
+        _ => ExitCode::from(exit::CONFIGURATION),
     };
     if args.json {
-        let problems = config.err().map_or_else(Vec::new, |error| error.problems);
         let checked = Checked {
             settings: effective.iter().map(Setting::of).collect(),
+            places,
             warnings,
-            problems: problems.iter().map(ToString::to_string).collect(),
+            problems,
         };
         return match emit_json(&checked) {
             Ok(_) => code,
@@ -101,15 +126,26 @@ pub(super) fn config(command: &ConfigCommand) -> ExitCode {
         };
     }
     let mut text = effective_listing(&effective);
+    for place in &places {
+        let path = place.path.display();
+        text.push_str(&format!("\n{} is {path}", place.setting));
+        if !place.found.is_empty() {
+            text.push_str(&format!(": {}", place.found.join("; ")));
+        }
+    }
     for warning in &warnings {
         text.push_str(&format!("\nwarning: {warning}"));
     }
-    match config {
-        Ok(config) => text.push_str(&format!(
-            "\nnothing is wrong; mode: {}",
-            config.mode.as_str()
-        )),
-        Err(error) => text.push_str(&format!("\n{error}")),
+    match problems.as_slice() {
+        [] => text.push_str(&format!("\nnothing is wrong; mode: {mode}")),
+        [problem] => text.push_str(&format!("\ninvalid configuration: {problem}")),
+        problems => {
+            let count = problems.len();
+            text.push_str(&format!("\ninvalid configuration, {count} problems:"));
+            for problem in problems {
+                text.push_str(&format!("\n  - {problem}"));
+            }
+        }
     }
     let lines = text.lines().map(|line| printable(line) + "\n");
     emit(&lines.collect::<String>());

@@ -1,10 +1,12 @@
 //! The dead letters of the outbox: what `failed` lists of them, and how `retry` puts them back.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::complain;
 use super::output::{emit, emit_json};
@@ -111,7 +113,7 @@ fn render(texts: &[Vec<u8>]) -> String {
     let now = Clock::System.now();
     let mut shown = format!(
         "{} in the outbox; once the cause is corrected, `mikrotik-backup retry --dead-letters` \
-         puts them back:\n",
+         puts them back, or with the id of an attempt or a device only those:\n",
         count(texts.len(), "dead letter")
     );
     for text in texts {
@@ -131,27 +133,57 @@ fn render(texts: &[Vec<u8>]) -> String {
     shown
 }
 
-/// Puts every dead letter back into the outbox.
-pub(super) async fn put_back(config: &Config) -> Result<ExitCode, AppError> {
+/// Puts dead letters back into the outbox: all, or those of the attempts and devices in `ids`.
+pub(super) async fn put_back(config: &Config, ids: &[String]) -> Result<ExitCode, AppError> {
+    let ids = ids
+        .iter()
+        .map(|id| wanted(id))
+        .collect::<Result<Vec<_>, _>>()?;
     let outbox = outbox(config)?;
     let (mut revived, mut unreadable) = (0, 0);
+    let mut found = BTreeSet::new();
     for text in outbox.dead(u32::MAX).await.map_err(unreachable)? {
         let Ok(letter) = Filed::read(&text) else {
             unreadable += 1;
             continue;
         };
+        let named = |id: &&Uuid| [letter.id.0, letter.device_id.0].contains(*id);
+        let by: Vec<_> = ids.iter().filter(named).copied().collect();
+        if by.is_empty() && !ids.is_empty() {
+            continue;
+        }
+        found.extend(by);
         let letter = letter.revived().letter();
         if outbox.revive(&text, &letter).await.map_err(unreachable)? {
             revived += 1;
         }
     }
     let mut said = format!("put {} back into the outbox\n", count(revived, "snapshot"));
-    if unreadable > 0 {
+    if unreadable > 0 && ids.is_empty() {
         let _ = writeln!(
             said,
             "{} cannot be read and stay where they are: LRANGE backup:outbox:dead 0 -1 shows them",
             count(unreadable, "dead letter")
         );
     }
-    Ok(emit(&said))
+    let code = emit(&said);
+    let missing: Vec<_> = ids.iter().filter(|id| !found.contains(id)).collect();
+    if missing.is_empty() {
+        return Ok(code);
+    }
+    for id in missing {
+        complain(&format!(
+            "no dead letter is of an attempt or a device {id}: `failed --dead-letters` lists them"
+        ));
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+fn wanted(id: &str) -> Result<Uuid, AppError> {
+    id.parse().map_err(|_| {
+        AppError::Usage(anyhow!(
+            "{id:?} is no id of an attempt or a device: `failed --dead-letters` shows those of the \
+             dead letters"
+        ))
+    })
 }

@@ -13,7 +13,7 @@ use clap::Args;
 use secrecy::SecretString;
 use tokio::time::Instant;
 
-use crate::adapters::sqlite::{DEFAULT_TENANT, NewDevice};
+use crate::adapters::sqlite::{DATABASE_FILE, DEFAULT_TENANT, NewDevice};
 use crate::app::{AppError, Embedded};
 use crate::config::{Config, Environment, Need};
 use crate::credentials::Login;
@@ -52,7 +52,7 @@ pub(super) struct DemoArgs {
     /// Keep the folder with the database and the archive
     #[arg(long)]
     keep: bool,
-    /// The folder, made if it is not there; it is kept
+    /// The folder, a new or an empty one; it is kept
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -66,7 +66,7 @@ enum Folder {
 impl Folder {
     fn choose(args: &DemoArgs) -> anyhow::Result<Self> {
         if let Some(dir) = &args.dir {
-            return Ok(Self::Kept(dir.clone()));
+            return Self::new_at(dir);
         }
         let passing = tempfile::Builder::new()
             .prefix("mikrotik-backup-demo-")
@@ -77,6 +77,33 @@ impl Folder {
         } else {
             Self::Passing(passing)
         })
+    }
+
+    /// A folder that somebody named: a new one, or an empty one. Nothing is started, nor changed, in
+    /// one that holds something.
+    fn new_at(dir: &Path) -> anyhow::Result<Self> {
+        let shown = dir.display();
+        match std::fs::read_dir(dir) {
+            Ok(mut entries) => {
+                if entries.next().is_some() {
+                    let what = match dir.join(DATABASE_FILE).exists() {
+                        true => "holds a store already",
+                        false => "is not empty",
+                    };
+                    anyhow::bail!(
+                        "{shown} {what}; the demo begins anew: name a new folder in --dir, or \
+                         remove that one. To look further at an earlier demo, set DATA_DIR={shown}"
+                    );
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(error).with_context(|| {
+                    format!("failed to look at {shown}; name a new folder in --dir")
+                });
+            }
+        }
+        Ok(Self::Kept(dir.to_owned()))
     }
 
     fn path(&self) -> &Path {
@@ -169,6 +196,7 @@ async fn add_devices(embedded: &Embedded, routers: &[Router]) -> anyhow::Result<
             group: None,
             tags: Vec::new(),
             settings: Default::default(),
+            host_key: None,
             login: Login {
                 username: router.username(),
                 password: Some(SecretString::from(router.password())),

@@ -209,6 +209,7 @@ async fn add(config: &Config, args: AddArgs) -> Result<ExitCode, AppError> {
                 .map(|seconds| Duration::from_secs(seconds.into())),
             ssh_algorithms: args.ssh_algorithms,
         },
+        host_key: None,
         login,
     };
     let name = device.name.clone();
@@ -241,6 +242,12 @@ async fn edit(config: &Config, args: EditArgs) -> Result<ExitCode, AppError> {
         ssh_algorithms: args.ssh_algorithms.map(|algorithms| algorithms.0),
         login: login.map(LoginBody::from),
     };
+    if edit.is_empty() {
+        return Err(AppError::Usage(anyhow::anyhow!(
+            "there is nothing to change: say what, as in `devices edit {} --address 192.0.2.9`",
+            args.device
+        )));
+    }
     let hand = Hand::open(config, Missing::Refuse).await?;
     let edited = async {
         let device = hand.find(&args.device).await?;
@@ -375,8 +382,9 @@ fn new_device(device: &ImportedDevice) -> anyhow::Result<NewDevice> {
         address: device.address.clone(),
         port: (device.port != 22).then_some(device.port),
         group: device.group.clone(),
-        tags: Vec::new(),
+        tags: device.tags.clone(),
         settings: device.settings,
+        host_key: device.host_key.clone(),
         login: Login {
             username: device.username.clone().unwrap_or_default(),
             password: device.password.clone(),

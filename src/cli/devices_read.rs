@@ -1,32 +1,24 @@
 //! `devices list`, `show` and `export`: the inventory as it is, with what is known of each device.
 
+mod export;
+
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use secrecy::ExposeSecret as _;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::complain;
 use super::output::{colored, emit, emit_json};
 use super::reading::{Inventory, Reading, unreadable, walk};
-use crate::adapters::sqlite::{DEFAULT_TENANT, DeviceEntry, ListDevices};
+use crate::adapters::sqlite::{DeviceEntry, ListDevices};
 use crate::app::AppError;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::credentials::Credentials;
 use crate::domain::Timestamp;
 use crate::domain::device::{Device, DeviceId, TenantId};
-use crate::domain::failure::chain;
 use crate::domain::session::{DeviceSettings, SshAlgorithms};
-use crate::import::{ImportedDevice, PrivateKey, Secrets, to_csv};
 use crate::ports::DeviceStatus;
 use crate::report::{Condition, Failed, RemarkKind, ago, printable, render_failed, table};
 
@@ -50,7 +42,7 @@ device_type, is the platform's alone.")]
 
 User names come from the stored credentials. With --secrets the file, which only you can read,
 also holds every password and private key in clear text.")]
-    Export(ExportArgs),
+    Export(export::ExportArgs),
 }
 
 #[derive(Debug, Args)]
@@ -82,23 +74,13 @@ pub(super) struct ShowArgs {
     json: bool,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct ExportArgs {
-    /// The file to write, for you alone; it must not exist yet
-    #[arg(long, value_name = "FILE")]
-    output: Option<PathBuf>,
-    /// With passwords and keys in clear text
-    #[arg(long, requires = "output")]
-    secrets: bool,
-}
-
 /// Runs one of them.
 pub(super) async fn devices(config: &Config, command: &Devices) -> Result<ExitCode, AppError> {
     let reading = Reading::open(config).await?;
     let done = match command {
         Devices::List(args) => list(config, &reading, args).await,
         Devices::Show(args) => show(config, &reading, args).await,
-        Devices::Export(args) => export(config, &reading, args).await,
+        Devices::Export(args) => export::export(config, &reading, args).await,
     };
     reading.close().await;
     done
@@ -361,73 +343,4 @@ async fn show(config: &Config, reading: &Reading, args: &ShowArgs) -> Result<Exi
         shown.push_str(&render_failed(&failed, now, colored(config)));
     }
     Ok(emit(&shown))
-}
-
-async fn export(
-    config: &Config,
-    reading: &Reading,
-    args: &ExportArgs,
-) -> Result<ExitCode, AppError> {
-    let credentials = Credentials::new(reading.key().await?);
-    let credentials = credentials.with_transit(super::check::transit(config)?);
-    let mut devices = Vec::new();
-    walk(reading.store(), false, |status| {
-        devices.push(status.device.clone())
-    })
-    .await?;
-    devices.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
-    let listed = embedded(reading).await?;
-    let groups: BTreeMap<_, _> = listed.into_iter().map(|it| (it.id, it.group)).collect();
-    let mut rows = Vec::new();
-    for (index, device) in devices.into_iter().enumerate() {
-        let login = match credentials.open(&device).await {
-            Ok(login) => Some(login),
-            Err(error) => {
-                complain(&format!(
-                    "{} is written without a login: {}",
-                    device.name,
-                    chain(&error)
-                ));
-                None
-            }
-        };
-        let shared = !matches!(reading.inventory, Inventory::Embedded(_));
-        rows.push(ImportedDevice {
-            line: index + 2,
-            address: device.endpoint.host,
-            port: u16::try_from(device.endpoint.port).unwrap_or(22),
-            username: login.as_ref().map(|login| login.username.clone()),
-            password: login.as_ref().and_then(|login| login.password.clone()),
-            private_key: login.as_ref().and_then(|login| {
-                let key = login.key_text()?.expose_secret().to_owned();
-                Some(PrivateKey::Text(key.into()))
-            }),
-            private_key_passphrase: login.as_ref().and_then(|login| login.passphrase().cloned()),
-            tenant: (shared || device.tenant != DEFAULT_TENANT).then(|| device.tenant.to_string()),
-            group: groups.get(&device.id).cloned().flatten(),
-            settings: device.settings,
-            name: device.name,
-        });
-    }
-    let secrets = match args.secrets {
-        true => Secrets::Include,
-        false => Secrets::Omit,
-    };
-    let text = to_csv(&rows, secrets);
-    let Some(path) = &args.output else {
-        return Ok(emit(&text));
-    };
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.sync_all()
-        });
-    written
-        .with_context(|| format!("failed to write {}", path.display()))
-        .map_err(AppError::Failed)?;
-    Ok(ExitCode::SUCCESS)
 }

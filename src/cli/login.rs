@@ -1,10 +1,12 @@
 //! Where the login of a router comes from on the command line: a file, standard input or a prompt,
 //! never the arguments, which every user of the machine can read.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
+use nix::sys::termios::{self, LocalFlags, SetArg, Termios};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::credentials::Login;
@@ -68,11 +70,41 @@ impl SecretArgs {
 }
 
 fn prompt(user: &str) -> anyhow::Result<SecretString> {
+    let _silence = Silence::begin();
     let asked = rpassword::prompt_password(format!("Password of {user}: "));
     let password = asked.context(
         "failed to ask for the password; use --password-file, --password-stdin or --key-file",
     )?;
     Ok(SecretString::from(password))
+}
+
+/// Keeps the terminal from showing what is typed, until it is dropped. `rpassword` begins with that
+/// only after its prompt: too late for a script that answers the prompt at once.
+struct Silence {
+    terminal: File,
+    before: Termios,
+}
+
+impl Silence {
+    /// Begins; `None` where there is no terminal, which whoever asks for a password finds out itself.
+    fn begin() -> Option<Self> {
+        let terminal = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/tty")
+            .ok()?;
+        let before = termios::tcgetattr(&terminal).ok()?;
+        let mut silent = before.clone();
+        silent.local_flags.remove(LocalFlags::ECHO);
+        termios::tcsetattr(&terminal, SetArg::TCSANOW, &silent).ok()?;
+        Some(Self { terminal, before })
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        let _ = termios::tcsetattr(&self.terminal, SetArg::TCSANOW, &self.before);
+    }
 }
 
 /// The text of a private key; whether it is one is found out by using it.

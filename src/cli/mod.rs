@@ -226,7 +226,7 @@ async fn dispatch(command: Command) -> ExitCode {
             })
             .await
         }
-        Command::Config(command) => config_check::config(&command),
+        Command::Config(command) => config_check::config(&command).await,
         Command::Completions(args) => shell::completions(Cli::command(), &args),
         Command::Man(args) => shell::man(Cli::command(), &args),
         Command::Simulate(args) => {

@@ -7,7 +7,7 @@ use anyhow::anyhow;
 
 use crate::adapters::archive::SealedArchive;
 use crate::adapters::postgres::{PostgresStore, SchemaState};
-use crate::adapters::sqlite::SqliteStore;
+use crate::adapters::sqlite::{SqliteStore, is_damage};
 use crate::app::AppError;
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
@@ -202,9 +202,11 @@ pub(super) fn configuration(error: impl Into<anyhow::Error>) -> AppError {
     AppError::Configuration(error.into())
 }
 
-/// A database that is away is the operator's to correct; one that refuses is a failure.
+/// A database that is away, or damaged, is the operator's to correct; one that refuses is a failure.
 pub(super) fn unreadable(error: StoreError) -> AppError {
     match error {
+        // Its text says what to do.
+        error if is_damage(&error) => AppError::Configuration(error.into()),
         StoreError::Unavailable { .. } => AppError::Configuration(error.into()),
         StoreError::Failed { .. } | StoreError::NotFound { .. } => AppError::Failed(error.into()),
     }
@@ -213,6 +215,11 @@ pub(super) fn unreadable(error: StoreError) -> AppError {
 /// The same for the archive; a wrong key is the operator's, too.
 pub(super) fn unreadable_archive(error: ArchiveError) -> AppError {
     match error {
+        error if is_damage(&error) => {
+            let remedy = "the database in DATA_DIR is damaged; stop the service, keep a copy of the \
+                          file, and restore it from a backup or with sqlite3's .recover";
+            AppError::Configuration(anyhow::Error::from(error).context(remedy))
+        }
         ArchiveError::Unavailable { .. } | ArchiveError::OtherKey { .. } => {
             AppError::Configuration(error.into())
         }

@@ -45,7 +45,7 @@ pub(super) struct StatusArgs {
   mikrotik-backup failed --dead-letters
 
 With REDIS_URL it also lists the dead letters of the outbox: snapshots that JetStream refused too
-often. `retry --dead-letters` puts them back.
+often. `retry --dead-letters` puts them back, all or by the id of an attempt or a device.
 
 Works beside a running service; nothing is changed. Exit code 0 whether or not something has
 failed, 3 when the database cannot be reached or DATA_DIR holds no store.")]

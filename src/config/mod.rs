@@ -63,6 +63,8 @@ pub struct Config {
     pub environment: String,
     /// Cluster or embedded.
     pub mode: Mode,
+    /// `DATA_DIR`, whatever the mode.
+    pub data_dir: PathBuf,
     /// `NATS_URL`; always there with [`Need::Nats`].
     pub nats_url: Option<SecretString>,
     /// `GIT_ARCHIVE_DIR`.
@@ -215,11 +217,15 @@ fn read(need: Need, surroundings: &Environment, reader: &mut Reader<'_>) -> Conf
             nats_url,
             key,
         }),
-        None => Mode::Embedded { data_dir, key },
+        None => Mode::Embedded {
+            data_dir: data_dir.clone(),
+            key,
+        },
     };
     Config {
         environment,
         mode,
+        data_dir,
         nats_url: nats,
         git_archive_dir,
         openbao,
@@ -306,28 +312,22 @@ fn require(need: Need, clustered: bool, reader: &mut Reader<'_>) {
     }
 }
 
-/// Warns of what is set and has no effect in this mode.
+/// Warns of what is set and has no effect in embedded mode. In a cluster everything has one.
 fn warn_of_idle(need: Need, clustered: bool, surroundings: &Environment, reader: &mut Reader<'_>) {
-    if need != Need::Run {
+    if need != Need::Run || clustered {
         return;
     }
-    let idle = if clustered {
-        vec![table::DATA_DIR.name]
-    } else {
-        vec![
-            table::MIGRATE_ON_START.name,
-            table::NATS_STREAM_MAX_BYTES.name,
-            table::NATS_STREAM_REPLICAS.name,
-            table::OUTBOX_RETRY_INTERVAL.name,
-            table::OUTBOX_MAX_ATTEMPTS.name,
-            table::OUTBOX_MAX_BYTES.name,
-        ]
-    };
-    let without = if clustered { "with" } else { "without" };
-    for name in idle {
+    for name in [
+        table::MIGRATE_ON_START.name,
+        table::NATS_STREAM_MAX_BYTES.name,
+        table::NATS_STREAM_REPLICAS.name,
+        table::OUTBOX_RETRY_INTERVAL.name,
+        table::OUTBOX_MAX_ATTEMPTS.name,
+        table::OUTBOX_MAX_BYTES.name,
+    ] {
         if surroundings.get(name).is_some() {
             reader.warnings.push(format!(
-                "{name} is set and has no effect {without} DATABASE_URL"
+                "{name} is set and has no effect without DATABASE_URL"
             ));
         }
     }

@@ -232,10 +232,7 @@ fn what_has_no_effect_in_a_mode_is_warned_of() {
         ]
     );
     assert_eq!(warnings(with(&[outbox])), [""; 0]);
-    assert_eq!(
-        warnings(with(&[("DATA_DIR", "/srv/fleet")])),
-        ["DATA_DIR is set and has no effect with DATABASE_URL"]
-    );
+    assert_eq!(warnings(with(&[("DATA_DIR", "/srv/fleet")])), [""; 0]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::wire::{AddBody, Backup, Change, EditBody, PruneBody, PrunedBody, Stat
 use crate::adapters::archive::SealedArchive;
 use crate::adapters::sqlite::{DeviceEdit, EditError, ImportError, NewDevice, SqliteStore};
 use crate::api::{Api, ChangeOf};
-use crate::archive::{Pruning, prune};
+use crate::archive::prune;
 use crate::domain::device::DeviceId;
 use crate::domain::failure::chain;
 use crate::domain::host_key::Fingerprint;
@@ -77,6 +77,7 @@ impl From<EditError> for Refusal {
             EditError::Name { .. }
             | EditError::Address(_)
             | EditError::Timeout { .. }
+            | EditError::Tag { .. }
             | EditError::Login(_) => RefusalKind::Invalid,
             EditError::Store(_) => RefusalKind::Failed,
         };
@@ -172,7 +173,7 @@ impl Desk {
             Some(retention) => {
                 let now = self.context.clock.now();
                 let archive = self.archive.as_ref();
-                let pruned = prune(archive, retention, now, Pruning::Delete, |_, _| ()).await?;
+                let pruned = prune(archive, retention, now).await?;
                 let (versions, texts) = (pruned.versions, pruned.texts);
                 info!(versions, texts, "Pruned the archive on request");
                 Some(pruned)

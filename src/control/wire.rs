@@ -11,6 +11,7 @@ use crate::archive::Pruned;
 use crate::credentials::Login;
 use crate::domain::archive::Retention;
 use crate::domain::device::{DeviceId, TenantId};
+use crate::domain::host_key::Fingerprint;
 use crate::domain::session::{DeviceSettings, SshAlgorithms};
 
 pub use crate::api::wire::{Backup, Change};
@@ -84,6 +85,9 @@ pub struct DeviceBody {
     /// `modern` or `compatible`; none means the service's.
     #[serde(default, with = "algorithms")]
     pub ssh_algorithms: Option<SshAlgorithms>,
+    /// The host key to trust, `SHA256:` and unpadded base64; none trusts the next one seen.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "fingerprint")]
+    pub host_key: Option<Fingerprint>,
     /// What to log in with.
     pub login: LoginBody,
 }
@@ -105,6 +109,7 @@ impl From<DeviceBody> for NewDevice {
                 command_timeout: body.command_timeout.map(seconds),
                 ssh_algorithms: body.ssh_algorithms,
             },
+            host_key: body.host_key,
             login: body.login.into(),
         }
     }
@@ -121,6 +126,7 @@ impl From<NewDevice> for DeviceBody {
             tags: device.tags,
             command_timeout: device.settings.command_timeout.map(in_seconds),
             ssh_algorithms: device.settings.ssh_algorithms,
+            host_key: device.host_key,
             login: device.login.into(),
         }
     }
@@ -189,12 +195,65 @@ pub struct EditBody {
     pub login: Option<LoginBody>,
 }
 
+impl EditBody {
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            tenant,
+            name,
+            address,
+            port,
+            group,
+            tags,
+            command_timeout,
+            ssh_algorithms,
+            login,
+        } = self;
+        tenant.is_none()
+            && name.is_none()
+            && address.is_none()
+            && port.is_none()
+            && group.is_none()
+            && tags.is_none()
+            && command_timeout.is_none()
+            && ssh_algorithms.is_none()
+            && login.is_none()
+    }
+}
+
 fn seconds(seconds: u32) -> Duration {
     Duration::from_secs(seconds.into())
 }
 
 fn in_seconds(timeout: Duration) -> u32 {
     u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// A fingerprint as its text.
+mod fingerprint {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    use crate::domain::host_key::Fingerprint;
+
+    pub fn serialize<S: Serializer>(
+        fingerprint: &Option<Fingerprint>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let text = fingerprint.as_ref().map(Fingerprint::as_str);
+        text.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Fingerprint>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| {
+            let form = "SHA256: and 43 characters of base64";
+            Fingerprint::parse(&text)
+                .ok_or_else(|| de::Error::invalid_value(de::Unexpected::Str(&text), &form))
+        })
+        .transpose()
+    }
 }
 
 /// Algorithms by their name.

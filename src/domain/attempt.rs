@@ -297,4 +297,6 @@ pub struct AttemptRecord {
     pub next_due_in: Duration,
     /// What the session showed beside its outcome.
     pub observed: Observed,
+    /// It is queued, and this process holds its snapshot because the outbox cannot be reached.
+    pub held: bool,
 }

@@ -9,7 +9,8 @@
 //!
 //! [`Bound`] plays that firewall over the connections that a device has had. What the service does
 //! by itself never takes the third place in a row, so that one is always left for an operator; an
-//! operator gets the third, and nobody the fourth.
+//! operator gets the third, and nobody the fourth. Only where the router's own configuration showed
+//! that its firewall remembers nobody, an operator may connect more often.
 
 use std::time::Duration;
 
@@ -33,6 +34,9 @@ pub const STAYS: [Duration; 3] = [
 /// entries expire by the second.
 const MARGIN: Duration = Duration::from_secs(5);
 
+/// So many connections within an hour are enough for whoever asks, where nobody counts them.
+pub const UNCOUNTED: usize = 12;
+
 /// More than this is never waited, also where the clock that stored a moment was wrong.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(2 * 3600);
 
@@ -43,13 +47,18 @@ pub enum Room {
     Own,
     /// An operator's: a request, or an edit that answers a failure.
     Asked,
+    /// An operator's, at a router whose firewall counts no connections.
+    Uncounted,
 }
 
-impl From<Cause> for Room {
-    fn from(cause: Cause) -> Self {
-        match cause {
-            Cause::Scheduled | Cause::Retry => Self::Own,
-            Cause::Edited | Cause::Manual => Self::Asked,
+impl Room {
+    /// For an attempt of `cause`. `counts` is what the router's last good export showed; `None` while
+    /// nothing is known.
+    pub fn of(cause: Cause, counts: Option<bool>) -> Self {
+        match (cause, counts) {
+            (Cause::Scheduled | Cause::Retry, _) => Self::Own,
+            (Cause::Edited | Cause::Manual, Some(false)) => Self::Uncounted,
+            (Cause::Edited | Cause::Manual, Some(true) | None) => Self::Asked,
         }
     }
 }
@@ -98,19 +107,22 @@ impl Bound {
 
     /// When a connection may be made after `dials`, in any order; `None` means now.
     pub fn not_before(self, dials: &[Dial], room: Room, now: Timestamp) -> Option<Timestamp> {
-        let mut lists = Lists::default();
         let mut dials = dials.to_vec();
+        // One from the far future was stored while a clock was wrong, and holds nothing up.
+        dials.retain(|dial| dial.permitted <= later(now, LONGEST_WAIT));
         dials.sort_by_key(|dial| dial.permitted);
-        for dial in dials {
-            // One from the far future was stored while a clock was wrong, and holds nothing up.
-            if dial.permitted <= later(now, LONGEST_WAIT) {
-                lists.take_in(dial.permitted, self.made_by(dial));
-            }
+        let mut lists = Lists::default();
+        for dial in &dials {
+            lists.take_in(dial.permitted, self.made_by(*dial));
         }
         let [_, second, third] = lists.left_at;
         let free = match room {
             Room::Own => second.max(third),
             Room::Asked => third,
+            Room::Uncounted => {
+                let oldest = dials.iter().rev().nth(UNCOUNTED - 1);
+                oldest.map(|dial| later(self.made_by(*dial), STAYS[2]))
+            }
         };
         free.filter(|at| *at > now)
             .map(|at| at.min(later(now, LONGEST_WAIT)))
@@ -194,6 +206,22 @@ mod tests {
         ] {
             assert_eq!(waits(&dials), expected, "{dials:?}");
         }
+    }
+
+    #[test]
+    fn where_nobody_counts_an_operator_may_connect_twelve_times_an_hour() {
+        let until = |dials: &[Dial]| bound().not_before(dials, Room::Uncounted, NOW);
+        let dials = ago([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+        assert_eq!(until(&dials), None);
+        let dials = ago([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 20]);
+        assert_eq!(until(&dials), Some(NOW + time::Duration::minutes(40)));
+        let dials = ago([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 60, 61, 62]);
+        assert_eq!(until(&dials), None);
+        // Until that is known, and for what the service does by itself, it is as if somebody did.
+        assert_eq!(Room::of(Cause::Edited, Some(false)), Room::Uncounted);
+        assert_eq!(Room::of(Cause::Manual, None), Room::Asked);
+        assert_eq!(Room::of(Cause::Manual, Some(true)), Room::Asked);
+        assert_eq!(Room::of(Cause::Retry, Some(false)), Room::Own);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod contact;
 pub mod device;
 pub mod digest;
 pub mod failure;
+pub mod hold;
 pub mod host_key;
 pub mod lines;
 pub mod outbox;

@@ -114,9 +114,9 @@ impl Reply {
 fn too_soon(wait: Duration) -> String {
     let minutes = wait.as_secs().div_ceil(60).max(1);
     format!(
-        "the device was connected to so often that MikroTik's brute-force recipe, if its firewall has \
-         it, would lock this address out for a day at the next connection; ask again in {minutes} min. \
-         If no router has that recipe, or all of them accept this address before it, \
+        "the device was connected to so often that one more connection might look like an attack: \
+         MikroTik's brute-force recipe would lock this address out for a day; ask again in {minutes} \
+         min. Where the routers have no such rules, or accept this address before them, \
          CONFIG_BACKUP_CONNECTION_LIMIT=none lifts the limit"
     )
 }

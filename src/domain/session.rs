@@ -133,6 +133,8 @@ pub struct Observed {
     pub weak_ssh: Option<Vec<WeakAlgorithm>>,
     /// Menus that could not be exported, now and before.
     pub missing_menus: Option<MissingMenus>,
+    /// Whether the router's firewall might count connections, as far as its configuration tells.
+    pub counts_connections: Option<bool>,
 }
 
 #[cfg(test)]

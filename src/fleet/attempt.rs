@@ -284,6 +284,10 @@ impl Context {
             known_last: ask.known_last,
             any_last: ask.cause == Cause::Manual,
             replica: self.replica.clone(),
+            held_here: self
+                .outbox
+                .as_ref()
+                .is_some_and(|outbox| outbox.holds_of(ask.device)),
         };
         let claimed = self.store.claim(&claim).await.map_err(|error| {
             let reason = chain(&error);
@@ -295,6 +299,10 @@ impl Context {
         match claimed {
             Claimed::Gone => Err(Stop::Deferred(Deferral::Gone)),
             Claimed::TooSoon(wait) => Err(Stop::Deferred(self.too_soon(ask, wait))),
+            Claimed::HeldElsewhere => Err(Stop::Deferred(Deferral::Unavailable {
+                reason: "another replica holds the device's last snapshot until its Redis answers"
+                    .to_owned(),
+            })),
             Claimed::Superseded(last) => {
                 if last.deaths > 1 && last.status == Status::Interrupted {
                     warn!(

@@ -111,6 +111,17 @@ pub async fn flush(context: &Context) {
 
 /// Whether `record` is dealt with.
 async fn write(context: &Context, record: &AttemptRecord) -> bool {
+    let holds = |id| {
+        context
+            .outbox
+            .as_ref()
+            .is_some_and(|outbox| outbox.holds(id))
+    };
+    let record = &AttemptRecord {
+        // What it waited for may have gone on meanwhile.
+        held: holds(record.id),
+        ..record.clone()
+    };
     match context.store.record(record, &context.replica).await {
         Ok(()) => {
             info!(attempt.id = %record.id, device.id = %record.device, "recorded a waiting attempt");

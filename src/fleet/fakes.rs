@@ -33,7 +33,7 @@ use crate::lifecycle::Shutdown;
 use crate::metrics::Metrics;
 use crate::ports::{
     Begun, Bucket, Claim, Claimed, Coordinator, CoordinatorError, JournalEntry, JournalPage, Lease,
-    Listed, Presence, SinkError, SnapshotSink, StatusPage, Statuses, Store, StoreError,
+    Listed, Presence, Running, SinkError, SnapshotSink, StatusPage, Statuses, Store, StoreError,
 };
 use crate::ssh;
 
@@ -380,6 +380,10 @@ impl Store for MemoryStore {
         Err(StoreError::NotFound {
             what: format!("attempt {id}"),
         })
+    }
+
+    async fn running(&self, _id: AttemptId) -> Result<Option<Running>, StoreError> {
+        Ok(None)
     }
 
     async fn attempts(&self, _page: JournalPage) -> Result<Vec<JournalEntry>, StoreError> {

@@ -93,11 +93,16 @@ async fn ready(State(pages): State<Pages>) -> Response {
             Some(((*name).to_owned(), Value::from(reason.as_str())))
         })
         .collect();
-    if failing.is_empty() {
-        return Json(json!({ "status": "ready" })).into_response();
+    let (status, mut body) = if failing.is_empty() {
+        (StatusCode::OK, json!({ "status": "ready" }))
+    } else {
+        let body = json!({ "status": "not ready", "failing": failing });
+        (StatusCode::SERVICE_UNAVAILABLE, body)
+    };
+    for (name, note) in pages.readiness.notes() {
+        body[name] = note;
     }
-    let body = json!({ "status": "not ready", "failing": failing });
-    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+    (status, Json(body)).into_response()
 }
 
 async fn metrics(State(pages): State<Pages>) -> Response {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
+use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
@@ -19,6 +20,9 @@ const FRESH: Duration = Duration::from_secs(1);
 /// Asks one dependency; `Err` tells what is wrong, without a secret.
 pub type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
+/// Tells what is to be known beside the dependencies, if there is anything.
+type Note = Arc<dyn Fn() -> Option<Value> + Send + Sync>;
+
 /// The answer of each dependency, by name.
 type Results = Arc<Vec<(&'static str, Result<(), String>)>>;
 
@@ -26,6 +30,7 @@ type Results = Arc<Vec<(&'static str, Result<(), String>)>>;
 #[derive(Default)]
 pub struct Readiness {
     checks: Vec<(&'static str, Check)>,
+    notes: Vec<(&'static str, Note)>,
     // Held while asking: whoever comes meanwhile waits for the same answer.
     last: Mutex<Option<(Instant, Results)>>,
 }
@@ -51,6 +56,21 @@ impl Readiness {
     {
         self.checks.push((name, Arc::new(move || check().boxed())));
         self
+    }
+
+    /// The same, with what `note` has to say as field `name` of the answer, ready or not.
+    pub fn noting<F>(mut self, name: &'static str, note: F) -> Self
+    where
+        F: Fn() -> Option<Value> + Send + Sync + 'static,
+    {
+        self.notes.push((name, Arc::new(note)));
+        self
+    }
+
+    /// What is to be known now beside the dependencies.
+    pub fn notes(&self) -> impl Iterator<Item = (&'static str, Value)> + '_ {
+        let notes = self.notes.iter();
+        notes.filter_map(|(name, note)| Some((*name, note()?)))
     }
 
     /// The answer of every dependency, at most a second old. All are asked at once; one that does

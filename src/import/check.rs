@@ -31,6 +31,7 @@ pub(super) fn faults(device: &ImportedDevice) -> Vec<String> {
         ("username", plain(&device.username)),
         ("tenant", plain(&device.tenant)),
         ("group", plain(&device.group)),
+        ("tags", device.tags.iter().any(|tag| has_control(tag))),
         ("password", expose(&device.password)),
         (
             "private key's passphrase",

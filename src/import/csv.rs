@@ -4,6 +4,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::records::{self, Record};
 use super::{Collector, Import, ImportedDevice, InputFile, PrivateKey, decode};
+use crate::domain::host_key::Fingerprint;
 use crate::domain::session::{DeviceSettings, SshAlgorithms};
 
 /// The form of the file, for `--help`.
@@ -21,6 +22,8 @@ there. Capitals do not matter, nor does - or a space for _.
   private_key_passphrase  what the private key is encrypted with
   tenant                  owner (or: tenant_id)
   group                   label
+  tags                    words, divided by ; where there are several (\\; is one in a word)
+  host_key                fingerprint of the host key to trust, SHA256:…; the next one seen where empty
   command_timeout         seconds for one whole session, 1 to 3600; the service's where empty
   ssh_algorithms          modern or compatible; the service's where empty
 
@@ -39,6 +42,8 @@ pub(super) enum Column {
     Passphrase,
     Tenant,
     Group,
+    Tags,
+    HostKey,
     CommandTimeout,
     SshAlgorithms,
     /// `x-…`: not ours.
@@ -46,7 +51,7 @@ pub(super) enum Column {
 }
 
 /// Each column with its name, and its other names.
-pub(super) const COLUMNS: [(Column, &str, &[&str]); 12] = [
+pub(super) const COLUMNS: [(Column, &str, &[&str]); 14] = [
     (Column::Name, "name", &["hostname"]),
     (Column::Address, "address", &["ip_address", "ip"]),
     (Column::Port, "port", &["ssh_port"]),
@@ -57,6 +62,8 @@ pub(super) const COLUMNS: [(Column, &str, &[&str]); 12] = [
     (Column::Passphrase, "private_key_passphrase", &[]),
     (Column::Tenant, "tenant", &["tenant_id"]),
     (Column::Group, "group", &[]),
+    (Column::Tags, "tags", &[]),
+    (Column::HostKey, "host_key", &["ssh_host_key_fingerprint"]),
     (Column::CommandTimeout, "command_timeout", &[]),
     (Column::SshAlgorithms, "ssh_algorithms", &[]),
 ];
@@ -228,10 +235,22 @@ fn device(columns: &[Column], row: &Record, collector: &mut Collector) {
             format!("the ssh_algorithms are not {names}")
         })
     });
+    let host_key = text(Column::HostKey).map(|text| {
+        Fingerprint::parse(&text).ok_or_else(|| {
+            "the host_key is not a fingerprint: SHA256: and 43 characters of base64, as ssh-keygen \
+             -lf prints it"
+                .to_owned()
+        })
+    });
     let (timeout, algorithms) = (timeout.transpose(), algorithms.transpose());
-    for text in [timeout.as_ref().err(), algorithms.as_ref().err()]
-        .into_iter()
-        .flatten()
+    let host_key = host_key.transpose();
+    for text in [
+        timeout.as_ref().err(),
+        algorithms.as_ref().err(),
+        host_key.as_ref().err(),
+    ]
+    .into_iter()
+    .flatten()
     {
         collector.problem(FILE, Some(row.line), text);
     }
@@ -247,10 +266,43 @@ fn device(columns: &[Column], row: &Record, collector: &mut Collector) {
         private_key_passphrase: secret(Column::Passphrase),
         tenant: text(Column::Tenant),
         group: text(Column::Group),
+        tags: text(Column::Tags).map_or_else(Vec::new, |text| tags(&text)),
+        host_key: host_key.unwrap_or_default(),
         settings: DeviceSettings {
             command_timeout: timeout.unwrap_or_default(),
             ssh_algorithms: algorithms.unwrap_or_default(),
         },
     };
     collector.device(FILE, device);
+}
+
+/// The words of a cell, without the blanks around them; a `\` takes the character behind it as it
+/// is.
+fn tags(cell: &str) -> Vec<String> {
+    let mut tags = vec![String::new()];
+    let mut characters = cell.chars();
+    while let Some(character) = characters.next() {
+        let character = match character {
+            ';' => {
+                tags.push(String::new());
+                continue;
+            }
+            '\\' => characters.next().unwrap_or('\\'),
+            other => other,
+        };
+        if let Some(tag) = tags.last_mut() {
+            tag.push(character);
+        }
+    }
+    let trimmed = tags.iter().map(|tag| tag.trim().to_owned());
+    trimmed.filter(|tag| !tag.is_empty()).collect()
+}
+
+/// Words as [`tags`] reads them.
+pub(super) fn tags_cell(tags: &[String]) -> Option<String> {
+    let escaped = tags
+        .iter()
+        .map(|tag| tag.replace('\\', "\\\\").replace(';', "\\;"));
+    let cell = escaped.collect::<Vec<_>>().join(";");
+    (!cell.is_empty()).then_some(cell)
 }

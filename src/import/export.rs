@@ -3,8 +3,9 @@
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::csv::Column;
+use super::csv::{Column, tags_cell};
 use super::{ImportedDevice, PrivateKey, records};
+use crate::domain::host_key::Fingerprint;
 use crate::domain::session::SshAlgorithms;
 
 /// Whether an export holds passwords and keys.
@@ -25,6 +26,8 @@ pub fn to_csv(devices: &[ImportedDevice], secrets: Secrets) -> Zeroizing<String>
         Column::Username,
         Column::Tenant,
         Column::Group,
+        Column::Tags,
+        Column::HostKey,
         Column::CommandTimeout,
         Column::SshAlgorithms,
         Column::PrivateKeyFile,
@@ -39,10 +42,12 @@ pub fn to_csv(devices: &[ImportedDevice], secrets: Secrets) -> Zeroizing<String>
         let port = device.port.to_string();
         let timeout = device.settings.command_timeout;
         let timeout = timeout.map(|timeout| timeout.as_secs().to_string());
+        let tags = tags_cell(&device.tags);
         let row: Vec<_> = columns
             .iter()
             .map(|column| match column {
                 Column::CommandTimeout => timeout.as_deref(),
+                Column::Tags => tags.as_deref(),
                 column => value(device, *column, &port),
             })
             .collect();
@@ -72,8 +77,9 @@ fn value<'a>(device: &'a ImportedDevice, column: Column, port: &'a str) -> Optio
         Column::Passphrase => exposed(&device.private_key_passphrase),
         Column::Tenant => device.tenant.as_deref(),
         Column::Group => device.group.as_deref(),
+        Column::HostKey => device.host_key.as_ref().map(Fingerprint::as_str),
         Column::SshAlgorithms => device.settings.ssh_algorithms.map(SshAlgorithms::as_str),
-        // Made of a number by the caller.
-        Column::CommandTimeout | Column::Other => None,
+        // Made by the caller.
+        Column::CommandTimeout | Column::Tags | Column::Other => None,
     }
 }

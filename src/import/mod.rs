@@ -17,6 +17,7 @@ use std::fmt;
 
 use secrecy::SecretString;
 
+use crate::domain::host_key::Fingerprint;
 use crate::domain::session::DeviceSettings;
 
 pub use csv::{CSV_FORMAT, from_csv};
@@ -60,6 +61,10 @@ pub struct ImportedDevice {
     pub tenant: Option<String>,
     /// A label that the other tool sorts by.
     pub group: Option<String>,
+    /// Words to find it by.
+    pub tags: Vec<String>,
+    /// The host key to trust; `None` trusts the next one seen.
+    pub host_key: Option<Fingerprint>,
     /// What differs for it from the service's own settings.
     pub settings: DeviceSettings,
 }

@@ -231,6 +231,8 @@ impl<'a> Node<'a> {
             private_key_passphrase: None,
             tenant: None,
             group: self.group.clone().filter(|group| !group.is_empty()),
+            tags: Vec::new(),
+            host_key: None,
             settings: DeviceSettings::default(),
         })
     }

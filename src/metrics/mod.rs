@@ -19,6 +19,7 @@ use prometheus::{
 
 use crate::domain::attempt::{Deferral, Outcome, Step};
 use crate::domain::failure::FailureKind;
+use crate::domain::hold::{Amount, Place};
 use crate::domain::schedule::Condition;
 use crate::domain::session::{SshPart, WeakAlgorithm};
 
@@ -47,6 +48,8 @@ pub struct Metrics {
     outbox_bytes: IntGauge,
     outbox_oldest: Gauge,
     outbox_dead: IntGauge,
+    held_letters: IntGaugeVec,
+    held_bytes: IntGaugeVec,
     outbox_relayed: IntCounter,
     outbox_dead_lettered: IntCounter,
     deferrals: IntCounterVec,
@@ -162,6 +165,16 @@ impl Metrics {
             outbox_dead: new.gauge(
                 "mikrotik_config_backup_outbox_dead_letters",
                 "Snapshots that were refused too often and wait for an operator.",
+            )?,
+            held_letters: new.gauges(
+                "mikrotik_config_backup_outbox_held_snapshots",
+                "Snapshots that this process holds itself, for the outbox cannot be reached.",
+                "place",
+            )?,
+            held_bytes: new.gauges(
+                "mikrotik_config_backup_outbox_held_bytes",
+                "Size of the snapshots that this process holds itself.",
+                "place",
             )?,
             outbox_relayed: new.counter(
                 "mikrotik_config_backup_outbox_relayed_total",
@@ -292,6 +305,9 @@ impl Metrics {
         for reason in DEFERRALS {
             self.deferrals.with_label_values(&[*reason]);
         }
+        for place in Place::ALL {
+            self.set_held(place, Amount::default());
+        }
         for state in Condition::ALL {
             self.devices.with_label_values(&[state.as_str()]);
         }
@@ -388,6 +404,17 @@ impl Metrics {
         self.outbox_oldest
             .set(oldest.unwrap_or_default().as_secs_f64());
         self.outbox_dead.set(gauge(dead));
+    }
+
+    /// Shows how much this process holds in `place`.
+    pub fn set_held(&self, place: Place, amount: Amount) {
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let place = [place.as_str()];
+        let letters = self.held_letters.with_label_values(&place);
+        letters.set(gauge(amount.letters));
+        self.held_bytes
+            .with_label_values(&place)
+            .set(gauge(amount.bytes));
     }
 
     /// Counts a snapshot that came out of the outbox into the stream.

@@ -131,6 +131,10 @@ pub struct OutboxError {
     pub source: Source,
 }
 
+/// How long an attempt counts as held by a process after that was noted: so long after the end of a
+/// process that held letters in memory its devices are backed up again.
+pub const HELD_FOR: Duration = Duration::from_secs(120);
+
 /// What a delivered letter says of its attempt.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Delivered {
@@ -163,7 +167,15 @@ pub trait Settlements: Send + Sync {
         failure: &Failure,
     ) -> Result<GivenUp, StoreError>;
 
-    /// At most `limit` attempts that are queued, by ascending id after `after`.
+    /// Notes that a process still holds the letters of these attempts: those that are queued count as
+    /// held for [`HELD_FOR`] from now.
+    async fn still_held(&self, attempts: &[AttemptId]) -> Result<(), StoreError>;
+
+    /// Notes that the letters of these attempts are in the outbox now.
+    async fn let_go(&self, attempts: &[AttemptId]) -> Result<(), StoreError>;
+
+    /// At most `limit` attempts that are queued and whose letters must be in the outbox, for no
+    /// process holds them, by ascending id after `after`.
     async fn queued(
         &self,
         after: Option<AttemptId>,

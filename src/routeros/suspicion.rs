@@ -60,6 +60,8 @@ pub enum Suspicion {
         /// Its own.
         to: u64,
     },
+    /// There is nothing in it but its header.
+    Empty,
 }
 
 impl Suspicion {
@@ -70,12 +72,18 @@ impl Suspicion {
             Self::LostLastMenus { .. } => "lost_last_menus",
             Self::LostSecrets { .. } => "lost_secrets",
             Self::Shrank { .. } => "shrank",
+            Self::Empty => "empty",
         }
     }
 
     /// Every name that [`Suspicion::as_str`] gives.
-    pub const NAMES: [&'static str; 4] =
-        ["ends_early", "lost_last_menus", "lost_secrets", "shrank"];
+    pub const NAMES: [&'static str; 5] = [
+        "ends_early",
+        "lost_last_menus",
+        "lost_secrets",
+        "shrank",
+        "empty",
+    ];
 }
 
 impl fmt::Display for Suspicion {
@@ -99,8 +107,17 @@ impl fmt::Display for Suspicion {
             Self::Shrank { from, to } => {
                 write!(f, "the export shrank from {from} to {to} bytes")
             }
+            Self::Empty => f.write_str("there is nothing in the export but its header"),
         }
     }
+}
+
+/// What is doubtful about an export that there is none to compare with: a router that has an address
+/// to be asked at, or a serial port, has something to export. Those that were reset to nothing and
+/// still answer are read twice.
+pub fn suspicion_of_first(new: Remembered<'_>) -> Option<Suspicion> {
+    let empty = new.shape.menus.is_empty() && new.incomplete_menus.is_empty();
+    empty.then_some(Suspicion::Empty)
 }
 
 /// Compares an export with the last good one of the same router. The gravest suspicion is told,
@@ -279,6 +296,25 @@ mod tests {
     }
 
     #[test]
+    fn a_first_export_is_doubtful_only_without_anything_in_it() {
+        let (empty, some) = (shape(&[]), shape(&WHOLE[..1]));
+        assert_eq!(
+            suspicion_of_first(remembered(&empty, 90)),
+            Some(Suspicion::Empty)
+        );
+        assert_eq!(suspicion_of_first(remembered(&some, 90)), None);
+        let missing = ["/ip/address".to_owned()];
+        let told = Remembered {
+            incomplete_menus: &missing,
+            ..remembered(&empty, 90)
+        };
+        assert_eq!(suspicion_of_first(told), None);
+        // Later ones are compared: a router that had nothing still has nothing.
+        let again = suspicion(remembered(&empty, 90), remembered(&empty, 90));
+        assert_eq!(again, None);
+    }
+
+    #[test]
     fn names_are_those_that_are_listed() {
         let all = [
             Suspicion::EndsEarly { menu: "/a".into() },
@@ -288,6 +324,7 @@ mod tests {
             },
             Suspicion::LostSecrets { secrets: 1 },
             Suspicion::Shrank { from: 2, to: 1 },
+            Suspicion::Empty,
         ];
         assert_eq!(all.map(|suspicion| suspicion.as_str()), Suspicion::NAMES);
     }

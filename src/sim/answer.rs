@@ -120,6 +120,10 @@ impl Answer {
             Some(Fault::Html) => HTML,
             Some(Fault::Noise(bytes)) => return self.noise(bytes).await,
             _ => {
+                if let Some(answer) = self.router.next_answer() {
+                    self.push(&answer).await?;
+                    return Ok(Flow::Stop);
+                }
                 let export = self.router.export(secrets, self.fault);
                 return self.pieces(export).await;
             }

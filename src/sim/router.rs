@@ -1,5 +1,6 @@
 //! One simulated router: its listener, its settings that can be changed while it runs, its counts.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -129,6 +130,7 @@ impl Router {
                 host_key: options.host_key,
                 key_generation: 0,
                 keep: false,
+                answers: VecDeque::new(),
                 fault: None,
             }),
         });
@@ -222,6 +224,13 @@ impl Router {
         self.shared.behaviour().delay = delay;
     }
 
+    /// From now on export commands are answered with these bytes, one after the other and the last
+    /// of them for good; with none, by the configuration again.
+    pub fn answer_exports_with(&self, answers: impl IntoIterator<Item = Vec<u8>>) {
+        let answers = answers.into_iter().map(Arc::from).collect();
+        self.shared.behaviour().answers = answers;
+    }
+
     /// From now on its exports are numbered in `/system note`, so that no two are the same, and
     /// those that it sends whole are kept for [`Self::served`].
     pub fn keep_exports(&self) {
@@ -282,6 +291,7 @@ pub(super) struct Behaviour {
     pub(super) host_key: HostKeyKind,
     pub(super) key_generation: u64,
     keep: bool,
+    answers: VecDeque<Arc<[u8]>>,
     fault: Option<(Fault, Option<u32>)>,
 }
 
@@ -292,6 +302,15 @@ impl Shared {
 
     pub(super) fn configuration(&self) -> Configuration {
         self.behaviour().configuration.clone()
+    }
+
+    /// What to answer to an export command, where that was set.
+    pub(super) fn next_answer(&self) -> Option<Arc<[u8]>> {
+        let answers = &mut self.behaviour().answers;
+        match answers.len() {
+            0 | 1 => answers.front().cloned(),
+            _ => answers.pop_front(),
+        }
     }
 
     /// Whether exports are kept.

@@ -2,7 +2,7 @@
 //! OpenAPI document.
 
 mod access;
-mod client;
+pub mod client;
 mod document;
 mod oddities;
 mod requests;

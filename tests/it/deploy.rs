@@ -228,11 +228,16 @@ fn assert_hardened(pod: &Value) {
     );
     assert!(container["resources"]["limits"]["memory"].is_string());
 
-    let [volume] = list(pod, "/volumes") else {
-        panic!("one volume");
+    let volumes = list(pod, "/volumes");
+    let mounts = list(container, "/volumeMounts");
+    let names = |of: &[Value]| of.iter().map(|it| it["name"].clone()).collect::<Vec<_>>();
+    assert_eq!(names(volumes), names(mounts), "each is mounted");
+    let secrets = volumes.iter().filter(|volume| volume["secret"].is_object());
+    let [volume] = secrets.collect::<Vec<_>>()[..] else {
+        panic!("one volume of secrets");
     };
-    let mount = text(container, "/volumeMounts/0/mountPath");
-    assert_eq!(container["volumeMounts"][0]["name"], volume["name"]);
+    let mount = mounts.iter().find(|mount| mount["name"] == volume["name"]);
+    let mount = text(mount.expect("it is mounted"), "/mountPath");
     // Readable for its group, which fsGroup makes ours, and for nobody else.
     assert_eq!(volume["secret"]["defaultMode"], 0o440);
     for variable in list(container, "/env") {
@@ -296,6 +301,36 @@ fn the_deployment_keeps_what_the_program_needs() {
         let labels = &spec["template"]["metadata"]["labels"];
         assert_eq!(object.pointer(selector), Some(labels), "{name}");
     }
+}
+
+#[test]
+fn the_poller_has_a_folder_for_what_it_holds() {
+    let deployment = document("deploy/base/deployment.yaml");
+    let pod = &deployment["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    let variables = list(container, "/env");
+    let data_dir = variables.iter().find(|it| it["name"] == "DATA_DIR");
+    let data_dir = text(data_dir.expect("it is set"), "/value");
+    let mounts = list(container, "/volumeMounts");
+    let mount = mounts.iter().find(|mount| mount["mountPath"] == data_dir);
+    let mount = mount.expect("a volume is mounted there");
+    assert_eq!(mount["readOnly"], Value::Null);
+    // A volume that is made for the pod belongs to root; its group is this one.
+    let security = &pod["securityContext"];
+    assert_eq!(security["fsGroup"], security["runAsGroup"]);
+    let volumes = list(pod, "/volumes");
+    let volume = volumes
+        .iter()
+        .find(|volume| volume["name"] == mount["name"]);
+    let size = text(volume.expect("it is there"), "/emptyDir/sizeLimit");
+    let gibibytes: u64 = size
+        .strip_suffix("Gi")
+        .and_then(|size| size.parse().ok())
+        .expect("gibibytes");
+    let settings = base_settings();
+    let bound = settings.iter().find(|(name, _)| name == "OUTBOX_MAX_BYTES");
+    let bound: u64 = bound.expect("it is set").1.parse().expect("bytes");
+    assert!(gibibytes << 30 > bound, "the pod would be evicted first");
 }
 
 #[test]

@@ -7,6 +7,8 @@ mod oxidized;
 use std::fs;
 use std::path::Path;
 
+use mikrotik_backup::domain::host_key::Fingerprint;
+use mikrotik_backup::domain::session::DeviceSettings;
 use mikrotik_backup::import::{Finding, Import, ImportedDevice, PrivateKey};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -27,6 +29,9 @@ struct Seen {
     key: Option<Result<String, String>>,
     passphrase: Option<String>,
     scope: (Option<String>, Option<String>),
+    tags: Vec<String>,
+    host_key: Option<Fingerprint>,
+    settings: DeviceSettings,
 }
 
 fn seen(device: &ImportedDevice) -> Seen {
@@ -42,6 +47,9 @@ fn seen(device: &ImportedDevice) -> Seen {
         }),
         passphrase: device.private_key_passphrase.as_ref().map(expose),
         scope: (device.tenant.clone(), device.group.clone()),
+        tags: device.tags.clone(),
+        host_key: device.host_key.clone(),
+        settings: device.settings,
     }
 }
 

@@ -21,6 +21,7 @@ use uuid::Uuid;
 use self::lossy::Lossy;
 use self::world::{DEVICES, Op, REPLICAS, World};
 use crate::services::redis::Redis;
+use crate::services::stopwatch::Stopwatch;
 
 /// How long new courses are begun.
 const ENOUGH: Duration = Duration::from_secs(10);
@@ -77,6 +78,7 @@ async fn live(
 /// Each course without a crash, and then as often as it has operations: killed after each of them.
 #[test]
 fn lists_are_as_the_model_says_wherever_a_relay_dies() {
+    let _stopwatch = Stopwatch::start();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let Some(redis) = runtime.block_on(Redis::start_private(&[])) else {
         return;
@@ -106,6 +108,51 @@ fn lists_are_as_the_model_says_wherever_a_relay_dies() {
     let (courses, lives) = (courses.get(), lives.get());
     eprintln!("{courses} courses, lived through {lives} times");
     outcome.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// The lease expires while its holder has letters in its hands; another one takes over, and the
+/// first goes on with everything that it could have had in mind.
+#[tokio::test]
+async fn a_relay_that_was_taken_over_changes_nothing_any_more() {
+    let _stopwatch = Stopwatch::start();
+    let Some(redis) = Redis::start_private(&[]).await else {
+        return;
+    };
+    let way = Lossy::start(redis.port()).await;
+    let client = redis.client().await;
+    let observer = RedisOutbox::connect(&redis.url(), "observer").expect("a URL");
+    let (old, new, lane) = (0, 1, 0);
+    let append = |device| Op::Append { replica: 2, device };
+    let work = |replica| Op::Work { replica };
+    let mut course = vec![append(0), append(0), append(1)];
+    // The lease, what others left, two letters.
+    course.extend([work(old); 4]);
+    let publish = |replica| Op::Publish { replica, lane };
+    course.extend([publish(old), Op::Expire]);
+    course.extend([work(new); 4]);
+    course.extend([
+        Op::Remove { replica: old, lane },
+        Op::Refuse { replica: old, lane },
+        Op::Bury { replica: old, lane },
+        work(old),
+        publish(old),
+        Op::PutBack { replica: old },
+        work(old),
+        Op::Renew { replica: old },
+        work(old),
+        publish(new),
+        Op::Release { replica: old },
+        Op::Remove { replica: new, lane },
+        work(new),
+    ]);
+    let course: Vec<_> = course.into_iter().map(|op| (op, 0)).collect();
+    live(&way, &client, &observer, &course, None).await;
+    for release in 0..course.len() {
+        // Anywhere in between it gives back what is not its own any more.
+        let mut course = course.clone();
+        course.insert(release, (Op::Release { replica: old }, 0));
+        live(&way, &client, &observer, &course, Some(release)).await;
+    }
 }
 
 /// More letters than are put back at once, and a relay that dies in the middle of it.

@@ -97,6 +97,37 @@ impl GitMirror {
         &self.folder
     }
 
+    /// Tells whether there is a mirror in the folder; changes nothing.
+    ///
+    /// # Errors
+    /// [`GitError::Foreign`] when the folder holds something that is not ours, and what keeps the
+    /// repository from being read.
+    pub fn inspect(&self) -> Result<bool, GitError> {
+        if self.folder.join(".git").join(MARK).exists() {
+            self.open()?;
+            return Ok(true);
+        }
+        match fs::read_dir(&self.folder) {
+            Ok(entries) => self.is_free(entries).map(|()| false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(GitError::io(
+                "read the folder of the git mirror",
+                &self.folder,
+            )(error)),
+        }
+    }
+
+    /// A folder with anything in it that is not ours is somebody else's.
+    fn is_free(&self, entries: fs::ReadDir) -> Result<(), GitError> {
+        let ours = |name: &std::ffi::OsStr| name == UNFINISHED || name == "lost+found";
+        let mut names = entries.flatten().map(|entry| entry.file_name());
+        if names.any(|name| !ours(&name)) {
+            let folder = self.folder.clone();
+            return Err(GitError::Foreign { folder });
+        }
+        Ok(())
+    }
+
     /// Makes the repository if the folder is not there or empty, and tells whether it did.
     ///
     /// # Errors
@@ -107,14 +138,7 @@ impl GitMirror {
             return Ok(false);
         }
         match fs::read_dir(&self.folder) {
-            Ok(entries) => {
-                let ours = |name: &std::ffi::OsStr| name == UNFINISHED || name == "lost+found";
-                let mut names = entries.flatten().map(|entry| entry.file_name());
-                if names.any(|name| !ours(&name)) {
-                    let folder = self.folder.clone();
-                    return Err(GitError::Foreign { folder });
-                }
-            }
+            Ok(entries) => self.is_free(entries)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut folder = fs::DirBuilder::new();
                 let made = folder.recursive(true).mode(0o700).create(&self.folder);

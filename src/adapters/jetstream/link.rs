@@ -197,7 +197,7 @@ fn note(sender: &watch::Sender<Seen>, event: &Event) {
             seen.complaint = Some(error);
         }
         Event::ServerError(error) => {
-            let error = error.to_string();
+            let error = as_asked(&error.to_string());
             // Nothing else tells of a subscription that is refused: nothing ever comes then.
             if error.to_ascii_lowercase().contains("permissions violation") {
                 tracing::warn!(
@@ -213,6 +213,49 @@ fn note(sender: &watch::Sender<Seen>, event: &Event) {
         Event::Closed => seen.closed = true,
         Event::LameDuckMode | Event::Draining | Event::SlowConsumer(_) => {}
     });
+}
+
+/// The tokens of subjects that are written in capitals, where a subject begins with `$` or `_`.
+const CAPITALS: &[&str] = &[
+    "$JS",
+    "$O",
+    "_INBOX",
+    "ACK",
+    "API",
+    "CONFIG_SNAPSHOTS",
+    "CONSUMER",
+    "CREATE",
+    "DURABLE",
+    "GET",
+    "INFO",
+    "MSG",
+    "NAMES",
+    "NEXT",
+    "OBJ_CONFIG_SNAPSHOTS",
+    "PURGE",
+    "STREAM",
+];
+
+/// What the server complained of, with the subject in quotes as it must be granted: the client makes
+/// small letters of the whole text, and a right is about capitals, too.
+fn as_asked(error: &str) -> String {
+    let mut parts = error.splitn(3, '"');
+    let (Some(before), Some(subject), Some(after)) = (parts.next(), parts.next(), parts.next())
+    else {
+        return error.to_owned();
+    };
+    if !subject.starts_with(['$', '_']) {
+        return error.to_owned();
+    }
+    let token = |token: &str| {
+        let capitals = token.to_ascii_uppercase();
+        match CAPITALS.contains(&capitals.as_str()) {
+            true => capitals,
+            false => token.to_owned(),
+        }
+    };
+    let subject: Vec<_> = subject.split('.').map(token).collect();
+    format!("{before}\"{}\"{after}", subject.join("."))
 }
 
 enum Login {
@@ -276,6 +319,24 @@ mod tests {
             }
         };
         Ok((servers.collect(), login))
+    }
+
+    #[test]
+    fn a_missing_right_is_named_as_it_must_be_granted() {
+        for (subject, asked) in [
+            ("$js.api.stream.names", "$JS.API.STREAM.NAMES"),
+            (
+                "$js.api.stream.info.platform",
+                "$JS.API.STREAM.INFO.platform",
+            ),
+            ("config.snapshot.create.0190", "config.snapshot.create.0190"),
+        ] {
+            let said = |subject| format!("permissions violation for publish to \"{subject}\"");
+            assert_eq!(as_asked(&said(subject)), said(asked));
+        }
+        for other in ["maximum payload violation", "an odd \" quote", ""] {
+            assert_eq!(as_asked(other), other);
+        }
     }
 
     #[test]

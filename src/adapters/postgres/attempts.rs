@@ -10,13 +10,14 @@ use super::PostgresStore;
 use super::rows::{
     self, bigint, device_columns, devices_with_profiles, is_ours, last_attempt_columns, storable,
 };
+use crate::domain::Timestamp;
 use crate::domain::attempt::{AttemptId, AttemptRecord, Outcome};
 use crate::domain::backoff::rung;
-use crate::domain::contact::{Bound, Dial};
+use crate::domain::contact::{Bound, Dial, Room};
 use crate::domain::device::{DeviceId, Revision};
 use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Fingerprint;
-use crate::ports::{Begun, Claim, Claimed, StoreError};
+use crate::ports::{Begun, Claim, Claimed, HELD_FOR, StoreError};
 
 /// How long ago a time was; null for null.
 macro_rules! microseconds_ago {
@@ -31,20 +32,24 @@ macro_rules! microseconds_ago {
 
 /// `prior` locks the state first, so two claims of one device take turns. A mark that another
 /// attempt left becomes a journal row; if the one before it did, too, the device is deadly, and
-/// nothing begins. Parts of one statement do not see each other's writes: the answer is made of
-/// what was there before. `dials` is that, too: `[[permitted, ended], …]`, in microseconds ago, of
-/// the attempts since `$8` microseconds that dialled or may have; of one without steps nobody knows
-/// when it ended.
+/// nothing begins. Nor does it while another process holds the last snapshot. Parts of one statement
+/// do not see each other's writes: the answer is made of what was there before. One that had to wait
+/// for the lock is older, by `now()`, than the mark that it finds. `dials` is of what was there
+/// before, too: `[[permitted, ended], …]`, in microseconds ago, of the attempts since `$8`
+/// microseconds that dialled or may have; of one without steps nobody knows when it ended.
 const CLAIM: &str = concat!(
     "WITH prior AS MATERIALIZED ( \
          SELECT * FROM mikrotik_backup.device_state WHERE device_id = $1 FOR UPDATE \
      ), wanted AS MATERIALIZED ( \
-         SELECT w.*, w.current AND NOT w.deadly AS go FROM ( \
+         SELECT w.*, w.current AND NOT w.deadly AND NOT w.held AS go FROM ( \
              SELECT d.id, d.tenant_id, \
                     $4 OR s.last_attempt_id IS NULL OR s.last_attempt_id IS NOT DISTINCT FROM $3 \
                         AS current, \
                     coalesce(NOT $4 AND s.deaths > 0 AND s.running_attempt_id <> $2, false) \
-                        AS deadly \
+                        AS deadly, \
+                    NOT $9 AND EXISTS (SELECT FROM mikrotik_backup.attempts h \
+                        WHERE h.id = s.last_attempt_id AND h.status = 'queued' \
+                          AND h.held_until > now()) AS held \
              FROM ",
     devices_with_profiles!(),
     "    LEFT JOIN prior s ON true \
@@ -54,7 +59,7 @@ const CLAIM: &str = concat!(
          INSERT INTO mikrotik_backup.attempts \
              (id, device_id, tenant_id, cause, started_at, finished_at, status, error, replica) \
          SELECT s.running_attempt_id, s.device_id, s.tenant_id, s.running_cause, s.running_since, \
-                now(), 'interrupted', $7, s.running_replica \
+                greatest(now(), s.running_since), 'interrupted', $7, s.running_replica \
          FROM prior s, wanted w WHERE w.go AND s.running_attempt_id <> $2 \
          ON CONFLICT (id) DO NOTHING \
      ), mark AS ( \
@@ -67,8 +72,11 @@ const CLAIM: &str = concat!(
              running_cause = excluded.running_cause, \
              deaths = s.deaths + (s.running_attempt_id IS NOT NULL \
                  AND s.running_attempt_id <> excluded.running_attempt_id)::int \
-     ) SELECT w.go, w.current AND w.deadly AS deadly, s.running_attempt_id AS lost, now() AS now, \
+     ) SELECT w.go, w.current AND w.held AS held, \
+         w.current AND w.deadly AND NOT w.held AS deadly, \
+         s.running_attempt_id AS lost, now() AS now, \
          s.menu_digests, s.secret_count, s.last_bytes, s.missing_menus, s.incomplete_menus, \
+         s.counts_connections, \
          (SELECT jsonb_agg(jsonb_build_array(",
     microseconds_ago!("t.permitted"),
     ", ",
@@ -105,11 +113,13 @@ const PUT_OFF: &str = concat!(
          INSERT INTO mikrotik_backup.attempts \
              (id, device_id, tenant_id, cause, started_at, finished_at, status, error, replica) \
          SELECT l.running_attempt_id, l.device_id, l.tenant_id, l.running_cause, l.running_since, \
-                now(), 'interrupted', $3, l.running_replica FROM lost l \
+                greatest(now(), l.running_since), 'interrupted', $3, l.running_replica \
+         FROM lost l \
          ON CONFLICT (id) DO NOTHING \
      ) UPDATE mikrotik_backup.device_state s SET \
          last_attempt_id = l.running_attempt_id, last_attempt_at = l.running_since, \
          last_finished_at = now(), status = 'interrupted', deaths = l.deaths + 1, \
+         counts_connections = NULL, \
          next_due = now() + $7 * interval '1 microsecond', \
          endpoint_digest = CASE WHEN l.error_kind IS NULL THEN $4 ELSE l.endpoint_digest END, \
          credentials_digest = CASE WHEN l.error_kind IS NULL THEN $5 ELSE l.credentials_digest END, \
@@ -152,10 +162,10 @@ const RECORD: &str = concat!(
          INSERT INTO mikrotik_backup.attempts AS a \
              (id, device_id, tenant_id, cause, started_at, finished_at, status, error_kind, error, \
               sha256_hash, bytes, routeros_version, offered_fingerprint, ledger, replica, \
-              incomplete_menus, warning) \
+              incomplete_menus, warning, held_until) \
          VALUES ($1, $2, $3, $4, now() - $5 * interval '1 microsecond', \
                  now() - $27 * interval '1 microsecond', $6, $7, $8, \
-                 $9, $10, $11, $12, $13, $14, $28, $29) \
+                 $9, $10, $11, $12, $13, $14, $28, $29, now() + $32 * interval '1 microsecond') \
          ON CONFLICT (id) DO UPDATE SET \
              started_at = excluded.started_at, finished_at = excluded.finished_at, \
              status = CASE WHEN a.status = 'success' THEN a.status ELSE excluded.status END, \
@@ -163,7 +173,8 @@ const RECORD: &str = concat!(
              sha256_hash = excluded.sha256_hash, bytes = excluded.bytes, \
              routeros_version = excluded.routeros_version, \
              offered_fingerprint = excluded.offered_fingerprint, ledger = excluded.ledger, \
-             incomplete_menus = excluded.incomplete_menus, warning = excluded.warning \
+             incomplete_menus = excluded.incomplete_menus, warning = excluded.warning, \
+             held_until = excluded.held_until \
              WHERE a.device_id = excluded.device_id AND (a.status = 'interrupted' \
                  OR a.status = 'success' AND excluded.status = 'queued' AND EXISTS ( \
                      SELECT FROM mikrotik_backup.device_state m \
@@ -180,13 +191,13 @@ const RECORD: &str = concat!(
           last_success_at, status, error_kind, error, consecutive_failures, next_due, \
           blocked_since, offered_fingerprint, last_hash, last_bytes, routeros_version, \
           menu_digests, secret_count, endpoint_digest, credentials_digest, pin_digest, \
-          incomplete_menus, warning, missing_menus, weak_ssh) \
+          incomplete_menus, warning, missing_menus, weak_ssh, counts_connections) \
      SELECT a.device_id, a.tenant_id, a.id, a.started_at, a.finished_at, \
             CASE WHEN a.status = 'success' THEN a.started_at END, a.status, a.error_kind, \
             a.error, $17, a.finished_at + $18 * interval '1 microsecond', \
             CASE WHEN $19 THEN now() END, $20, a.sha256_hash, a.bytes, a.routeros_version, \
             $21, $22, $23, $24, $25, \
-            CASE WHEN a.sha256_hash IS NOT NULL THEN a.incomplete_menus END, a.warning, $30, $31 \
+            CASE WHEN a.sha256_hash IS NOT NULL THEN a.incomplete_menus END, a.warning, $30, $31, $33 \
      FROM attempt a \
      ON CONFLICT (device_id) DO UPDATE SET \
          tenant_id = excluded.tenant_id, last_attempt_id = excluded.last_attempt_id, \
@@ -211,6 +222,8 @@ const RECORD: &str = concat!(
          warning = CASE WHEN excluded.last_hash IS NOT NULL THEN excluded.warning ELSE s.warning END, \
          missing_menus = coalesce(excluded.missing_menus, s.missing_menus), \
          weak_ssh = coalesce(excluded.weak_ssh, s.weak_ssh), \
+         counts_connections = coalesce(excluded.counts_connections, \
+             CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.counts_connections END), \
          running_attempt_id = nullif(s.running_attempt_id, excluded.last_attempt_id), \
          running_since = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_since END, \
          running_replica = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_replica END, \
@@ -241,6 +254,7 @@ impl PostgresStore {
                         .bind(claim.cause.as_str())
                         .bind(ORPHAN)
                         .bind(microseconds(horizon))
+                        .bind(claim.held_here)
                         .fetch_optional(connection)
                         .await
                 },
@@ -253,6 +267,9 @@ impl PostgresStore {
             operation: format!("read device {}", claim.device),
             source: error.into(),
         };
+        if row.try_get("held").map_err(unreadable)? {
+            return Ok(Claimed::HeldElsewhere);
+        }
         if row.try_get("deadly").map_err(unreadable)? {
             let lost: uuid::Uuid = row.try_get("lost").map_err(unreadable)?;
             let revision = rows::device(&row).map_err(unreadable)?.revision();
@@ -300,7 +317,8 @@ impl PostgresStore {
                 ended: ended.map(ago),
             })
             .collect();
-        let until = bound.not_before(&dials, claim.cause.into(), now);
+        let room = Room::of(claim.cause, counts_connections(row, now)?);
+        let until = bound.not_before(&dials, room, now);
         Ok(until.and_then(|until| Duration::try_from(until - now).ok()))
     }
 
@@ -375,7 +393,15 @@ impl PostgresStore {
     }
 }
 
-/// `RECORD` with its 31 parameters.
+/// What the last good export showed, if it is of the address that the device has now.
+fn counts_connections(row: &PgRow, now: Timestamp) -> sqlx::Result<Option<bool>> {
+    let seen_at = rows::last_attempt(row, now)?.map(|last| last.revision.endpoint);
+    let same = seen_at == Some(rows::device(row)?.revision().endpoint);
+    let counts: Option<bool> = row.try_get("counts_connections")?;
+    Ok(counts.filter(|_| same))
+}
+
+/// `RECORD` with its 32 parameters.
 fn bind(
     record: &AttemptRecord,
     replica: &str,
@@ -442,10 +468,12 @@ fn bind(
         .bind(taken.and_then(|taken| taken.warning.as_deref().map(storable)))
         .bind(rows::missing_to_json(&record.observed))
         .bind(rows::weak_to_json(&record.observed))
+        .bind(record.held.then(|| microseconds(HELD_FOR)))
+        .bind(record.observed.counts_connections)
 }
 
 /// Microseconds, at most a thousand years: PostgreSQL's timestamps end somewhere.
-fn microseconds(duration: Duration) -> i64 {
+pub(super) fn microseconds(duration: Duration) -> i64 {
     const MOST: Duration = Duration::from_secs(1000 * 365 * 86_400);
     i64::try_from(duration.min(MOST).as_micros()).unwrap_or(i64::MAX)
 }

@@ -9,7 +9,7 @@ use super::PostgresStore;
 use super::rows;
 use crate::domain::attempt::{AttemptId, Cause, Status, Step, StepTime};
 use crate::domain::device::{DeviceId, TenantId};
-use crate::ports::{JournalEntry, JournalPage, StoreError};
+use crate::ports::{JournalEntry, JournalPage, Running, StoreError};
 
 macro_rules! entry_columns {
     () => {
@@ -27,6 +27,11 @@ const ATTEMPT: &str = concat!(
       LEFT JOIN mikrotik_backup.attempt_steps t ON t.attempt_id = a.id \
       WHERE a.id = $1 ORDER BY t.ordinal",
 );
+
+/// One row a device is few enough to look at each; it is asked for what the journal does not have.
+const RUNNING: &str = "SELECT device_id, tenant_id, running_cause AS cause, \
+     running_since AS started_at, running_replica AS replica \
+     FROM mikrotik_backup.device_state WHERE running_attempt_id = $1";
 
 const ATTEMPTS: &str = concat!(
     "SELECT ",
@@ -78,6 +83,18 @@ impl PostgresStore {
         })
     }
 
+    pub(super) async fn read_running(&self, id: AttemptId) -> Result<Option<Running>, StoreError> {
+        self.run(
+            || format!("look whether attempt {id} is being made"),
+            async |connection| {
+                let row = sqlx::query(RUNNING).bind(id.0);
+                let row = row.fetch_optional(connection).await?;
+                row.as_ref().map(running).transpose()
+            },
+        )
+        .await
+    }
+
     pub(super) async fn read_attempts(
         &self,
         page: JournalPage,
@@ -118,6 +135,18 @@ impl PostgresStore {
         )
         .await
     }
+}
+
+fn running(row: &PgRow) -> sqlx::Result<Running> {
+    const NEWER: &str = "a value that this version does not know";
+    Ok(Running {
+        device: DeviceId(row.try_get("device_id")?),
+        tenant: TenantId(row.try_get("tenant_id")?),
+        cause: Cause::from_name(row.try_get("cause")?)
+            .ok_or_else(|| rows::unreadable("device_state.running_cause", NEWER))?,
+        started_at: row.try_get("started_at")?,
+        replica: row.try_get("replica")?,
+    })
 }
 
 fn entry(row: &PgRow) -> sqlx::Result<JournalEntry> {

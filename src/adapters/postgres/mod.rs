@@ -27,8 +27,8 @@ use crate::domain::attempt::{AttemptId, AttemptRecord, StepTime};
 use crate::domain::device::DeviceId;
 use crate::domain::host_key::{Fingerprint, Pin};
 use crate::ports::{
-    Bucket, Claim, Claimed, JournalEntry, JournalPage, Listed, StatusPage, Statuses, Store,
-    StoreError, UnreadableRows,
+    Bucket, Claim, Claimed, JournalEntry, JournalPage, Listed, Running, StatusPage, Statuses,
+    Store, StoreError, UnreadableRows,
 };
 
 pub use connect::InvalidUrl;
@@ -182,6 +182,10 @@ impl Store for PostgresStore {
 
     async fn attempt(&self, id: AttemptId) -> Result<(JournalEntry, Vec<StepTime>), StoreError> {
         self.read_attempt(id).await
+    }
+
+    async fn running(&self, id: AttemptId) -> Result<Option<Running>, StoreError> {
+        self.read_running(id).await
     }
 
     async fn attempts(&self, page: JournalPage) -> Result<Vec<JournalEntry>, StoreError> {

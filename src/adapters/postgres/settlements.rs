@@ -5,11 +5,12 @@ use sqlx::Row;
 use uuid::Uuid;
 
 use super::PostgresStore;
+use super::attempts::microseconds;
 use super::rows::{self, bigint, last_attempt_columns, storable};
 use crate::domain::attempt::AttemptId;
 use crate::domain::device::DeviceId;
 use crate::domain::failure::Failure;
-use crate::ports::{Delivered, GivenUp, Settlements, StoreError};
+use crate::ports::{Delivered, GivenUp, HELD_FOR, Settlements, StoreError};
 
 /// An attempt without a journal row is still being recorded, or its process died before it was:
 /// its mark says what is known. The mark stays, so that whoever records it, or claims after it,
@@ -24,7 +25,7 @@ const DELIVERED: &str = "WITH known AS ( \
              (id, device_id, tenant_id, cause, started_at, finished_at, status, sha256_hash, bytes, \
               replica) \
          SELECT s.running_attempt_id, s.device_id, s.tenant_id, s.running_cause, s.running_since, \
-                now(), 'success', $3, $4, s.running_replica \
+                greatest(now(), s.running_since), 'success', $3, $4, s.running_replica \
          FROM mikrotik_backup.device_state s \
          WHERE s.device_id = $2 AND s.running_attempt_id = $1 \
          ON CONFLICT (id) DO NOTHING \
@@ -63,7 +64,19 @@ const GIVE_UP: &str = concat!(
 );
 
 const QUEUED: &str = "SELECT id, device_id FROM mikrotik_backup.attempts \
-     WHERE status = 'queued' AND ($1::uuid IS NULL OR id > $1) ORDER BY id LIMIT $2";
+     WHERE status = 'queued' AND (held_until IS NULL OR held_until <= now()) \
+       AND ($1::uuid IS NULL OR id > $1) ORDER BY id LIMIT $2";
+
+const STILL_HELD: &str = "UPDATE mikrotik_backup.attempts \
+     SET held_until = now() + $2 * interval '1 microsecond' \
+     WHERE id = ANY($1) AND status = 'queued'";
+
+const LET_GO: &str = "UPDATE mikrotik_backup.attempts SET held_until = NULL \
+     WHERE id = ANY($1) AND held_until IS NOT NULL";
+
+fn uuids(attempts: &[AttemptId]) -> Vec<Uuid> {
+    attempts.iter().map(|id| id.0).collect()
+}
 
 #[async_trait]
 impl Settlements for PostgresStore {
@@ -123,6 +136,35 @@ impl Settlements for PostgresStore {
             operation: format!("read the state of device {device}"),
             source: error.into(),
         })
+    }
+
+    async fn still_held(&self, attempts: &[AttemptId]) -> Result<(), StoreError> {
+        self.run(
+            || "note that snapshots are still held".to_owned(),
+            async |connection| {
+                sqlx::query(STILL_HELD)
+                    .bind(uuids(attempts))
+                    .bind(microseconds(HELD_FOR))
+                    .execute(connection)
+                    .await
+            },
+        )
+        .await
+        .map(drop)
+    }
+
+    async fn let_go(&self, attempts: &[AttemptId]) -> Result<(), StoreError> {
+        self.run(
+            || "note that snapshots are in the outbox now".to_owned(),
+            async |connection| {
+                sqlx::query(LET_GO)
+                    .bind(uuids(attempts))
+                    .execute(connection)
+                    .await
+            },
+        )
+        .await
+        .map(drop)
     }
 
     async fn queued(

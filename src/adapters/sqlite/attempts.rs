@@ -13,7 +13,7 @@ use super::rows::{
 use crate::domain::Timestamp;
 use crate::domain::attempt::{AttemptId, AttemptRecord, Outcome};
 use crate::domain::backoff::rung;
-use crate::domain::contact::Dial;
+use crate::domain::contact::{Dial, Room};
 use crate::domain::device::DeviceId;
 use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Fingerprint;
@@ -23,7 +23,7 @@ use crate::ports::{Begun, Claim, Claimed, StoreError};
 const WANTED: &str = concat!(
     "SELECT ?3 OR s.last_attempt_id IS NULL OR s.last_attempt_id IS ?2 AS go, \
             s.running_attempt_id, s.running_since, s.menu_digests, s.secret_count, s.last_bytes, s.missing_menus, \
-            s.incomplete_menus, ",
+            s.incomplete_menus, s.counts_connections, ",
     device_columns!(),
     ", ",
     last_attempt_columns!(),
@@ -55,6 +55,7 @@ const ORPHAN: &str = "INSERT INTO attempts \
 const PUT_OFF: &str = "UPDATE device_state SET \
          last_attempt_id = running_attempt_id, last_attempt_at = running_since, \
          last_finished_at = max(?2, running_since), status = 'interrupted', deaths = deaths + 1, \
+         counts_connections = NULL, \
          next_due = ?6, \
          endpoint_digest = CASE WHEN error_kind IS NULL THEN ?3 ELSE endpoint_digest END, \
          credentials_digest = CASE WHEN error_kind IS NULL THEN ?4 ELSE credentials_digest END, \
@@ -120,10 +121,10 @@ const STATE: &str = concat!(
           last_success_at, status, error_kind, error, consecutive_failures, next_due, \
           blocked_since, offered_fingerprint, last_hash, last_bytes, routeros_version, \
           menu_digests, secret_count, endpoint_digest, credentials_digest, pin_digest, \
-          incomplete_menus, warning, missing_menus, weak_ssh) \
+          incomplete_menus, warning, missing_menus, weak_ssh, counts_connections) \
      VALUES (?1, ?2, ?3, ?4, ?5, CASE WHEN ?6 IS NOT NULL THEN ?4 END, ?7, ?8, ?9, ?10, ?11, \
              CASE WHEN ?12 THEN ?5 END, ?13, ?6, ?14, ?15, ?16, ?17, ?18, ?19, ?20, \
-             ?22, ?23, ?24, ?25) \
+             ?22, ?23, ?24, ?25, ?26) \
      ON CONFLICT (device_id) DO UPDATE SET \
          tenant_id = excluded.tenant_id, last_attempt_id = excluded.last_attempt_id, \
          last_attempt_at = excluded.last_attempt_at, last_finished_at = excluded.last_finished_at, \
@@ -147,6 +148,8 @@ const STATE: &str = concat!(
          warning = CASE WHEN excluded.last_hash IS NOT NULL THEN excluded.warning ELSE s.warning END, \
          missing_menus = coalesce(excluded.missing_menus, s.missing_menus), \
          weak_ssh = coalesce(excluded.weak_ssh, s.weak_ssh), \
+         counts_connections = coalesce(excluded.counts_connections, \
+             CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.counts_connections END), \
          running_attempt_id = nullif(s.running_attempt_id, excluded.last_attempt_id), \
          running_since = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_since END, \
          running_replica = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_replica END, \
@@ -288,8 +291,17 @@ async fn must_wait(
             ended: None,
         });
     }
-    let until = bound.not_before(&dials, claim.cause.into(), now);
+    let room = Room::of(claim.cause, counts_connections(state, now)?);
+    let until = bound.not_before(&dials, room, now);
     Ok(until.and_then(|until| Duration::try_from(until - now).ok()))
+}
+
+/// What the last good export showed, if it is of the address that the device has now.
+fn counts_connections(row: &SqliteRow, now: Timestamp) -> sqlx::Result<Option<bool>> {
+    let seen_at = rows::last_attempt(row, now)?.map(|last| last.revision.endpoint);
+    let same = seen_at == Some(rows::device(row)?.revision().endpoint);
+    let counts: Option<bool> = row.try_get("counts_connections")?;
+    Ok(counts.filter(|_| same))
 }
 
 async fn wanted(
@@ -476,6 +488,7 @@ impl Written {
             .bind(warning(record))
             .bind(rows::missing_to_json(&record.observed))
             .bind(rows::weak_to_json(&record.observed))
+            .bind(record.observed.counts_connections)
     }
 }
 

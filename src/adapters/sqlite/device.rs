@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::credentials::{Key, Login, LoginError};
 use crate::domain::Timestamp;
 use crate::domain::device::{DeviceId, Endpoint, InvalidEndpoint, TenantId};
-use crate::domain::host_key::Pin;
+use crate::domain::host_key::{Fingerprint, Pin};
 use crate::domain::session::{DeviceSettings, SshAlgorithms};
 use crate::ports::StoreError;
 
@@ -38,6 +38,8 @@ pub struct NewDevice {
     pub tags: Vec<String>,
     /// What differs for it from the service's own settings.
     pub settings: DeviceSettings,
+    /// The host key to trust; `None` trusts the next one seen.
+    pub host_key: Option<Fingerprint>,
     /// What to log in with; stored sealed.
     pub login: Login,
 }
@@ -131,8 +133,9 @@ impl Default for ListDevices {
 }
 
 const INSERT: &str = "INSERT INTO devices \
-         (id, tenant_id, hostname, ip_address, ssh_port, device_group, tags, encrypted_credentials) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+         (id, tenant_id, hostname, ip_address, ssh_port, device_group, tags, \
+          encrypted_credentials, ssh_host_key_fingerprint) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 
 /// `?2` and `?4` tell whether there is anything to set; a row that says nothing is none.
 const SET: &str = "INSERT INTO device_settings (device_id, command_timeout_seconds, ssh_algorithms) \
@@ -179,6 +182,7 @@ pub(super) struct Checked {
     group: Option<String>,
     tags: String,
     settings: DeviceEdit,
+    host_key: Option<Fingerprint>,
     sealed: Vec<u8>,
 }
 
@@ -190,6 +194,7 @@ impl Checked {
             checked_port(port)?;
         }
         checked_timeout(device.settings.command_timeout)?;
+        checked_tags(&device.tags)?;
         Ok(Self {
             id: DeviceId(Uuid::new_v4()),
             tenant: device.tenant,
@@ -203,6 +208,7 @@ impl Checked {
                 ssh_algorithms: device.settings.ssh_algorithms.map(Some),
                 ..DeviceEdit::default()
             },
+            host_key: device.host_key.clone(),
             sealed: seal(&device.login, key)?,
         })
     }
@@ -217,6 +223,7 @@ impl Checked {
             .bind(self.group.as_deref())
             .bind(&self.tags)
             .bind(&self.sealed)
+            .bind(self.host_key.as_ref().map(Fingerprint::as_str))
             .execute(&mut *connection)
             .await?;
         set_settings(connection, self.id, &self.settings).await
@@ -255,6 +262,15 @@ pub(super) fn checked_timeout(timeout: Option<Duration>) -> Result<(), EditError
             Err(EditError::Timeout { seconds })
         }
         _ => Ok(()),
+    }
+}
+
+pub(super) fn checked_tags(tags: &[String]) -> Result<(), EditError> {
+    let bad =
+        |tag: &&String| tag.is_empty() || tag.trim() != **tag || tag.chars().any(char::is_control);
+    match tags.iter().find(bad) {
+        Some(tag) => Err(EditError::Tag { tag: tag.clone() }),
+        None => Ok(()),
     }
 }
 
@@ -327,6 +343,15 @@ pub enum EditError {
     Timeout {
         /// What was given.
         seconds: i64,
+    },
+    /// No tag.
+    #[error(
+        "{tag:?} is no tag: it has at least one character, none of them a control character, and no \
+         blanks around it"
+    )]
+    Tag {
+        /// The text.
+        tag: String,
     },
     /// No usable login.
     #[error(transparent)]

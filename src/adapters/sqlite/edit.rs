@@ -6,7 +6,8 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use super::SqliteStore;
 use super::device::{
     Checked, DeviceEdit, DeviceEntry, EditError, ImportError, ListDevices, NewDevice,
-    checked_address, checked_name, checked_port, checked_timeout, seal, set_settings, tags_to_json,
+    checked_address, checked_name, checked_port, checked_tags, checked_timeout, seal, set_settings,
+    tags_to_json,
 };
 use super::error::reading_only;
 use super::rows::{self, id, stored_time, time};
@@ -124,6 +125,7 @@ impl SqliteStore {
             checked_port(port)?;
         }
         checked_timeout(edit.command_timeout.flatten())?;
+        checked_tags(edit.tags.as_deref().unwrap_or_default())?;
         let sealed = edit
             .login
             .as_ref()

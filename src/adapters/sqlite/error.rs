@@ -21,6 +21,15 @@ pub(super) mod code {
 /// The result code of the shared memory file that could not grow.
 const IOERR_SHMSIZE: i32 = code::IOERR | (19 << 8);
 
+/// Whether `error`, or what it comes from, is SQLite's word that its file is damaged.
+pub fn is_damage(error: &(dyn StdError + 'static)) -> bool {
+    let damage = error.downcast_ref::<sqlx::Error>().is_some_and(|error| {
+        let code = primary_code(error);
+        matches!(code, Some(code::CORRUPT | code::NOTADB))
+    });
+    damage || error.source().is_some_and(is_damage)
+}
+
 /// The extended result code of `error`, if it comes from SQLite.
 fn extended_code(error: &sqlx::Error) -> Option<i32> {
     error.as_database_error()?.code()?.parse().ok()

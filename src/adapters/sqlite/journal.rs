@@ -9,7 +9,7 @@ use super::SqliteStore;
 use super::rows::{self, id, needed_time, span, stored_time};
 use crate::domain::attempt::{AttemptId, Cause, Status, Step, StepTime};
 use crate::domain::device::{DeviceId, TenantId};
-use crate::ports::{JournalEntry, JournalPage, StoreError};
+use crate::ports::{JournalEntry, JournalPage, Running, StoreError};
 
 macro_rules! entry_columns {
     () => {
@@ -45,6 +45,11 @@ const ATTEMPT: &str = concat!(
       WHERE a.id = ?1 ORDER BY t.ordinal",
 );
 
+/// One row a device is few enough to look at each; it is asked for what the journal does not have.
+const RUNNING: &str = "SELECT device_id, tenant_id, running_cause AS cause, \
+     running_since AS started_at, running_replica AS replica \
+     FROM device_state WHERE running_attempt_id = ?1";
+
 const PRUNE: &str = "DELETE FROM attempts WHERE id IN ( \
          SELECT id FROM attempts WHERE started_at < ?1 ORDER BY started_at LIMIT ?2)";
 
@@ -79,6 +84,18 @@ impl SqliteStore {
         found.ok_or_else(|| StoreError::NotFound {
             what: format!("attempt {id}"),
         })
+    }
+
+    pub(super) async fn read_running(&self, id: AttemptId) -> Result<Option<Running>, StoreError> {
+        self.read(
+            || format!("look whether attempt {id} is being made"),
+            async |connection| {
+                let row = sqlx::query(RUNNING).bind(id.0.hyphenated());
+                let row = row.fetch_optional(connection).await?;
+                row.as_ref().map(running).transpose()
+            },
+        )
+        .await
     }
 
     pub(super) async fn read_attempts(
@@ -125,6 +142,18 @@ impl SqliteStore {
         )
         .await
     }
+}
+
+fn running(row: &SqliteRow) -> sqlx::Result<Running> {
+    const NEWER: &str = "a value that this version does not know";
+    Ok(Running {
+        device: DeviceId(id(row, "device_id")?),
+        tenant: TenantId(id(row, "tenant_id")?),
+        cause: Cause::from_name(row.try_get("cause")?)
+            .ok_or_else(|| rows::unreadable("device_state.running_cause", NEWER))?,
+        started_at: needed_time(row, "started_at")?,
+        replica: row.try_get("replica")?,
+    })
 }
 
 fn entry(row: &SqliteRow) -> sqlx::Result<JournalEntry> {

@@ -49,10 +49,29 @@ pub(super) async fn look(file: &Path, wholly: bool) -> Result<Option<Found>, Ope
     let Some(size) = recognised(file)? else {
         return Ok(None);
     };
+    let options = reading(file).await;
+    let options = options.map_err(|error| OpenError::of(error, file))?;
+    look_by(options, file, wholly && size <= CHECK_UP_TO).await
+}
+
+/// The same of a small database from end to end, without making the files beside it, which a reader
+/// otherwise needs: somebody else's service could not use those of another user.
+pub(super) async fn look_apart(file: &Path) -> Result<Option<Found>, OpenError> {
+    let Some(size) = recognised(file)? else {
+        return Ok(None);
+    };
+    let options = read_only(file).immutable(log_size(file) == 0);
+    look_by(options, file, size <= CHECK_UP_TO).await
+}
+
+async fn look_by(
+    options: SqliteConnectOptions,
+    file: &Path,
+    wholly: bool,
+) -> Result<Option<Found>, OpenError> {
     let failed = |error| OpenError::of(error, file);
-    let options = reading(file).await.map_err(failed)?;
     let mut connection = options.connect().await.map_err(failed)?;
-    let found = inspect(&mut connection, wholly && size <= CHECK_UP_TO).await;
+    let found = inspect(&mut connection, wholly).await;
     let _ = connection.close().await;
     match found.map_err(failed)? {
         Inspected::Ours(found) => Ok(Some(found)),
@@ -160,18 +179,23 @@ pub(super) async fn reading(file: &Path) -> sqlx::Result<SqliteConnectOptions> {
         .execute(&mut connection)
         .await;
     let _ = connection.close().await;
-    let mut log = file.as_os_str().to_owned();
-    log.push("-wal");
     match read {
         Err(error)
             if matches!(
                 error::primary_code(&error),
                 Some(code::CANTOPEN | code::READONLY)
-            ) && std::fs::metadata(&log).map_or(0, |log| log.len()) == 0 =>
+            ) && log_size(file) == 0 =>
         {
             Ok(options.immutable(true))
         }
         Err(error) => Err(error),
         Ok(_) => Ok(options),
     }
+}
+
+/// The size of the write-ahead log of `file`; 0 when there is none.
+fn log_size(file: &Path) -> u64 {
+    let mut log = file.as_os_str().to_owned();
+    log.push("-wal");
+    std::fs::metadata(&log).map_or(0, |log| log.len())
 }

@@ -4,6 +4,7 @@ mod attempts;
 mod device;
 mod edit;
 mod error;
+mod inspect;
 mod inventory;
 mod journal;
 mod key_file;
@@ -31,13 +32,15 @@ use crate::domain::attempt::{AttemptId, AttemptRecord, StepTime};
 use crate::domain::device::DeviceId;
 use crate::domain::host_key::{Fingerprint, Pin};
 use crate::ports::{
-    Bucket, Claim, Claimed, JournalEntry, JournalPage, Listed, StatusPage, Statuses, Store,
-    StoreError, UnreadableRows,
+    Bucket, Claim, Claimed, JournalEntry, JournalPage, Listed, Running, StatusPage, Statuses,
+    Store, StoreError, UnreadableRows,
 };
 
 pub use device::{
     DEFAULT_TENANT, DeviceEdit, DeviceEntry, EditError, ImportError, ListDevices, NewDevice,
 };
+pub use error::is_damage;
+pub use inspect::{Inspected, Schema};
 pub use key_file::{KEY_FILE, KeyFileError};
 pub use lock::{DataDirLock, Holder, LOCK_FILE, LockError};
 pub use open::DATABASE_FILE;
@@ -217,6 +220,10 @@ impl Store for SqliteStore {
 
     async fn attempt(&self, id: AttemptId) -> Result<(JournalEntry, Vec<StepTime>), StoreError> {
         self.read_attempt(id).await
+    }
+
+    async fn running(&self, id: AttemptId) -> Result<Option<Running>, StoreError> {
+        self.read_running(id).await
     }
 
     async fn attempts(&self, page: JournalPage) -> Result<Vec<JournalEntry>, StoreError> {

@@ -44,7 +44,7 @@ fn migrator() -> Migrator {
     migrator
 }
 
-fn newest_known() -> i64 {
+pub(super) fn newest_known() -> i64 {
     let versions = migrator().iter().map(|migration| migration.version).max();
     versions.unwrap_or(0)
 }
@@ -265,7 +265,7 @@ async fn prepare(
     Ok(())
 }
 
-fn verified(
+pub(super) fn verified(
     key: Key,
     check: Option<&[u8]>,
     file: &Path,
@@ -281,7 +281,11 @@ fn verified(
 }
 
 /// The key in `directory`, which must be the one that `check` was sealed with.
-fn read_key(directory: &Path, check: Option<&[u8]>, file: &Path) -> Result<Key, OpenError> {
+pub(super) fn read_key(
+    directory: &Path,
+    check: Option<&[u8]>,
+    file: &Path,
+) -> Result<Key, OpenError> {
     let key_path = directory.join(KEY_FILE);
     match key_file::read(directory)? {
         Some(key) => verified(key, check, file, KeyOrigin::File(key_path)),

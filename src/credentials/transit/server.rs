@@ -107,9 +107,20 @@ fn read(error: &ClientError) -> Fault {
         ClientError::APIError { code, errors } => fault(*code, errors),
         ClientError::RestClientError { source } if source.to_string() == NOT_SENT => {
             let reason = source.source().map(chain);
-            Fault::NoConnection(reason.unwrap_or_else(|| NOT_SENT.to_owned()))
+            Fault::NoConnection(advised(reason.unwrap_or_else(|| NOT_SENT.to_owned())))
         }
         // What was answered is not shown: it may be a plaintext after all.
         _ => Fault::Away("its answer is not what its API says; is it behind a proxy?".to_owned()),
     }
+}
+
+/// With what to do about it, where the connection came about and its certificate is not trusted.
+fn advised(reason: String) -> String {
+    if !reason.contains("certificate") {
+        return reason;
+    }
+    format!(
+        "{reason}; if it comes from a private authority, name the file with that one's certificate \
+         (PEM) in SSL_CERT_FILE and restart"
+    )
 }

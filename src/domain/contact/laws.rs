@@ -73,6 +73,8 @@ struct World {
     fates: Vec<Fate>,
     draws: Vec<f64>,
     ids: u128,
+    /// What an export showed of the firewall.
+    counts: Option<bool>,
     /// The router's firewall, and what it has seen.
     recipe: Recipe,
     dials: Vec<Timestamp>,
@@ -108,6 +110,7 @@ impl World {
             fates,
             draws,
             ids: 0,
+            counts: None,
             recipe: Recipe::default(),
             dials: Vec::new(),
             punished: false,
@@ -214,9 +217,10 @@ impl World {
                 dialled: true,
             });
         }
+        let room = Room::of(cause, self.counts);
         let dialled = self.journal.iter().filter(|row| row.dialled);
         let dials: Vec<_> = dialled.map(|row| row.dial).collect();
-        if let Some(until) = self.bound.not_before(&dials, cause.into(), self.now) {
+        if let Some(until) = self.bound.not_before(&dials, room, self.now) {
             self.mark = None;
             let wait = Duration::try_from(until - self.now).expect("it lies ahead");
             self.longest_wait = self.longest_wait.max(wait);
@@ -453,6 +457,17 @@ proptest! {
         prop_assert!(most_within(&world.dials, 5 * MINUTE) <= 3);
         // One every five minutes, and two more that an operator asked for.
         prop_assert!(most_within(&world.dials, HOUR) <= 14);
+    }
+
+    #[test]
+    fn where_nobody_counts_the_hour_is_bounded_all_the_same((mut world, doings) in played(true)) {
+        world.counts = Some(false);
+        for (n, doing) in doings.iter().enumerate() {
+            world.does(doing, n + 1);
+        }
+        // An operator's, and after them what the service does by itself.
+        let most = UNCOUNTED + 12;
+        prop_assert!(most_within(&world.dials, HOUR) <= most, "{:?}", world.dials);
     }
 
     #[test]

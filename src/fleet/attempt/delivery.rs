@@ -1,4 +1,5 @@
-//! Where a snapshot goes: to the sink, or into the outbox until the sink can take it.
+//! Where a snapshot goes: to the sink, or into the outbox until the sink can take it, or if nothing
+//! of that can be reached into the hold of this process.
 
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use crate::ports::{Lease, SinkError};
 /// How long before the lease may run out a sink that does not answer is given up, so that there is
 /// time to put the snapshot into the outbox.
 const RESERVE: Duration = Duration::from_secs(6);
+/// The same of an outbox, so that there is time to hold the snapshot.
+const HOLD_RESERVE: Duration = Duration::from_secs(2);
 
 /// A snapshot that is safe.
 pub(super) struct Kept {
@@ -32,6 +35,8 @@ pub(super) enum Place {
     Sink,
     /// In the outbox.
     Outbox,
+    /// With this process, until the outbox can be reached.
+    Held,
 }
 
 impl Context {
@@ -53,8 +58,7 @@ impl Context {
                 .keep(outbox, snapshot, lease, "an older one of the device waits")
                 .await;
         }
-        let patience = lease.expires.checked_sub(RESERVE).unwrap_or(lease.expires);
-        match fence::until(patience, self.publish(snapshot)).await {
+        match fence::until(before(lease, RESERVE), self.publish(snapshot)).await {
             Some(Ok(())) => Ok(Place::Sink),
             Some(Err(error @ SinkError::Refused { .. })) => Err(failed(&error)),
             Some(Err(error @ SinkError::Unavailable { .. })) => {
@@ -83,15 +87,30 @@ impl Context {
         debug!(why, "the snapshot goes to the outbox");
         let letter = outbox.write(snapshot, self.clock.now()).in_current_span();
         let letter = letter.await.map_err(|error| failed(&error))?;
-        let put = fence::until(lease.expires, outbox.put(&letter)).await;
-        match put.ok_or_else(too_late)? {
-            Ok(()) => Ok(Place::Outbox),
+        let why = if outbox.holds_of(snapshot.device) {
+            // In the outbox it would overtake what is older.
+            format!("{why}; an older one of the device is held by this process")
+        } else {
+            match fence::until(before(lease, HOLD_RESERVE), outbox.put(&letter)).await {
+                Some(Ok(())) => return Ok(Place::Outbox),
+                Some(Err(error)) => format!("{why}; and {}", chain(&error)),
+                None => format!("{why}; and the outbox did not answer in time"),
+            }
+        };
+        let held = fence::until(lease.expires, outbox.hold(letter, &why)).await;
+        match held.ok_or_else(too_late)? {
+            Ok(()) => Ok(Place::Held),
             Err(error) => Err(Stop::Failed(Failure::new(
                 FailureKind::PublishFailed,
                 format!("{why}; and {}", chain(&error)),
             ))),
         }
     }
+}
+
+/// So long before the lease may have run out, if it has not already.
+fn before(lease: &Lease, reserve: Duration) -> Instant {
+    lease.expires.checked_sub(reserve).unwrap_or(lease.expires)
 }
 
 fn too_late() -> Stop {

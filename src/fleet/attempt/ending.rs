@@ -35,7 +35,7 @@ impl Context {
             }) => Outcome::Delivered(taken),
             Ok(Kept {
                 taken,
-                place: Place::Outbox,
+                place: Place::Outbox | Place::Held,
             }) => Outcome::Queued(taken),
             Err(Stop::Failed(failure)) => Outcome::Failed(with_remedy(failure, self.advice, ask)),
             Err(Stop::Interrupted(reason)) => Outcome::Interrupted { reason },
@@ -106,6 +106,7 @@ impl Context {
             standing: after.standing_failure(),
             next_due_in: after.due_in(report.at),
             observed: std::mem::take(&mut progress.observed),
+            held: self.outbox.as_ref().is_some_and(|outbox| outbox.holds(id)),
         };
         self.observe(&record, &claimed.device);
         let ended = Instant::now();

@@ -44,11 +44,11 @@ impl Context {
             return Err(Stop::Failed(failure));
         }
         progress.enter(Step::Normalise);
-        let mut snapshot = self.normalise(id, device, export, progress).await;
+        let (mut snapshot, mut counts) = self.normalise(id, device, export, progress).await;
         let mut warning = None;
         if let Some(suspicion) = suspect(begun, &snapshot) {
             let suspicion = suspicion.to_string();
-            snapshot = self
+            (snapshot, counts) = self
                 .read_again(session, snapshot, device, &suspicion, progress)
                 .await?;
             warn!(suspicion, "Read the export twice, and it was the same");
@@ -57,10 +57,12 @@ impl Context {
         if !snapshot.incomplete_menus.is_empty() {
             self.metrics.incomplete();
         }
+        progress.observed.counts_connections = Some(counts);
         Ok(Believed { snapshot, warning })
     }
 
-    /// Reads the export once more; the snapshot of it, if it is equal to the suspected one.
+    /// Reads the export once more; what [`Self::normalise`] makes of it, if it is equal to the
+    /// suspected one.
     async fn read_again(
         &self,
         session: &mut Session,
@@ -68,7 +70,7 @@ impl Context {
         device: &Device,
         suspicion: &str,
         progress: &mut Progress,
-    ) -> Result<Snapshot, Stop> {
+    ) -> Result<(Snapshot, bool), Stop> {
         let (id, hash) = (suspected.attempt, suspected.hash);
         // Two texts at once would be twice the memory.
         drop(suspected);
@@ -84,29 +86,33 @@ impl Context {
             truncated(format!("which failed: {failure}"))
         })?;
         progress.enter(Step::Normalise);
-        let again = self.normalise(id, device, export, progress).await;
+        let (again, counts) = self.normalise(id, device, export, progress).await;
         if again.hash != hash {
             return Err(truncated(
                 "and was another one: one of the two is cut".to_owned(),
             ));
         }
         self.metrics.suspected(true);
-        Ok(again)
+        Ok((again, counts))
     }
 
+    /// The snapshot of an export, and whether the firewall in it might count connections.
     async fn normalise(
         &self,
         id: AttemptId,
         device: &Device,
         export: routeros::Export,
         progress: &mut Progress,
-    ) -> Snapshot {
+    ) -> (Snapshot, bool) {
         let collected_at = self.clock.now();
         let gap = export.gap();
         let normalizer = self.normalizer.clone();
-        let (export, normalized) = on_a_thread(move || {
+        let (export, normalized, counts) = on_a_thread(move || {
             let normalized = normalizer.normalize(&export);
-            (export, normalized)
+            let menus = &export.incomplete_menus;
+            let counts = menus.iter().any(|menu| menu.contains("firewall"))
+                || routeros::counts_connections(normalized.text.expose());
+            (export, normalized, counts)
         })
         .await;
         progress.ledger.clone_from(&normalized.ledger);
@@ -126,7 +132,7 @@ impl Context {
         for comment in &normalized.unknown_comments {
             debug!(comment, "kept a comment that no rule knows");
         }
-        Snapshot {
+        let snapshot = Snapshot {
             attempt: id,
             device: device.id,
             tenant: device.tenant,
@@ -140,24 +146,28 @@ impl Context {
             incomplete_menus: export.incomplete_menus,
             ledger: normalized.ledger,
             shape: normalized.shape,
-        }
+        };
+        (snapshot, counts)
     }
 }
 
-/// What makes `snapshot` look cut beside the last good one of its router.
+/// What makes `snapshot` look cut, beside the last good one of its router if there is one.
 fn suspect(begun: &Begun, snapshot: &Snapshot) -> Option<routeros::Suspicion> {
-    let (shape, bytes) = begun.last_shape.as_ref().zip(begun.last_bytes)?;
+    let new = routeros::Remembered {
+        shape: &snapshot.shape,
+        bytes: snapshot.text.expose().len() as u64,
+        incomplete_menus: &snapshot.incomplete_menus,
+    };
+    let Some((shape, bytes)) = begun.last_shape.as_ref().zip(begun.last_bytes) else {
+        return routeros::suspicion_of_first(new);
+    };
     routeros::suspicion(
         routeros::Remembered {
             shape,
             bytes,
             incomplete_menus: &begun.last_incomplete_menus,
         },
-        routeros::Remembered {
-            shape: &snapshot.shape,
-            bytes: snapshot.text.expose().len() as u64,
-            incomplete_menus: &snapshot.incomplete_menus,
-        },
+        new,
     )
 }
 

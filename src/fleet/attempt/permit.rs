@@ -6,9 +6,9 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{Ask, Stop};
-use crate::domain::attempt::Deferral;
+use crate::domain::attempt::{Cause, Deferral};
 use crate::domain::backoff::later;
-use crate::domain::contact::{Bound, Room};
+use crate::domain::contact::Bound;
 use crate::domain::device::Device;
 use crate::fleet::Context;
 use crate::fleet::progress::Progress;
@@ -18,8 +18,8 @@ impl Context {
     /// The device was connected to so often that it is left alone for `wait`.
     pub(super) fn too_soon(&self, ask: &Ask, wait: Duration) -> Deferral {
         let wait_s = wait.as_secs();
-        match Room::from(ask.cause) {
-            Room::Own => warn!(
+        match ask.cause {
+            Cause::Scheduled | Cause::Retry => warn!(
                 wait_s,
                 "The backup of {} is put off: one connection more so soon, and a firewall with \
                  MikroTik's brute-force recipe would take us for an attacker. Requests, edits or a \
@@ -27,7 +27,9 @@ impl Context {
                 ask.name
             ),
             // Whoever asked is told; whoever edited the row finds it here and in the metric.
-            Room::Asked => debug!(wait_s, "Left {} alone: connected to too often", ask.name),
+            Cause::Edited | Cause::Manual => {
+                debug!(wait_s, "Left {} alone: connected to too often", ask.name)
+            }
         }
         let until = later(self.clock.now(), wait);
         Deferral::RateLimited { until, wait }

@@ -208,8 +208,8 @@ async fn keep(queue: &Queue, lease: &RelayLease, expires: &watch::Sender<Instant
     }
 }
 
-/// An attempt that is queued has its letter in the outbox: it is put in before the attempt is
-/// recorded, and removed after the attempt is settled. So one that was queued before the outbox was
+/// An attempt that is queued has its letter in the outbox, unless a process holds it: it is put in
+/// before the attempt is recorded, and removed after the attempt is settled. So one that was queued before the outbox was
 /// looked at, has no letter there, and is queued still, is lost. Whatever cannot be asked now is
 /// asked the next time.
 async fn compare(context: &Context, queue: &Queue) {
@@ -224,10 +224,12 @@ async fn compare(context: &Context, queue: &Queue) {
         };
         after = Some(*last);
         let ids: Vec<_> = queued.iter().map(|(id, _)| *id).collect();
-        let missing = match queue.letters.missing(&ids).await {
+        let mut missing = match queue.letters.missing(&ids).await {
             Ok(missing) => missing,
             Err(error) => return debug!(error = chain(&error), "the outbox cannot be looked at"),
         };
+        // A database that was away may not know that we hold some of them ourselves.
+        missing.retain(|id| !queue.holds(*id));
         for (id, device) in queued.into_iter().filter(|(id, _)| missing.contains(id)) {
             let failure = Failure::new(FailureKind::SnapshotLost, LOST);
             match give_up(context, queue, id, device, &failure).await {
@@ -244,7 +246,7 @@ async fn compare(context: &Context, queue: &Queue) {
 }
 
 /// Settles a queued attempt as failed and tells the device's worker; whether it was queued.
-async fn give_up(
+pub(super) async fn give_up(
     context: &Context,
     queue: &Queue,
     attempt: AttemptId,

@@ -156,6 +156,7 @@ impl Fleet {
                     group: Some("core".into()),
                     tags: vec![],
                     settings: Default::default(),
+                    host_key: None,
                     login: Login {
                         username: "backup".into(),
                         password: Some(SecretString::from(PASSWORD)),
@@ -208,6 +209,7 @@ impl Fleet {
             ledger: BTreeMap::new(),
             next_due_in: Duration::from_secs(1800),
             observed,
+            held: false,
         };
         self.store().record(&record, "one").await.expect("record");
     }

@@ -49,6 +49,47 @@ async fn pruning_keeps_what_it_is_told_to(mut fleet: Fleet) {
         "{told}"
     );
     assert_eq!(versions(&fleet).await, 4);
+    let list = ["snapshots", "list", "edge-1", "--json"];
+    let oldest = fleet.run(&list).await.json()[3].clone();
+    let (version, at) = (&oldest["version"], &oldest["collected_at"]);
+    let line = told.lines().nth(1).expect("a version");
+    let start = format!("  {}  collected ", version.as_str().expect("an id"));
+    assert!(line.starts_with(&start), "{told}");
+    let end = format!(", replaced 150 d ago, {} bytes", oldest["bytes"]);
+    assert!(line.ends_with(&end), "{told}");
+    let json = fleet.run(&[&dry[..], &["--json"]].concat()).await.json();
+    assert_eq!(
+        (&json["devices"], &json["examined"]),
+        (&1.into(), &4.into())
+    );
+    assert_eq!(json["journal_days"], 90);
+    let doomed = json["versions"].as_array().expect("a list");
+    assert_eq!(doomed.len(), 1, "{json}");
+    assert_eq!(doomed[0]["device"], id.to_string());
+    assert_eq!(doomed[0]["name"], "edge-1");
+    assert_eq!(
+        (&doomed[0]["version"], &doomed[0]["collected_at"]),
+        (version, at)
+    );
+    assert_eq!(doomed[0]["bytes"], oldest["bytes"]);
+    let age = doomed[0]["age_seconds"].as_i64().expect("an age");
+    assert_eq!(age / 86_400, 150, "it counts from when it was replaced");
+    // All that the tiers keep, oldest first; the last of its month is not among them.
+    let three = ["prune", "--keep-all", "0", "--dry-run", "--json"];
+    let json = fleet.run(&three).await.json();
+    let replaced: Vec<_> = (0..3)
+        .map(|at| &json["versions"][at]["age_seconds"])
+        .collect();
+    let days: Vec<_> = replaced
+        .iter()
+        .map(|it| it.as_i64().unwrap_or(0) / 86_400)
+        .collect();
+    assert_eq!(days, [150, 100, 1]);
+    let nothing = ["prune", "--keep-all", "1000", "--dry-run", "--json"];
+    let json = fleet.run(&nothing).await.json();
+    assert_eq!(json["versions"], serde_json::json!([]));
+    assert_eq!(fleet.run(&["prune", "--json"]).await.code, 2);
+    assert_eq!(versions(&fleet).await, 4);
 
     let prune = ["prune", "--keep-all", "30"];
     let embedded = fleet.is_embedded();

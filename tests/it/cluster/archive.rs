@@ -1,6 +1,7 @@
 //! The archive role as its users run it: the real binary between a real NATS and a real PostgreSQL.
 
 mod bad;
+mod incomplete;
 mod large;
 mod mirrored;
 mod trouble;

@@ -23,6 +23,7 @@ use crate::services::nats::Nats;
 use crate::services::postgres::{self, Database, NewDevice};
 use crate::services::process::Process;
 use crate::services::redis::{self, Redis};
+use crate::services::stopwatch::Stopwatch;
 
 /// What the poller publishes to.
 const SUBJECTS: &str = "config.snapshot.create.>";
@@ -36,6 +37,7 @@ pub struct Cluster {
     pub redis: Redis,
     pub nats: Nats,
     directory: tempfile::TempDir,
+    _stopwatch: Stopwatch,
 }
 
 /// A running process of the service.
@@ -54,6 +56,7 @@ impl Cluster {
 
     /// Like [`Self::start`], with further options of Redis and lines in the configuration of NATS.
     pub async fn start_with(redis: &[&str], nats: &str) -> Option<Self> {
+        let stopwatch = Stopwatch::start();
         let database = postgres::fresh_database().await?;
         let redis = Redis::start_private(redis).await?;
         let nats = Nats::start_private(nats).await?;
@@ -63,6 +66,7 @@ impl Cluster {
             redis,
             nats,
             directory,
+            _stopwatch: stopwatch,
         })
     }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use mikrotik_backup::adapters::jetstream::SnapshotEvent;
 use mikrotik_backup::domain::digest::Digest;
 use mikrotik_backup::routeros::normalize_text;
 use mikrotik_backup::sim::{Fleet, Router};
@@ -142,6 +143,15 @@ pub async fn journal(cluster: &Cluster) -> BTreeMap<Uuid, Vec<Attempt>> {
 impl Evidence {
     /// Reads all of it; `devices` are those of [`insert_all`].
     pub async fn gather(cluster: &Cluster, devices: &BTreeMap<Uuid, Router>) -> Self {
+        Self::gather_with(cluster, devices, Vec::new()).await
+    }
+
+    /// The same, with messages that were in the stream before somebody removed them.
+    pub async fn gather_with(
+        cluster: &Cluster,
+        devices: &BTreeMap<Uuid, Router>,
+        removed: Vec<(String, SnapshotEvent)>,
+    ) -> Self {
         // First what the routers did: everything that it must be found in comes later.
         let mut served = Vec::new();
         for (device, router) in devices {
@@ -155,11 +165,14 @@ impl Evidence {
         }
         let outbox = outbox(cluster).await;
         let messages = cluster.messages().await;
-        let stream = messages.into_iter().map(|(id, event)| Message {
-            id: id.parse().expect("an attempt's id"),
-            device: event.device_id.0,
-            hash: event.sha256_hash.to_string(),
-        });
+        let stream = removed
+            .into_iter()
+            .chain(messages)
+            .map(|(id, event)| Message {
+                id: id.parse().expect("an attempt's id"),
+                device: event.device_id.0,
+                hash: event.sha256_hash.to_string(),
+            });
         Self {
             served,
             stream: stream.collect(),

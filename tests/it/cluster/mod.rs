@@ -2,6 +2,7 @@
 
 mod archive;
 mod commands;
+mod connections;
 mod demand;
 mod faults;
 pub mod harness;
@@ -14,4 +15,5 @@ mod outbox;
 pub mod poll;
 mod readme;
 mod replicas;
+mod rights;
 mod secrets;

@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use super::harness::{Cluster, Replica, get};
 use super::poll::until;
-use crate::services::openbao::{Mode, OpenBao, TOKEN};
+use crate::services::openbao::{Asked, Mode, OpenBao, TOKEN};
 use crate::services::postgres::{self, NewDevice};
+use crate::services::tls::Authority;
 
 fn router(name: &str, address: [u8; 4]) -> Router {
     Router::start_one(RouterOptions {
@@ -194,4 +195,45 @@ async fn check_opens_what_openbao_keeps_and_says_why_it_cannot() {
     let (code, text) = check().await;
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("sealed"), "{text}");
+}
+
+/// A certificate from a private authority: not trusted until its operator says so, and then it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_of_ones_own_is_named_in_ssl_cert_file() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let Some(authority) = Authority::new() else {
+        return;
+    };
+    let openbao = OpenBao::start().await;
+    let front = authority.front(openbao.address()).await;
+    let tenant = Uuid::from_u128(0x7004);
+    let router = router("private", [127, 98, 0, 1]);
+    let sealed = openbao.encrypt(tenant, &login(&router));
+    let device = insert(&cluster, &router, tenant, sealed).await;
+    let url = front.url();
+    let settings = [
+        ("OPENBAO_ADDR", url.as_str()),
+        ("OPENBAO_TOKEN", TOKEN),
+        ("CONFIG_BACKUP_INTERVAL", "3"),
+    ];
+    let stranger = cluster.replica("stranger", &settings).await;
+    readiness(&stranger, "SSL_CERT_FILE").await;
+    until("the log to say what to do", || async {
+        stranger.log().contains("SSL_CERT_FILE").then_some(())
+    })
+    .await;
+    assert_eq!(openbao.asked(), Asked::default(), "it was told nothing");
+    assert_eq!(cluster.attempts("true").await, 0);
+    drop(stranger);
+
+    let certificate = authority.certificate().display().to_string();
+    let [address, token, interval] = settings;
+    let trusting = [address, token, interval, ("SSL_CERT_FILE", &certificate)];
+    let trusting = cluster.replica("trusting", &trusting).await;
+    cluster
+        .state_when(device, "a success", |state| state.status == "success")
+        .await;
+    readiness(&trusting, r#""ready""#).await;
 }

@@ -2,11 +2,12 @@
 //! itself, and nothing that a router served in full is lost. `table` says which fault, which
 //! promise, and how it is checked.
 
+mod letters;
 mod scene;
 mod table;
 
 use self::scene::Scene;
-use self::table::{CLOCKS, NATS, POSTGRES, REDIS, Row};
+use self::table::{CLOCKS, LETTERS, NATS, POSTGRES, REDIS, RELAYING, Row};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_fails_while_backups_run() {
@@ -26,6 +27,16 @@ async fn nats_fails_while_backups_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn clocks_are_wrong_while_backups_run() {
     hold(Scene::of_clocks().await, CLOCKS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn something_fails_while_letters_wait() {
+    hold(Scene::of_letters().await, LETTERS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn something_fails_while_letters_are_relayed() {
+    hold(Scene::of_relaying().await, RELAYING).await;
 }
 
 /// One fault after the other, each while backups run, and each judged before the next.

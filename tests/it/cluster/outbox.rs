@@ -2,6 +2,7 @@
 //! published in their order, once, with no operator.
 
 mod dead;
+mod hold;
 mod outage;
 mod takeover;
 

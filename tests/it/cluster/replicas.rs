@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::harness::{Cluster, Replica, get};
 use super::judge::{Attempt, journal};
 use super::poll::until;
+use crate::api::client;
 
 const NAMES: [&str; 2] = ["replica-1", "replica-2"];
 
@@ -116,6 +117,35 @@ async fn assert_published_once(cluster: &Cluster, devices: &[Uuid]) {
         ids, succeeded,
         "each message is of an attempt that succeeded"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_replica_knows_of_an_attempt_that_another_one_is_making() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let fleet = fleet(86, 1, Duration::from_secs(4)).await;
+    let replicas = pair(&cluster, &[]).await;
+    let device = insert_all(&cluster, &fleet).await.remove(0);
+    let marked = "SELECT running_attempt_id, running_replica FROM mikrotik_backup.device_state \
+                  WHERE device_id = $1 AND running_attempt_id IS NOT NULL";
+    let (attempt, by): (Uuid, String) = until("an attempt to begin", || async {
+        let found = sqlx::query_as(marked).bind(device);
+        found
+            .fetch_optional(cluster.pool())
+            .await
+            .expect("read the mark")
+    })
+    .await;
+    for replica in &replicas {
+        let path = format!("/api/v1/attempts/{attempt}");
+        let answer = client::tcp(&replica.http, "GET", &path, &[]).await.json();
+        assert_eq!(answer["status"], "pending", "{answer}");
+        assert_eq!(answer["device"], device.to_string());
+        assert_eq!(answer["replica"], by);
+        assert!(answer["started_at"].is_string(), "{answer}");
+    }
+    journaled(&cluster, 1, "status = 'success'").await;
 }
 
 #[tokio::test]

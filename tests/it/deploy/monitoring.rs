@@ -76,7 +76,9 @@ fn alerts_and_dashboard_use_metrics_that_exist() {
         assert!(there, "there is no metric {name}");
     }
     let tests = read("deploy/prometheus/alerts_test.yaml");
-    for label in ["state", "kind", "status", "reason"] {
+    for label in [
+        "state", "kind", "status", "reason", "result", "known", "part",
+    ] {
         let values = all(
             &format!(r#"\b{label}=\\?"([^"\\]+)"#),
             &(used.clone() + &tests),

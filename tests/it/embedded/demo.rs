@@ -66,3 +66,50 @@ fn a_kept_folder_is_a_store_for_every_command() {
     );
     assert!(run(&["snapshots", "search", "no telnet"]).contains("sim-0002"));
 }
+
+#[test]
+fn a_folder_that_holds_something_is_refused_at_once_and_left_alone() {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let store = place.path().join("store");
+    let run = |arguments: &[&str]| {
+        Command::new(binary())
+            .args(arguments)
+            .current_dir(place.path())
+            .env("DATA_DIR", &store)
+            .stdin(std::process::Stdio::null())
+            .output()
+            .expect("run a command")
+    };
+    std::fs::write(place.path().join("word"), "word\n").expect("a password");
+    let add = [
+        "devices",
+        "add",
+        "mine",
+        "192.0.2.1",
+        "--password-file",
+        "word",
+    ];
+    assert!(run(&add).status.success());
+    let database = store.join("mikrotik-backup.db");
+    let before = std::fs::read(&database).expect("the database");
+    let other = place.path().join("other");
+    std::fs::create_dir(&other).expect("a folder");
+    std::fs::write(other.join("thesis.tex"), "").expect("a file");
+    for (dir, said) in [
+        ("store", "store holds a store already"),
+        ("other", "other is not empty"),
+        ("word", "failed to look at word"),
+    ] {
+        let refused = run(&["demo", "--routers", "8", "--dir", dir]);
+        let text = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(1), "{dir}: {text}");
+        assert!(
+            text.contains(said) && text.contains("--dir"),
+            "{dir}: {text}"
+        );
+        assert!(refused.stdout.is_empty(), "{dir}: nothing was started");
+    }
+    assert_eq!(std::fs::read(&database).expect("the database"), before);
+    let left: Vec<_> = std::fs::read_dir(&other).expect("list it").collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}

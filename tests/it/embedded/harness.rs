@@ -70,8 +70,6 @@ impl Folder {
             .env("CONFIG_BACKUP_COMMAND_TIMEOUT", "10")
             .env("DEVICE_REFRESH_SECONDS", "1")
             .env("LOG_FORMAT", "json")
-            // Simulated routers count no connections; `contact` tests the limit.
-            .env("CONFIG_BACKUP_CONNECTION_LIMIT", "none")
             .envs(overrides.iter().copied());
         command
     }
@@ -163,6 +161,7 @@ impl Folder {
             group: None,
             tags: Vec::new(),
             settings: Default::default(),
+            host_key: None,
             login: Login {
                 username: router.username(),
                 password: Some(router.password().into()),

@@ -53,8 +53,25 @@ impl Nobody {
         file
     }
 
+    /// The same of a command that tells on standard output what is wrong.
+    fn checks(&self, arguments: &[&str], variables: &[(&str, &Path)]) -> Said {
+        let output = self.output(arguments, variables);
+        Said {
+            code: output.status.code().unwrap_or(-1),
+            text: String::from_utf8_lossy(&output.stdout).into_owned(),
+        }
+    }
+
     fn run(&self, arguments: &[&str], variables: &[(&str, &Path)]) -> Said {
-        let output = Command::new("setpriv")
+        let output = self.output(arguments, variables);
+        Said {
+            code: output.status.code().unwrap_or(-1),
+            text: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    fn output(&self, arguments: &[&str], variables: &[(&str, &Path)]) -> std::process::Output {
+        Command::new("setpriv")
             .arg(format!("--reuid={NOBODY}"))
             .arg(format!("--regid={NOBODY}"))
             .arg("--clear-groups")
@@ -65,11 +82,7 @@ impl Nobody {
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .output()
-            .expect("run as nobody");
-        Said {
-            code: output.status.code().unwrap_or(-1),
-            text: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+            .expect("run as nobody")
     }
 }
 
@@ -150,6 +163,74 @@ fn a_folder_that_may_not_be_written_is_named() {
     let said = nobody.run(&["run"], &[("DATA_DIR", &inner)]);
     said.says(3, &[name, "DATA_DIR", "Permission denied"]);
     assert!(!inner.exists());
+    let check = ["config", "check"];
+    for setting in ["DATA_DIR", "GIT_ARCHIVE_DIR"] {
+        let said = nobody.checks(&check, &[(setting, &inner)]);
+        let may = format!("{setting}: user {NOBODY} may not write in ");
+        said.says(3, &[&may, "Permission denied", "set"]);
+    }
+    // Somebody else's folder can be read by status, if it is open.
+    let said = nobody.checks(
+        &["config", "check", "--command", "status"],
+        &[("DATA_DIR", &roots)],
+    );
+    said.says(0, &["warning: ", "belongs to user 0", "nothing is wrong"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_damaged_in_the_middle_is_a_configuration_error_for_all() {
+    let folder = Folder::new();
+    let router = router("edge-1", [127, 89, 0, 3]);
+    folder.insert(&router).await;
+    folder.cli(&["backup", "edge-1"], "").await.exits(0);
+    let file = folder.data().join("mikrotik-backup.db");
+    let store = folder.reading().await;
+    let page_size: i64 = sqlx::query_scalar("PRAGMA page_size")
+        .fetch_one(store.readers())
+        .await
+        .expect("the size of a page");
+    let mut pages: Vec<i64> = Vec::new();
+    for table in ["devices", "device_state", "archive_versions"] {
+        let page = sqlx::query_scalar("SELECT rootpage FROM sqlite_schema WHERE name = ?1")
+            .bind(table)
+            .fetch_one(store.readers())
+            .await;
+        pages.push(page.expect("the page of a table"));
+    }
+    store.close().await;
+    let sound = fs::read(&file).expect("the database");
+    let reads = [
+        &["failed"][..],
+        &["status"],
+        &["devices", "list"],
+        &["snapshots", "list", "edge-1"],
+        &["backup", "edge-1"],
+        &["config", "check"],
+    ];
+    // The first page is the beginning, where it says what it is.
+    for page in [&[1][..], &pages].concat() {
+        let mut damaged = sound.clone();
+        let at = usize::try_from((page - 1) * page_size).expect("a place");
+        damaged[at..at + 100].fill(0x5a);
+        fs::write(&file, damaged).expect("damage it");
+        let mut told = 0;
+        for arguments in reads {
+            let done = folder.cli(arguments, "").await;
+            let said = format!("{}{}", done.stdout, done.stderr);
+            // What does not need the page may do without it.
+            let spared = done.code == 0 && !matches!(arguments[0], "backup" | "config");
+            if spared {
+                continue;
+            }
+            assert_eq!(done.code, 3, "page {page}, {arguments:?}: {said}");
+            assert!(
+                said.contains("restore it from a backup"),
+                "page {page}, {arguments:?}: {said}"
+            );
+            told += 1;
+        }
+        assert!(told >= 3, "page {page}: only {told} commands noticed");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

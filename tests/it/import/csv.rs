@@ -159,6 +159,38 @@ fn text_in_another_encoding_is_told_with_the_line_where_it_begins() {
 }
 
 #[test]
+fn tags_and_host_keys_are_read_as_they_are_written() {
+    let key = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU";
+    let text = format!(
+        "name,address,tags,host_key\nedge-1,192.0.2.1,core; pop 3 ;;a\\;b\\\\c,{key}\n\
+         edge-2,192.0.2.2,core,\nedge-3,192.0.2.3,,\n"
+    );
+    let devices = from_csv(text.as_bytes()).devices;
+    assert_eq!(devices[0].tags, ["core", "pop 3", "a;b\\c"]);
+    assert_eq!(devices[1].tags, ["core"]);
+    assert_eq!(devices[2].tags, Vec::<String>::new());
+    let keys: Vec<_> = devices
+        .iter()
+        .map(|device| device.host_key.as_ref())
+        .collect();
+    assert_eq!(keys[0].map(|key| key.as_str()), Some(key));
+    assert_eq!(keys[1..], [None, None]);
+    for (row, problem) in [
+        (
+            "edge-1,192.0.2.1,,aa:bb:cc",
+            "line 2: … host_key is not a fingerprint",
+        ),
+        (
+            "edge-1,192.0.2.1,\"a\nb\",",
+            "line 2: … tags … control character",
+        ),
+    ] {
+        let text = format!("name,address,tags,host_key\n{row}\n");
+        assert_problems(&from_csv(text.as_bytes()), &[problem]);
+    }
+}
+
+#[test]
 fn the_same_name_is_fine_for_another_tenant() {
     let text = "name,address,tenant\nedge-1,192.0.2.1,a\nedge-1,192.0.2.1,b\n";
     assert_eq!(from_csv(text.as_bytes()).devices.len(), 2);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mikrotik_backup::domain::host_key::Fingerprint;
 use mikrotik_backup::domain::session::{DeviceSettings, SshAlgorithms};
 use mikrotik_backup::import::{
     ImportedDevice, PrivateKey, Secrets, from_csv, from_oxidized, to_csv,
@@ -14,6 +15,8 @@ use super::{config, seen, texts};
 fn device() -> impl Strategy<Value = ImportedDevice> {
     // Names and labels as they come out of a file: trimmed, printable.
     let label = "[a-z\u{e4}\",'=][a-z0-9 ,;\"\u{e4}]{0,12}[a-z0-9\"]";
+    // Divided by ; in its cell.
+    let tag = "[a-z\u{e4}\",;\\\\]([a-z ,;\\\\\"]{0,6}[a-z;\\\\])?";
     let secret = || prop::option::of("[ -~\u{e4}]{0,20}".prop_map(SecretString::from));
     let host = prop_oneof![
         any::<std::net::IpAddr>().prop_map(|ip| ip.to_string()),
@@ -27,10 +30,20 @@ fn device() -> impl Strategy<Value = ImportedDevice> {
         (label, host, 1..=u16::MAX, label),
         (secret(), prop::option::of((key, secret()))),
         (prop::option::of(label), prop::option::of(label)),
+        (
+            prop::collection::vec(tag, 0..4),
+            prop::option::of(any::<[u8; 8]>()),
+        ),
         settings(),
     )
         .prop_map(
-            |((name, address, port, username), (password, key), (tenant, group), settings)| {
+            |(
+                (name, address, port, username),
+                (password, key),
+                (tenant, group),
+                (tags, host_key),
+                settings,
+            )| {
                 let (private_key, private_key_passphrase) =
                     key.map_or((None, None), |(k, p)| (Some(k), p));
                 ImportedDevice {
@@ -44,6 +57,8 @@ fn device() -> impl Strategy<Value = ImportedDevice> {
                     private_key_passphrase,
                     tenant,
                     group,
+                    tags,
+                    host_key: host_key.map(|blob| Fingerprint::of_key_blob(&blob)),
                     settings,
                 }
             },

@@ -128,6 +128,8 @@ impl<'a> World<'a> {
         mut redis: MultiplexedConnection,
         observer: &'a RedisOutbox,
     ) -> Self {
+        // One that failed has left it as it was.
+        way.give_back();
         let flushed = redis::cmd("FLUSHALL").exec_async(&mut redis).await;
         flushed.expect("empty the server");
         let mut world = Self {

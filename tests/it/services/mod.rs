@@ -11,3 +11,5 @@ pub mod process;
 pub mod proxy;
 pub mod redis;
 pub mod sshd;
+pub mod stopwatch;
+pub mod tls;

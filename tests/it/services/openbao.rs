@@ -107,6 +107,10 @@ impl OpenBao {
         format!("http://{}", self.address)
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Encrypts with the key of `tenant`, which is made if it is not there.
     pub fn encrypt(&self, tenant: Uuid, plaintext: &[u8]) -> String {
         let mut inner = self.inner();

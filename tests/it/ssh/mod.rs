@@ -3,6 +3,7 @@
 mod dropbear;
 mod hostile;
 mod login;
+mod offer;
 mod openssh;
 mod peer;
 mod recordings;

@@ -72,19 +72,20 @@ pub fn listen(mut stream: TcpStream) {
 
 /// A KEXINIT message in a packet (RFC 4253, sections 6 and 7.1) with algorithms that we offer.
 pub fn kexinit() -> Vec<u8> {
-    let mut payload = vec![20];
-    payload.extend([0x5a; 16]);
-    for list in [
+    kexinit_of([
         "curve25519-sha256",
         "ssh-ed25519",
         "aes128-ctr",
-        "aes128-ctr",
         "hmac-sha2-256",
-        "hmac-sha2-256",
-        "none",
-        "none",
-        "",
-        "",
+    ])
+}
+
+/// A KEXINIT message in a packet: key exchange, host key, and cipher and MAC for both directions.
+pub fn kexinit_of([kex, host_key, cipher, mac]: [&str; 4]) -> Vec<u8> {
+    let mut payload = vec![20];
+    payload.extend([0x5a; 16]);
+    for list in [
+        kex, host_key, cipher, cipher, mac, mac, "none", "none", "", "",
     ] {
         payload.extend(u32::try_from(list.len()).expect("short").to_be_bytes());
         payload.extend(list.as_bytes());

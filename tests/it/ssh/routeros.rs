@@ -7,6 +7,7 @@ use mikrotik_backup::domain::device::Endpoint;
 use mikrotik_backup::domain::failure::{FailureKind, chain};
 use mikrotik_backup::domain::host_key::Pin;
 use mikrotik_backup::domain::session::SshAlgorithms;
+use mikrotik_backup::routeros::{Answer, Dialogue, Verdict};
 use mikrotik_backup::sim::{Fault, HostKeyKind, Router, RouterOptions, SshProfile};
 use mikrotik_backup::ssh::{self, Options, Session};
 use tokio::time::Instant;
@@ -50,6 +51,13 @@ async fn a_hundred_megabytes_come_whole_where_routeros_loses_what_the_window_can
         let output = session.run(EXPORT).await.expect("an export");
         assert!(output.closed && output.exit_status == Some(0));
         assert!(output.stdout.len() > 99 << 20, "{output:?}");
+        let verdict = Dialogue::new(None).judge(&Answer {
+            stdout: &output.stdout,
+            stderr: &output.stderr,
+            exit_status: output.exit_status,
+            closed: output.closed,
+        });
+        assert!(matches!(verdict, Verdict::Whole(_)), "{fault}: {verdict:?}");
         let stats = router.stats();
         assert_eq!(stats.exports_whole, 1, "{fault}: nothing was lost");
         assert_eq!(stats.bytes, output.stdout.len() as u64);
@@ -153,7 +161,12 @@ async fn every_profile_is_read_whole_by_the_algorithms_that_it_has() {
                 Some(fault) => router.set_fault(fault),
             }
             let whole = router.stats().exports_whole;
-            let mut session = log_in(&router, soon(), &Options::default()).await;
+            // A key exchange may take longer than a connect, for seconds on slow devices.
+            let options = Options {
+                connect_timeout: Duration::from_secs(1),
+                ..Options::default()
+            };
+            let mut session = log_in(&router, soon(), &options).await;
             let negotiated = session.negotiated().clone();
             assert_eq!(
                 [

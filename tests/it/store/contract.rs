@@ -73,12 +73,14 @@ pub async fn suite(store: &dyn Store, operator: &dyn Operator) {
     attempts::text_that_a_database_hates_is_stored(store, operator).await;
     contact::connections_to_a_device_are_bounded(store, operator).await;
     contact::what_died_counts_and_what_never_dialled_does_not(store, operator).await;
+    contact::a_router_that_counts_nobody_may_be_asked_more_often(store, operator).await;
     inventory::the_first_pin_wins(store, operator).await;
     inventory::since_when_a_device_is_known_is_kept(store, operator).await;
     statuses::the_state_of_each_device_is_read_in_pages(store, operator).await;
     sessions::what_a_session_showed_is_kept(store, operator).await;
     sessions::settings_of_one_device_are_part_of_the_inventory(store, operator).await;
     journal::the_journal_is_paged_newest_first(store, operator).await;
+    journal::an_attempt_is_running_until_it_is_recorded(store, operator).await;
     journal::the_journal_is_pruned_in_batches(store, operator).await;
 }
 
@@ -108,6 +110,7 @@ pub fn claim(device: DeviceId, known_last: Option<AttemptId>, replica: &str) -> 
         cause: Cause::Scheduled,
         bound: None,
         replica: replica.into(),
+        held_here: false,
     }
 }
 
@@ -139,6 +142,7 @@ pub fn record(id: AttemptId, device: &Device, outcome: Outcome) -> AttemptRecord
         ledger: BTreeMap::new(),
         next_due_in: Duration::from_secs(3600),
         observed: Default::default(),
+        held: false,
     }
 }
 

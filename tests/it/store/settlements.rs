@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use mikrotik_backup::adapters::postgres::PostgresStore;
 use mikrotik_backup::clock::Clock;
-use mikrotik_backup::domain::attempt::{AttemptId, Outcome, Status};
+use mikrotik_backup::domain::attempt::{AttemptId, AttemptRecord, Cause, Outcome, Status};
 use mikrotik_backup::domain::device::{Device, DeviceId};
 use mikrotik_backup::domain::failure::{Failure, FailureKind};
-use mikrotik_backup::ports::{Claim, Delivered, GivenUp, Settlements as _, Store as _};
+use mikrotik_backup::ports::{Claim, Claimed, Delivered, GivenUp, Settlements as _, Store as _};
 use secrecy::SecretString;
 
 use super::contract::{
@@ -253,4 +253,63 @@ async fn a_settlement_leaves_what_is_newer_alone() {
         world.state(device.id, "status").await.as_deref(),
         Some("success")
     );
+}
+
+#[tokio::test]
+async fn what_a_process_holds_is_neither_missed_nor_overtaken() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    let (device, first) = world.begun().await;
+    let held = AttemptRecord {
+        held: true,
+        ..record(first.attempt, &device, Outcome::Queued(taken("text")))
+    };
+    world.store.record(&held, "one").await.expect("record");
+    let queued = || async { world.store.queued(None, 10).await.expect("a list") };
+    assert_eq!(queued().await, [], "its process has it");
+
+    let next = claim(device.id, Some(first.attempt), "two");
+    let by_hand = Claim {
+        any_last: true,
+        cause: Cause::Manual,
+        ..next.clone()
+    };
+    for refused in [&next, &by_hand] {
+        let answer = world.store.claim(refused).await.expect("an answer");
+        assert_eq!(answer, Claimed::HeldElsewhere);
+    }
+    let late = claim(device.id, Some(AttemptId::generate()), "two");
+    let answer = world.store.claim(&late).await.expect("an answer");
+    assert!(matches!(answer, Claimed::Superseded(_)), "{answer:?}");
+    let holder = Claim {
+        held_here: true,
+        ..next.clone()
+    };
+    begin(&world.store, &holder).await;
+    let unclaimed = world.store.unclaim(device.id, holder.attempt).await;
+    unclaimed.expect("taken back");
+
+    // Its time is over, and it is noted again that it is held.
+    let expire = "UPDATE mikrotik_backup.attempts SET held_until = now() - interval '1 second'";
+    world.database.sql(expire).await;
+    assert_eq!(queued().await, [(first.attempt, device.id)]);
+    let still = world.store.still_held(&[first.attempt]).await;
+    still.expect("noted");
+    assert_eq!(queued().await, []);
+    world.store.let_go(&[first.attempt]).await.expect("noted");
+    assert_eq!(queued().await, [(first.attempt, device.id)]);
+    begin(&world.store, &next).await;
+
+    // An attempt that is settled is nobody's to hold.
+    assert!(world.deliver(device.id, first.attempt).await);
+    let still = world.store.still_held(&[first.attempt]).await;
+    still.expect("nothing to note");
+    let held: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM mikrotik_backup.attempts WHERE held_until IS NOT NULL",
+    )
+    .fetch_one(&world.database.pool)
+    .await
+    .expect("count");
+    assert_eq!(held, 0);
 }

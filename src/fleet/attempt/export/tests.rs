@@ -1,5 +1,7 @@
 //! What is made of an export beside those before it, against a simulated router.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::tests::{GENEROUS, ask, attempt, device_at, only_record, world};
@@ -217,4 +219,120 @@ async fn a_second_reading_has_no_more_time_than_the_session() {
         "{:?}",
         record.elapsed
     );
+}
+
+#[tokio::test]
+async fn a_first_export_with_nothing_in_it_is_read_twice() {
+    let router = router(RouterOptions::default());
+    let device = device_at(&router);
+    let read = |name| std::fs::read(corpus().join(name)).expect("an export");
+    let empty = read("empty-6.49.10.rsc");
+    router.answer_exports_with([empty.clone(), read("rb-5.26.rsc")]);
+    let world1 = world(&device);
+    let record = again(&world1, &device).await;
+    assert_eq!(told(&record), "truncated_output");
+    assert!(message(&record).contains("nothing in the export but its header"));
+
+    router.answer_exports_with([empty]);
+    let world2 = world(&device);
+    let record = again(&world2, &device).await;
+    let taken = record.outcome.taken().expect("a snapshot").clone();
+    assert!(taken.warning.is_some());
+    let record = again(&world2, &device).await;
+    let taken = record.outcome.taken().expect("a snapshot").clone();
+    assert_eq!(taken.warning, None, "it is what this router has");
+}
+
+/// The rows of a table in `tests/fixtures/corpus`, by the names of its columns.
+fn table(path: &Path) -> Vec<BTreeMap<String, String>> {
+    let text = std::fs::read_to_string(path).expect("a table of the corpus");
+    let mut rows = text.lines().map(|line| line.split('\t').map(str::to_owned));
+    let names: Vec<String> = rows.next().expect("its head").collect();
+    let rows = rows.map(|row| names.iter().cloned().zip(row).collect());
+    rows.collect()
+}
+
+fn corpus() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/corpus")
+}
+
+#[tokio::test]
+async fn whatever_a_router_answers_is_taken_or_refused_in_its_own_words() {
+    let router = router(RouterOptions::default());
+    let mut device = device_at(&router);
+    let mut refused = 0;
+    for row in table(&corpus().join("INDEX.tsv")) {
+        let (name, words) = (&row["file"], &row["words"]);
+        router.answer_exports_with([std::fs::read(corpus().join(name)).expect(name)]);
+        // Nothing is known of this router: what comes is judged for itself.
+        device.routeros_version = None;
+        let world = world(&device);
+        let record = again(&world, &device).await;
+        match (row["expected"].as_str(), row["incomplete"].as_str()) {
+            ("accepted", "" | "-") => {
+                let said = record.outcome.failure().map(ToString::to_string);
+                assert_eq!(told(&record), "success", "{name}: {said:?}");
+                assert_eq!(world.sink.taken().len(), 1, "{name}");
+            }
+            ("accepted", menu) => {
+                assert_eq!(told(&record), "truncated_output", "{name}");
+                let said = format!("could not export {menu};");
+                assert!(message(&record).contains(&said), "{name}");
+            }
+            (expected, _) => {
+                refused += 1;
+                let kind = expected.strip_prefix("refused ").expect(name);
+                assert_eq!(told(&record), kind, "{name}: {}", message(&record));
+                let text = message(&record);
+                assert!(text.contains(words.as_str()), "{name}: {text}");
+                assert!(!text.contains("example-only"), "{name}: {text}");
+                assert!(world.sink.taken().is_empty(), "{name}");
+            }
+        }
+    }
+    assert!(refused > 30, "only {refused} refused");
+}
+
+#[tokio::test]
+async fn two_exports_in_a_row_are_compared_as_labelled() {
+    let router = router(RouterOptions::default());
+    let device = device_at(&router);
+    for row in table(&corpus().join("pairs/INDEX.tsv")) {
+        let (name, label) = (&row["pair"], row["expected"].as_str());
+        let read = |side| {
+            let path = corpus().join(format!("pairs/{name}.{side}.rsc"));
+            std::fs::read(path).expect(name)
+        };
+        router.answer_exports_with([read("a")]);
+        let world = world(&device);
+        assert_eq!(told(&again(&world, &device).await), "success", "{name}");
+        // Whoever reads it a second time gets the whole one.
+        let rejected = label.contains("must be rejected");
+        router.answer_exports_with(match rejected {
+            true => vec![read("b"), read("a")],
+            false => vec![read("b")],
+        });
+        let record = again(&world, &device).await;
+        let hashes: Vec<_> = world.sink.taken().iter().map(|s| s.hash).collect();
+        let warning = record.outcome.taken().and_then(|t| t.warning.clone());
+        match label {
+            _ if rejected => {
+                assert_eq!(told(&record), "truncated_output", "{name}");
+                assert_eq!(hashes.len(), 1, "{name}: nothing was published");
+            }
+            _ if label.starts_with("suspect:") => {
+                assert_eq!(told(&record), "success", "{name}");
+                assert!(warning.is_some(), "{name}");
+            }
+            "different" | "device-side reorder" if hashes.len() == 1 => {
+                let text = message(&record);
+                assert!(text.contains("could not export"), "{name}: {text}");
+            }
+            "different" | "device-side reorder" => assert_ne!(hashes[0], hashes[1], "{name}"),
+            _ => {
+                assert_eq!(told(&record), "success", "{name}");
+                assert_eq!(hashes[0], hashes[1], "{name}");
+            }
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use async_nats::jetstream::stream;
+use mikrotik_backup::adapters::jetstream::SnapshotEvent;
 use mikrotik_backup::adapters::postgres::grants;
 use mikrotik_backup::clock::Clock;
 use mikrotik_backup::domain::backoff::period;
@@ -24,22 +25,43 @@ use crate::services::postgres::Postgres;
 use crate::services::proxy::Proxy;
 
 const INTERVAL: Duration = Duration::from_secs(5);
-const NAMES: [&str; 3] = ["replica-1", "replica-2", "replica-3"];
+pub(super) const NAMES: [&str; 3] = ["replica-1", "replica-2", "replica-3"];
 /// What the role of the replicas is called in a database server of one's own.
 const ROLE: &str = "poller";
 /// How wrong a clock is, in seconds.
 const MINUTE: i32 = 60;
 
+/// A replica in its own environment.
+pub(super) async fn started(
+    cluster: &Cluster,
+    name: &str,
+    settings: &BTreeMap<&'static str, String>,
+) -> Replica {
+    let settings: Vec<_> = settings
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    cluster.replica(name, &settings).await
+}
+
 /// A cluster at work.
 pub struct Scene {
-    cluster: Cluster,
+    pub(super) cluster: Cluster,
     /// Its own PostgreSQL, where that is what fails.
     postgres: Option<Postgres>,
     /// Each replica's network to the server that fails.
     networks: Vec<Proxy>,
-    replicas: Vec<Replica>,
+    pub(super) replicas: Vec<Replica>,
+    /// What differs from the others' environment, by replica.
+    pub(super) settings: Vec<BTreeMap<&'static str, String>>,
     fleet: Fleet,
     devices: BTreeMap<Uuid, Router>,
+    /// What was in the stream before somebody removed it.
+    pub(super) removed: Vec<(String, SnapshotEvent)>,
+    /// How many messages the stream had when NATS was stopped last.
+    pub(super) held: usize,
+    /// The replica that was killed and is not started again yet.
+    pub(super) killed: Option<usize>,
 }
 
 impl Scene {
@@ -50,7 +72,21 @@ impl Scene {
         Some(Self::set(cluster, None, 71, Some(port), url).await)
     }
 
+    pub async fn of_letters() -> Option<Self> {
+        let cluster = Cluster::start().await?;
+        let nothing = |_| ("LOG_LEVEL", "debug".to_owned());
+        Some(Self::set(cluster, None, 84, None, nothing).await)
+    }
+
     pub async fn of_postgres() -> Option<Self> {
+        Self::with_postgres(72).await
+    }
+
+    pub async fn of_relaying() -> Option<Self> {
+        Self::with_postgres(85).await
+    }
+
+    async fn with_postgres(second_byte: u8) -> Option<Self> {
         let mut cluster = Cluster::start().await?;
         let postgres = Postgres::start_private().await?;
         cluster.database = postgres.database("migrated").await;
@@ -64,7 +100,7 @@ impl Scene {
             let url = format!("postgres://{ROLE}@127.0.0.1:{port}/{name}");
             ("DATABASE_URL", url)
         };
-        Some(Self::set(cluster, Some(postgres), 72, Some(port), url).await)
+        Some(Self::set(cluster, Some(postgres), second_byte, Some(port), url).await)
     }
 
     pub async fn of_nats() -> Option<Self> {
@@ -103,7 +139,7 @@ impl Scene {
         })
         .await
         .expect("start a fleet");
-        let (mut networks, mut replicas) = (Vec::new(), Vec::new());
+        let (mut networks, mut replicas, mut settings) = (Vec::new(), Vec::new(), Vec::new());
         for (name, number) in NAMES.into_iter().zip(0..) {
             let by = match upstream {
                 Some(upstream) => {
@@ -115,14 +151,15 @@ impl Scene {
                 None => number,
             };
             let (variable, value) = setting(by);
-            let settings = [
-                ("CONFIG_BACKUP_INTERVAL", "5"),
-                ("CONFIG_BACKUP_JITTER_MAX", "4"),
-                ("CONFIG_BACKUP_COMMAND_TIMEOUT", "5"),
-                ("OUTBOX_RETRY_INTERVAL", "1"),
-                (variable, &value),
-            ];
-            replicas.push(cluster.replica(name, &settings).await);
+            let its_own = BTreeMap::from([
+                ("CONFIG_BACKUP_INTERVAL", "5".to_owned()),
+                ("CONFIG_BACKUP_JITTER_MAX", "4".to_owned()),
+                ("CONFIG_BACKUP_COMMAND_TIMEOUT", "5".to_owned()),
+                ("OUTBOX_RETRY_INTERVAL", "1".to_owned()),
+                (variable, value),
+            ]);
+            replicas.push(started(&cluster, name, &its_own).await);
+            settings.push(its_own);
         }
         let devices = insert_all(&cluster, &fleet).await;
         let scene = Self {
@@ -130,8 +167,12 @@ impl Scene {
             postgres,
             networks,
             replicas,
+            settings,
             fleet,
             devices,
+            removed: Vec::new(),
+            held: 0,
+            killed: None,
         };
         scene.backed_up_since(OffsetDateTime::UNIX_EPOCH).await;
         scene
@@ -145,6 +186,7 @@ impl Scene {
         .await;
         let began = Clock::System.now();
         self.begin(row.fault).await;
+        let begun = Clock::System.now();
         match row.checked {
             Check::NoRouterIsTroubled => {
                 tokio::time::sleep(NOTICED).await;
@@ -162,10 +204,13 @@ impl Scene {
             }
             Check::BackupsGoOn => {
                 tokio::time::sleep(row.lasts).await;
-                let journal = journal(&self.cluster).await;
-                let mut made = journal.values().flatten();
-                let went_on = made.any(|made| made.status == "queued" && made.started_at > began);
-                assert!(went_on, "{row}: nothing was kept");
+                until("a backup that is made and kept", || async {
+                    let journal = journal(&self.cluster).await;
+                    let mut made = journal.values().flatten();
+                    let kept = made.any(|made| made.status == "queued" && made.started_at > begun);
+                    kept.then_some(())
+                })
+                .await;
             }
         }
         self.end_of(row.fault).await;
@@ -202,7 +247,7 @@ impl Scene {
         for replica in &mut self.replicas {
             assert_eq!(replica.exit_code().await, 0, "{}", replica.log());
         }
-        let evidence = Evidence::gather(&self.cluster, &self.devices).await;
+        let evidence = self.evidence().await;
         evidence.assert_sound();
         let tally = evidence.tally(Clock::System.now());
         assert!(tally.lost.is_empty(), "{:#?}", tally.lost);
@@ -229,6 +274,25 @@ impl Scene {
             Fault::NetworkCut => self.networks.iter().for_each(Proxy::cut),
             Fault::NetworkSilentForOne => self.networks[0].freeze(),
             Fault::WrongClocks => {}
+            Fault::LettersLost => {
+                self.pile_up().await;
+                self.cluster.redis.stop();
+            }
+            Fault::RelayKilled => {
+                self.pile_up().await;
+                self.kill_the_relay().await;
+            }
+            Fault::NatsStreamFullThenPurged => self.limit_stream(true).await,
+            Fault::RedisFrozenWhileRelaying => {
+                self.pile_up().await;
+                self.freeze_redis_while_relaying().await;
+            }
+            Fault::PostgresAwayWhileRelaying => {
+                self.pile_up().await;
+                self.postgres().stop().await;
+                self.cluster.nats.start().await;
+                self.something_is_published().await;
+            }
         }
     }
 
@@ -247,7 +311,23 @@ impl Scene {
                 self.networks.iter().for_each(Proxy::give_back);
             }
             Fault::WrongClocks => {}
+            Fault::LettersLost => {
+                self.cluster.redis.start().await;
+                self.cluster.nats.start().await;
+            }
+            Fault::RelayKilled => {
+                self.cluster.nats.start().await;
+                self.start_the_killed().await;
+            }
+            Fault::NatsStreamFullThenPurged => self.purge_stream().await,
+            Fault::RedisFrozenWhileRelaying => self.cluster.redis.thaw(),
+            Fault::PostgresAwayWhileRelaying => self.postgres().launch().await,
         }
+    }
+
+    async fn evidence(&self) -> Evidence {
+        let removed = self.removed.clone();
+        Evidence::gather_with(&self.cluster, &self.devices, removed).await
     }
 
     fn postgres(&mut self) -> &mut Postgres {
@@ -288,7 +368,7 @@ impl Scene {
     async fn nothing_is_lost(&self, row: &Row, before: OffsetDateTime) -> Evidence {
         let give_up = Instant::now() + Duration::from_secs(60);
         loop {
-            let evidence = Evidence::gather(&self.cluster, &self.devices).await;
+            let evidence = self.evidence().await;
             let lost = evidence.tally(before).lost;
             if lost.is_empty() {
                 return evidence;

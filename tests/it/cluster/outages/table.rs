@@ -10,8 +10,8 @@ use std::time::Duration;
 /// - Nothing is left in the outbox: what was queued has become a success.
 /// - Every export that a router served in full until then is in the stream, or in the outbox, or
 ///   its attempt is recorded as failed or interrupted and another one followed.
-/// - At the end every success of the journal is in the stream under its id and hash, no id comes
-///   twice, and every replica ends on SIGTERM with exit code 0.
+/// - At the end every success of the journal is in the stream, or was before somebody removed it,
+///   under its id and hash, no id comes twice, and every replica ends on SIGTERM with exit code 0.
 pub struct Row {
     pub fault: Fault,
     pub lasts: Duration,
@@ -42,6 +42,18 @@ pub enum Fault {
     NetworkSilentForOne,
     /// One replica's wall clock is a minute fast, another's a minute slow.
     WrongClocks,
+    /// NATS is away until many letters wait; then Redis is killed too, and comes back knowing
+    /// nothing of them.
+    LettersLost,
+    /// NATS is away until many letters wait; then the replica that relays them, and has some in its
+    /// hands, is killed with SIGKILL. It is started again.
+    RelayKilled,
+    /// The stream takes no more messages; then somebody removes all that it has.
+    NatsStreamFullThenPurged,
+    /// Redis stands still after the relay has published a letter and before it is settled.
+    RedisFrozenWhileRelaying,
+    /// PostgreSQL is away while the relay publishes: no attempt can be settled.
+    PostgresAwayWhileRelaying,
 }
 
 /// How a row's own promise is checked.
@@ -81,6 +93,10 @@ const fn row(
 const DEFERRED: &str = "devices are deferred and not failed, and their routers left alone";
 const RECORDED_LATER: &str = "what runs is finished, and recorded when the database is back";
 const DELIVERED_LATER: &str = "backups go on, and what was taken is delivered later";
+const LOST_AND_REPEATED: &str =
+    "attempts whose letters are lost fail as snapshot_lost, and the devices are backed up again";
+const TAKEN_OVER: &str = "another replica relays what the killed one had in its hands";
+const ONCE_EACH: &str = "letters are published once, settled when it is back, and none is lost";
 const ONE_IS_OUT: &str = "the replica that is cut off takes no work from the others";
 
 #[rustfmt::skip]
@@ -106,6 +122,20 @@ pub const NATS: &[Row] = &[
     // Longer than an acknowledgement is waited for.
     row(Fault::NetworkSilentForOne, 12, DELIVERED_LATER, Check::TheOthersGoOn, &[]),
     row(Fault::NetworkCut, 5, DELIVERED_LATER, Check::BackupsGoOn, &[]),
+];
+
+#[rustfmt::skip]
+pub const LETTERS: &[Row] = &[
+    // What runs when Redis goes, too, can neither be published nor kept.
+    row(Fault::LettersLost, 4, LOST_AND_REPEATED, Check::NoRouterIsTroubled, &["snapshot_lost", "publish_failed"]),
+    row(Fault::RelayKilled, 4, TAKEN_OVER, Check::BackupsGoOn, &[]),
+];
+
+#[rustfmt::skip]
+pub const RELAYING: &[Row] = &[
+    row(Fault::RedisFrozenWhileRelaying, 5, ONCE_EACH, Check::NoRouterIsTroubled, &[]),
+    row(Fault::PostgresAwayWhileRelaying, 4, ONCE_EACH, Check::NoRouterIsTroubled, &["unknown"]),
+    row(Fault::NatsStreamFullThenPurged, 4, DELIVERED_LATER, Check::BackupsGoOn, &[]),
 ];
 
 #[rustfmt::skip]

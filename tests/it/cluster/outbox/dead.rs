@@ -2,6 +2,7 @@
 
 use async_nats::jetstream::stream;
 use nix::sys::signal::Signal;
+use uuid::Uuid;
 
 use super::{ONCE, drained, exactly_once_in_order, fleet, letters, queued, shows};
 use crate::cluster::harness::Cluster;
@@ -107,9 +108,39 @@ async fn what_is_refused_again_and_again_is_a_dead_letter_until_it_is_put_back()
         .delete_stream("CONFIG_SNAPSHOTS")
         .await
         .expect("delete the sealed stream");
-    let put_back = run(&["retry", "--dead-letters"]);
-    assert!(put_back.contains("2 snapshots"), "{put_back}");
+    // One by its device as `failed` shows it, the other one with all that is left.
+    let (_, device) = &fleet[1];
+    assert!(failed.contains(&format!("device {device}, ")), "{failed}");
+    let listed = run(&["failed", "--dead-letters", "--json"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+    let of_first = fleet[0].1.to_string();
+    let dead = listed.as_array().expect("a list").iter();
+    let dead = dead.filter(|dead| dead["device"] == of_first.as_str());
+    let attempt = dead.filter_map(|dead| dead["attempt"].as_str()).next();
+    let attempt = attempt.expect("an attempt");
+    assert!(failed.contains(&format!("attempt {attempt}, ")), "{failed}");
+    let refused = |words: &[&str], code: i32| {
+        let mut command = cluster.command("operator", &[]);
+        let output = command.args(words).output().expect("run the binary");
+        assert_eq!(output.status.code(), Some(code));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let complaint = refused(&["retry", "--dead-letters", "edge-1"], 2);
+    assert!(complaint.contains("edge-1"), "{complaint}");
+    let nobody = Uuid::new_v4().to_string();
+    let complaint = refused(&["retry", "--dead-letters", &nobody], 1);
+    assert!(complaint.contains(&nobody), "{complaint}");
+    assert_eq!(letters(&cluster).await, 0);
+    let put_back = run(&["retry", "--dead-letters", attempt]);
+    assert!(put_back.contains("1 snapshot "), "{put_back}");
+    assert_eq!(letters(&cluster).await, 1);
+    let failed = run(&["failed", "--dead-letters"]);
+    assert!(!failed.contains(attempt), "{failed}");
+    let put_back = run(&["retry", "--dead-letters", &device.to_string()]);
+    assert!(put_back.contains("1 snapshot "), "{put_back}");
     assert_eq!(letters(&cluster).await, 2);
+    let put_back = run(&["retry", "--dead-letters"]);
+    assert!(put_back.contains("0 snapshots"), "{put_back}");
     // Its attempts failed, so that a replica would also back the devices up again when due.
     let _replica = cluster.replica("again", &overrides).await;
     until("both attempts to be settled", || async {

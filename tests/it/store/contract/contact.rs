@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mikrotik_backup::domain::attempt::{AttemptId, Cause, Outcome, Status, Step, StepTime};
-use mikrotik_backup::domain::contact::Bound;
+use mikrotik_backup::domain::contact::{Bound, UNCOUNTED};
 use mikrotik_backup::domain::device::{Device, DeviceId};
 use mikrotik_backup::domain::failure::FailureKind;
 use mikrotik_backup::ports::{Claim, Claimed, Store};
@@ -166,4 +166,51 @@ pub(super) async fn what_died_counts_and_what_never_dialled_does_not(
     let outcome = failed(FailureKind::CredentialsUnreadable);
     ended(store, lost[0].attempt, &device, outcome, Step::Lock).await;
     begin(store, &bounded(id, Cause::Manual, "two")).await;
+}
+
+pub(super) async fn a_router_that_counts_nobody_may_be_asked_more_often(
+    store: &dyn Store,
+    operator: &dyn Operator,
+) {
+    let ask = async |id, counts| {
+        let asked = bounded(id, Cause::Manual, "one");
+        let device = begin(store, &asked).await.device;
+        let outcome = match counts {
+            Some(_) => Outcome::Delivered(taken("x")),
+            None => failed(FailureKind::Timeout),
+        };
+        let mut record = record(asked.attempt, &device, outcome);
+        record.elapsed = Duration::ZERO;
+        record.steps = vec![StepTime {
+            step: Step::Connect,
+            took: Duration::ZERO,
+        }];
+        record.observed.counts_connections = counts;
+        store.record(&record, "one").await.expect("record");
+    };
+    // What an export showed is not forgotten for a failure after it.
+    let uncounted = operator.insert(NewDevice::default()).await;
+    for n in 0..UNCOUNTED {
+        ask(uncounted, (n % 2 == 0).then_some(false)).await;
+    }
+    for cause in [Cause::Manual, Cause::Edited, Cause::Scheduled] {
+        let wait = refused(store, &bounded(uncounted, cause, "one")).await;
+        assert!(about(wait, HOUR), "{wait:?}");
+    }
+    // The rules are there now; and who knows what is at another address?
+    let counted = operator.insert(NewDevice::default()).await;
+    let moved = operator.insert(NewDevice::default()).await;
+    for (id, last) in [(counted, true), (moved, false)] {
+        for counts in [false, false, last] {
+            ask(id, Some(counts)).await;
+        }
+    }
+    let address = super::Value::Text("192.0.2.99");
+    operator
+        .set("devices", moved.0, "ip_address", address)
+        .await;
+    for id in [counted, moved] {
+        let wait = refused(store, &bounded(id, Cause::Manual, "one")).await;
+        assert!(about(wait, HOUR), "{wait:?}");
+    }
 }

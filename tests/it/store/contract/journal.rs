@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use mikrotik_backup::domain::attempt::{AttemptId, Status, Step, StepTime};
+use mikrotik_backup::domain::attempt::{AttemptId, Cause, Status, Step, StepTime};
 use mikrotik_backup::domain::failure::FailureKind;
 use mikrotik_backup::ports::{JournalPage, Store, StoreError};
 
-use super::{Operator, failed, journal_status, listed, record};
+use super::{Operator, begin, claim, failed, journal_status, listed, record};
 use crate::services::postgres::NewDevice;
 
 pub(super) async fn the_journal_is_paged_newest_first(store: &dyn Store, operator: &dyn Operator) {
@@ -54,6 +54,28 @@ pub(super) async fn the_journal_is_paged_newest_first(store: &dyn Store, operato
         matches!(missing, Err(StoreError::NotFound { .. })),
         "{missing:?}"
     );
+}
+
+pub(super) async fn an_attempt_is_running_until_it_is_recorded(
+    store: &dyn Store,
+    operator: &dyn Operator,
+) {
+    let id = operator.insert(NewDevice::default()).await;
+    let device = listed(store, id).await.expect("listed").device;
+    let wish = claim(id, None, "one");
+    let attempt = wish.attempt;
+    assert_eq!(store.running(attempt).await.expect("asked"), None);
+    begin(store, &wish).await;
+    let running = store.running(attempt).await.expect("asked");
+    let running = running.expect("it is being made");
+    assert_eq!((running.device, running.tenant), (id, device.tenant));
+    assert_eq!(
+        (running.cause, &*running.replica),
+        (Cause::Scheduled, "one")
+    );
+    let entry = record(attempt, &device, failed(FailureKind::Timeout));
+    store.record(&entry, "one").await.expect("record");
+    assert_eq!(store.running(attempt).await.expect("asked"), None);
 }
 
 pub(super) async fn the_journal_is_pruned_in_batches(store: &dyn Store, operator: &dyn Operator) {

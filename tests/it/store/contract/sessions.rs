@@ -65,6 +65,7 @@ pub(super) async fn what_a_session_showed_is_kept(store: &dyn Store, operator: &
     let lacking = Observed {
         weak_ssh: weak(),
         missing_menus: Some(missing(2)),
+        counts_connections: None,
     };
     let refused = || failed(FailureKind::TruncatedOutput);
     let (first, _) = attempt(store, id, refused(), lacking).await;
@@ -85,6 +86,7 @@ pub(super) async fn what_a_session_showed_is_kept(store: &dyn Store, operator: &
     let lacking = Observed {
         weak_ssh: weak(),
         missing_menus: Some(missing(3)),
+        counts_connections: None,
     };
     let (third, id_of_third) = attempt(store, id, incomplete, lacking).await;
     assert_eq!(third.missing_menus, missing(2), "as it was");
@@ -123,6 +125,7 @@ pub(super) async fn what_a_session_showed_is_kept(store: &dyn Store, operator: &
     let whole = Observed {
         weak_ssh: Some(vec![]),
         missing_menus: Some(MissingMenus::default()),
+        counts_connections: None,
     };
     attempt(store, id, Outcome::Delivered(taken("whole")), whole).await;
     let (last, _) = attempt(store, id, refused(), Observed::default()).await;

@@ -33,6 +33,7 @@ fn device(name: &str) -> NewDevice {
         group: None,
         tags: vec![],
         settings: Default::default(),
+        host_key: None,
         login: login("pässword"),
     }
 }
