@@ -34,8 +34,9 @@ pub const STAYS: [Duration; 3] = [
 /// entries expire by the second.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// So many connections within an hour are enough for whoever asks, where nobody counts them.
-pub const UNCOUNTED: usize = 12;
+/// So many connections within an hour are enough for whoever asks, where nobody counts them: one a
+/// minute.
+pub const UNCOUNTED: usize = 60;
 
 /// More than this is never waited, also where the clock that stored a moment was wrong.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(2 * 3600);
@@ -209,14 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_counts_an_operator_may_connect_twelve_times_an_hour() {
+    fn where_nobody_counts_an_operator_may_connect_sixty_times_an_hour() {
         let until = |dials: &[Dial]| bound().not_before(dials, Room::Uncounted, NOW);
-        let dials = ago([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
-        assert_eq!(until(&dials), None);
-        let dials = ago([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 20]);
-        assert_eq!(until(&dials), Some(NOW + time::Duration::minutes(40)));
-        let dials = ago([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 60, 61, 62]);
-        assert_eq!(until(&dials), None);
+        let many = ago([1; UNCOUNTED - 1]);
+        assert_eq!(until(&many), None);
+        let too_many = [many.as_slice(), &ago([20])].concat();
+        assert_eq!(until(&too_many), Some(NOW + time::Duration::minutes(40)));
+        let long_ago = [many.as_slice(), &ago([60, 61, 62])].concat();
+        assert_eq!(until(&long_ago), None);
         // Until that is known, and for what the service does by itself, it is as if somebody did.
         assert_eq!(Room::of(Cause::Edited, Some(false)), Room::Uncounted);
         assert_eq!(Room::of(Cause::Manual, None), Room::Asked);
