@@ -7,3 +7,4 @@ pub mod jetstream;
 pub mod postgres;
 pub mod redis;
 pub mod sqlite;
+mod stored;

@@ -9,6 +9,7 @@ use sqlx::types::Json;
 use super::PostgresStore;
 use super::rows::{
     self, bigint, device_columns, devices_with_profiles, is_ours, last_attempt_columns, storable,
+    stored,
 };
 use crate::domain::Timestamp;
 use crate::domain::attempt::{AttemptId, AttemptRecord, Outcome};
@@ -455,19 +456,19 @@ fn bind(
         .bind(microseconds(record.next_due_in))
         .bind(blocked_by.is_some())
         .bind(offered.filter(|_| mismatch))
-        .bind(taken.map(|taken| Json(rows::menus_to_json(&taken.shape.menus))))
+        .bind(taken.map(|taken| Json(stored::of_menus(&taken.shape.menus))))
         .bind(taken.map(|taken| i64::from(taken.shape.secrets)))
         .bind(record.revision.endpoint.to_string())
         .bind(record.revision.credentials.to_string())
         .bind(record.revision.pin.to_string())
         .bind(older_block)
         .bind(microseconds(record.ended_ago))
-        .bind(rows::texts_to_json(
+        .bind(Json(stored::of_texts(
             taken.map_or(&[], |taken| taken.incomplete_menus.as_slice()),
-        ))
+        )))
         .bind(taken.and_then(|taken| taken.warning.as_deref().map(storable)))
-        .bind(rows::missing_to_json(&record.observed))
-        .bind(rows::weak_to_json(&record.observed))
+        .bind(stored::of_missing(&record.observed).map(Json))
+        .bind(stored::of_weak(&record.observed).map(Json))
         .bind(record.held.then(|| microseconds(HELD_FOR)))
         .bind(record.observed.counts_connections)
 }

@@ -6,14 +6,15 @@ use sqlx::types::Json;
 use sqlx::{Row, error::BoxDynError};
 use uuid::Uuid;
 
+pub(super) use crate::adapters::stored::{self, bigint, storable};
 use crate::domain::Timestamp;
 use crate::domain::attempt::{AttemptId, LastAttempt, Status};
 use crate::domain::device::{CredentialSource, Device, DeviceId, Endpoint, Revision, TenantId};
 use crate::domain::digest::Digest;
 use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Pin;
-use crate::domain::session::{DeviceSettings, MissingMenus, Observed, SshAlgorithms};
-use crate::domain::snapshot::{MenuShape, Shape};
+use crate::domain::session::{DeviceSettings, MissingMenus, SshAlgorithms};
+use crate::domain::snapshot::Shape;
 
 /// A device with its profile and its settings: `d`, `p` and `t`.
 macro_rules! devices_with_profiles {
@@ -161,83 +162,28 @@ pub(super) fn last_attempt(row: &PgRow, now: Timestamp) -> sqlx::Result<Option<L
 
 /// Reads `menu_digests` and `secret_count`; a form that cannot be read is none.
 pub(super) fn shape(row: &PgRow) -> sqlx::Result<Option<Shape>> {
-    let menus: Option<Json<Value>> = row.try_get("menu_digests")?;
-    let secrets: Option<i64> = row.try_get("secret_count")?;
-    let menus = menus.and_then(|Json(menus)| menus_from_json(&menus));
-    Ok(menus.zip(secrets).map(|(menus, secrets)| Shape {
-        menus,
-        secrets: u32::try_from(secrets).unwrap_or(u32::MAX),
-    }))
-}
-
-fn menus_from_json(stored: &Value) -> Option<Vec<MenuShape>> {
-    let of_menu = |entry: &Value| {
-        let items = entry.get(2).and_then(Value::as_u64).unwrap_or(0);
-        Some(MenuShape {
-            menu: entry.get(0)?.as_str()?.to_owned(),
-            digest: Digest::parse(entry.get(1)?.as_str()?)?,
-            items: u32::try_from(items).unwrap_or(u32::MAX),
-        })
-    };
-    stored.as_array()?.iter().map(of_menu).collect()
-}
-
-/// The stored form of [`Shape::menus`]: arrays, because a JSON object keeps no order.
-pub(super) fn menus_to_json(menus: &[MenuShape]) -> Value {
-    let of_menu =
-        |menu: &MenuShape| serde_json::json!([storable(&menu.menu), menu.digest, menu.items]);
-    Value::Array(menus.iter().map(of_menu).collect())
+    let menus = json(row, "menu_digests")?;
+    Ok(stored::shape(menus.as_ref(), row.try_get("secret_count")?))
 }
 
 /// Reads an array of texts; what is stored otherwise, or not at all, is empty.
 pub(super) fn texts(row: &PgRow, column: &'static str) -> sqlx::Result<Vec<String>> {
-    let stored: Option<Json<Value>> = row.try_get(column)?;
-    Ok(stored
-        .and_then(|Json(stored)| serde_json::from_value(stored).ok())
-        .unwrap_or_default())
-}
-
-/// The stored form of [`texts`].
-pub(super) fn texts_to_json(texts: &[String]) -> Json<Value> {
-    Json(texts.iter().map(|text| storable(text)).collect())
+    json(row, column).map(stored::texts)
 }
 
 /// Reads `missing_menus`; what cannot be read is none.
 pub(super) fn missing_menus(row: &PgRow) -> sqlx::Result<MissingMenus> {
-    let stored: Option<Json<Value>> = row.try_get("missing_menus")?;
-    let menus = stored.and_then(|Json(stored)| serde_json::from_value(stored).ok());
-    Ok(MissingMenus(menus.unwrap_or_default()))
+    json(row, "missing_menus").map(stored::missing)
 }
 
-/// The stored form of [`missing_menus`].
-pub(super) fn missing_to_json(observed: &Observed) -> Option<Json<Value>> {
-    let menus = observed.missing_menus.as_ref()?.0.iter();
-    let stored: serde_json::Map<_, _> = menus
-        .map(|(menu, attempts)| (storable(menu), (*attempts).into()))
-        .collect();
-    Some(Json(Value::Object(stored)))
-}
-
-/// The stored form of the weak algorithms: their names.
-pub(super) fn weak_to_json(observed: &Observed) -> Option<Json<Value>> {
-    let weak = observed.weak_ssh.as_ref()?.iter();
-    Some(Json(weak.map(|weak| weak.name.clone()).collect()))
-}
-
-/// `text` without the one character that PostgreSQL cannot store in text or jsonb.
-pub(super) fn storable(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
-}
-
-/// `bytes` as SQL has it.
-pub(super) fn bigint(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
+fn json(row: &PgRow, column: &str) -> sqlx::Result<Option<Value>> {
+    let stored: Option<Json<Value>> = row.try_get(column)?;
+    Ok(stored.map(|Json(stored)| stored))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn ports_out_of_range_stay_out_of_range() {
@@ -246,29 +192,5 @@ mod tests {
         assert_eq!(port(Some("9223372036854775807")), i32::MAX);
         assert_eq!(port(Some("-9223372036854775808")), i32::MIN);
         assert_eq!(port(Some("22.5")), -1);
-    }
-
-    proptest! {
-        #[test]
-        fn menus_survive_storage_in_order(menus in proptest::collection::vec(("[^\u{0}]{0,20}", any::<u32>()), 0..20)) {
-            let menus: Vec<_> = menus
-                .into_iter()
-                .map(|(menu, items)| MenuShape { digest: Digest::of(&menu), menu, items })
-                .collect();
-            prop_assert_eq!(menus_from_json(&menus_to_json(&menus)), Some(menus));
-        }
-
-        #[test]
-        fn stored_text_has_no_nul(text in any::<String>()) {
-            prop_assert!(!storable(&text).contains('\0'));
-        }
-    }
-
-    #[test]
-    fn menus_that_are_not_pairs_are_none() {
-        for stored in [r#"{}"#, r#"[1]"#, r#"[["/ip"]]"#, r#"[["/ip","short"]]"#] {
-            let value: Value = serde_json::from_str(stored).expect("valid JSON");
-            assert_eq!(menus_from_json(&value), None, "{stored}");
-        }
     }
 }

@@ -8,7 +8,7 @@ use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqliteRow};
 use super::SqliteStore;
 use super::rows::{
     self, bigint, device_columns, devices_with_profiles, is_ours, last_attempt_columns, span,
-    storable, stored_time,
+    storable, stored, stored_time,
 };
 use crate::domain::Timestamp;
 use crate::domain::attempt::{AttemptId, AttemptRecord, Outcome};
@@ -450,7 +450,7 @@ impl Written {
             .bind(self.offered.clone())
             .bind(serde_json::Value::Object(ledger).to_string())
             .bind(storable(replica))
-            .bind(rows::texts_to_json(incomplete_menus(record)))
+            .bind(stored::of_texts(incomplete_menus(record)).to_string())
             .bind(warning(record))
     }
 
@@ -478,16 +478,16 @@ impl Written {
             .bind(self.offered.clone().filter(|_| mismatch))
             .bind(self.bytes)
             .bind(self.routeros_version.clone())
-            .bind(taken.map(|taken| rows::menus_to_json(&taken.shape.menus)))
+            .bind(taken.map(|taken| stored::of_menus(&taken.shape.menus).to_string()))
             .bind(taken.map(|taken| i64::from(taken.shape.secrets)))
             .bind(record.revision.endpoint.to_string())
             .bind(record.revision.credentials.to_string())
             .bind(record.revision.pin.to_string())
             .bind(older_block)
-            .bind(taken.map(|taken| rows::texts_to_json(&taken.incomplete_menus)))
+            .bind(taken.map(|taken| stored::of_texts(&taken.incomplete_menus).to_string()))
             .bind(warning(record))
-            .bind(rows::missing_to_json(&record.observed))
-            .bind(rows::weak_to_json(&record.observed))
+            .bind(stored::of_missing(&record.observed).map(|menus| menus.to_string()))
+            .bind(stored::of_weak(&record.observed).map(|weak| weak.to_string()))
             .bind(record.observed.counts_connections)
     }
 }

@@ -1,0 +1,111 @@
+//! The forms in which both databases store what has no type of its own in SQL.
+
+use serde_json::Value;
+
+use crate::domain::digest::Digest;
+use crate::domain::session::{MissingMenus, Observed};
+use crate::domain::snapshot::{MenuShape, Shape};
+
+/// The stored form of [`Shape::menus`]: arrays, because a JSON object keeps no order.
+pub(super) fn of_menus(menus: &[MenuShape]) -> Value {
+    let of_menu =
+        |menu: &MenuShape| serde_json::json!([storable(&menu.menu), menu.digest, menu.items]);
+    Value::Array(menus.iter().map(of_menu).collect())
+}
+
+/// Reads [`of_menus`], with the count of secrets beside it; a form that cannot be read is none.
+pub(super) fn shape(menus: Option<&Value>, secrets: Option<i64>) -> Option<Shape> {
+    Some(Shape {
+        menus: menus_from(menus?)?,
+        secrets: u32::try_from(secrets?).unwrap_or(u32::MAX),
+    })
+}
+
+fn menus_from(stored: &Value) -> Option<Vec<MenuShape>> {
+    let of_menu = |entry: &Value| {
+        let items = entry.get(2).and_then(Value::as_u64).unwrap_or(0);
+        Some(MenuShape {
+            menu: entry.get(0)?.as_str()?.to_owned(),
+            digest: Digest::parse(entry.get(1)?.as_str()?)?,
+            items: u32::try_from(items).unwrap_or(u32::MAX),
+        })
+    };
+    stored.as_array()?.iter().map(of_menu).collect()
+}
+
+/// The stored form of a list of texts.
+pub(super) fn of_texts(texts: &[String]) -> Value {
+    texts.iter().map(|text| storable(text)).collect()
+}
+
+/// Reads [`of_texts`]; what is stored otherwise, or not at all, is empty.
+pub(super) fn texts(stored: Option<Value>) -> Vec<String> {
+    stored
+        .and_then(|stored| serde_json::from_value(stored).ok())
+        .unwrap_or_default()
+}
+
+/// The stored form of the menus that could not be exported of late: how often, by menu.
+pub(super) fn of_missing(observed: &Observed) -> Option<Value> {
+    let menus = observed.missing_menus.as_ref()?.0.iter();
+    let stored: serde_json::Map<_, _> = menus
+        .map(|(menu, attempts)| (storable(menu), (*attempts).into()))
+        .collect();
+    Some(Value::Object(stored))
+}
+
+/// Reads [`of_missing`]; what cannot be read is none.
+pub(super) fn missing(stored: Option<Value>) -> MissingMenus {
+    let menus = stored.and_then(|stored| serde_json::from_value(stored).ok());
+    MissingMenus(menus.unwrap_or_default())
+}
+
+/// The stored form of the weak algorithms: their names.
+pub(super) fn of_weak(observed: &Observed) -> Option<Value> {
+    let weak = observed.weak_ssh.as_ref()?.iter();
+    Some(weak.map(|weak| weak.name.clone()).collect())
+}
+
+/// `text` without the one character that PostgreSQL cannot store in text or jsonb, and at which
+/// SQLite's own functions, and its shell, stop reading.
+pub(super) fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+/// `value` as SQL has it.
+pub(super) fn bigint(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn menus_survive_storage_in_order(menus in proptest::collection::vec(("[^\u{0}]{0,20}", any::<u32>()), 0..20)) {
+            let menus: Vec<_> = menus
+                .into_iter()
+                .map(|(menu, items)| MenuShape { digest: Digest::of(&menu), menu, items })
+                .collect();
+            let stored = of_menus(&menus).to_string();
+            let read = serde_json::from_str(&stored).expect("JSON");
+            prop_assert_eq!(shape(Some(&read), Some(3)), Some(Shape { menus, secrets: 3 }));
+        }
+
+        #[test]
+        fn stored_text_has_no_nul(text in any::<String>()) {
+            prop_assert!(!storable(&text).contains('\0'));
+        }
+    }
+
+    #[test]
+    fn menus_that_are_not_pairs_are_none() {
+        for stored in [r#"{}"#, r#"[1]"#, r#"[["/ip"]]"#, r#"[["/ip","short"]]"#] {
+            let value: Value = serde_json::from_str(stored).expect("valid JSON");
+            assert_eq!(shape(Some(&value), Some(0)), None, "{stored}");
+        }
+    }
+}
