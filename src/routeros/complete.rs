@@ -5,8 +5,9 @@ use std::borrow::Cow;
 
 use super::comments::ErrorLine;
 use super::console;
+use super::normalizer::Normalizer;
 use super::reader::{self, LineKind};
-use super::shape::{Context, Item};
+use super::shape::{Context, Item, is_at_or_below, plain_menu};
 use super::wrapped;
 
 /// What reading an export from top to bottom showed.
@@ -23,18 +24,19 @@ pub(super) struct Findings {
 /// At most so many menus are listed; RouterOS has a few hundred.
 const MAX_LISTED: usize = 1000;
 
-/// Reads `text`, which begins with an export header.
+/// Reads `text`, which begins with an export header. A comment at the end that `normalizer` ignores is
+/// no sign: whoever configured it says that it stands before nothing.
 ///
 /// Measured on 20 real cuts and 1,688 other exports, the signs for a missing line feed, an open
 /// quote, a due continuation and a menu without an item find all cuts and raise no false alarm on
 /// what no editor has touched (facts sheet, §4).
-pub(super) fn examine(text: &str) -> Findings {
+pub(super) fn examine(text: &str, normalizer: &Normalizer) -> Findings {
     let mut findings = Findings::default();
     let mut context = Context::default();
     let mut place = Place::default();
-    // What the lines at the end leave open: a menu, and a comment.
+    // What the lines at the end leave open: a menu, and comments (where the first begins).
     let mut bare_menu = false;
-    let mut comment_held = false;
+    let mut held_from = None;
     let mut last_comment = None;
     let mut terminated = true;
     let bare_return = has_bare_return(text);
@@ -66,10 +68,13 @@ pub(super) fn examine(text: &str) -> Findings {
                         // PostgreSQL can store any character but this one.
                         menus.push(menu.replace('\0', "\u{fffd}"));
                     }
+                    if harmless && bare_menu && stands_in(menu, &context) {
+                        bare_menu = false;
+                    }
                     None
                 }
                 None => {
-                    comment_held = true;
+                    held_from.get_or_insert(line.start);
                     None
                 }
             },
@@ -84,7 +89,7 @@ pub(super) fn examine(text: &str) -> Findings {
             }
             LineKind::Config => {
                 bare_menu = context.enter(line.raw);
-                comment_held = false;
+                held_from = None;
                 stray_error(line.raw)
             }
         };
@@ -98,7 +103,9 @@ pub(super) fn examine(text: &str) -> Findings {
     } else if !terminated {
         Some("its last line does not end".to_owned())
     } else {
-        let what = match (comment_held && context.menu().is_some(), bare_menu) {
+        let held = held_from.filter(|_| context.menu().is_some());
+        let comment_held = held.is_some_and(|from| holds_comment(text, from, normalizer));
+        let what = match (comment_held, bare_menu) {
             // New texts come with every release; all of them stand before an item.
             (true, _) => Some("the state comment of an item that is missing"),
             (false, true) => Some("a menu without an item"),
@@ -108,6 +115,23 @@ pub(super) fn examine(text: &str) -> Findings {
     };
     findings.cut = cut.map(|cut| place.located(&cut, text.len()));
     findings
+}
+
+/// Whether `menu`, which the router says it does not have, is the current one or below it: then nothing
+/// was to come in it.
+fn stands_in(menu: &str, context: &Context) -> bool {
+    let current = context.menu().map(plain_menu);
+    current.is_some_and(|current| is_at_or_below(&plain_menu(menu), &current))
+}
+
+/// Whether a comment stands behind `from` that is no error line and not ignored. Asked only at the end:
+/// the patterns cost more than all other questions here.
+fn holds_comment(text: &str, from: usize, normalizer: &Normalizer) -> bool {
+    reader::lines_in(text, from..text.len()).any(|line| {
+        line.kind == LineKind::Comment
+            && ErrorLine::parse(line.raw).is_none()
+            && normalizer.ignores(line.raw).is_none()
+    })
 }
 
 /// A line of the console where configuration should stand. Configuration begins with `/`, `add`
@@ -178,7 +202,7 @@ mod tests {
     const HEADER: &str = "# 2026-01-02 03:04:05 by RouterOS 7.20\r\n# software id = ABCD-EF12\r\n";
 
     fn cut(body: &str) -> Option<String> {
-        examine(&format!("{HEADER}{body}")).cut
+        examine(&format!("{HEADER}{body}"), &Normalizer::default()).cut
     }
 
     #[test]
@@ -195,6 +219,10 @@ mod tests {
             "/ip address\r\r\nadd a=\\\r\r\n    b\r\r\n",
             "# a header of a later release\r\n",
             "/ip address\r\nadd a=b\r\n#error exporting \"/system/routerboard/mode-button\"\r\n",
+            // The menu that it ends in is not there, as the router says.
+            "/system/routerboard\r\n#error exporting \"/system/routerboard/mode-button\"\r\n\
+             #error exporting \"/system/routerboard/reset-button\"\r\n",
+            "/interface bridge calea\r\n#error exporting /interface bridge calea\r\n",
         ] {
             assert_eq!(cut(body), None, "{body:?}");
         }
@@ -222,6 +250,14 @@ mod tests {
             ),
             ("/ip address\r\nadd comment=a \\", "where a line goes on"),
             ("/ip address\r\n", "a menu without an item"),
+            (
+                "/ip address\r\n#error exporting /interface bridge calea\r\n",
+                "a menu without an item",
+            ),
+            (
+                "/interface bridge calea\r\n#error exporting /interface bridge calea\r\n/ip address\r\n",
+                "a menu without an item",
+            ),
             (
                 "/ip firewall nat\r\n# wan not ready\r\n",
                 "state comment of an item",
@@ -290,10 +326,11 @@ mod tests {
 
     #[test]
     fn menus_that_did_not_answer_are_told_from_those_that_are_not_there() {
-        let findings = examine(&format!(
+        let text = format!(
             "{HEADER}#error exporting \"/ipv6/route\" (timeout)\r\n/ip address\r\nadd a=b\r\n\
              #error exporting /interface bridge calea\r\n#error exporting \"/ipv6/route\" (timeout)\r\n"
-        ));
+        );
+        let findings = examine(&text, &Normalizer::default());
         assert_eq!(findings.cut, None);
         assert_eq!(findings.incomplete_menus, ["/ipv6/route"]);
         assert_eq!(findings.unavailable_menus, ["/interface bridge calea"]);

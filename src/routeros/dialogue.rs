@@ -6,6 +6,7 @@ use super::bytes::decode;
 use super::complete::{self, Findings};
 use super::console::{self, Reply};
 use super::header::Header;
+use super::normalizer::Normalizer;
 use super::version::ShowSensitive;
 use crate::domain::failure::{Failure, FailureKind};
 
@@ -116,6 +117,8 @@ pub struct Dialogue {
     word_rejected: bool,
     /// What came of a plain export that was put aside to ask for the secrets.
     put_aside: Option<PutAside>,
+    /// Knows the comments that the operator ignores.
+    normalizer: Normalizer,
 }
 
 #[derive(Clone, Debug)]
@@ -137,7 +140,16 @@ impl Dialogue {
             command,
             word_rejected: false,
             put_aside: None,
+            normalizer: Normalizer::default(),
         }
+    }
+
+    /// The same, for an operator who ignores what `normalizer` does: such a comment at the end of an
+    /// export stands before no item that is missing.
+    #[must_use]
+    pub fn ignoring(mut self, normalizer: Normalizer) -> Self {
+        self.normalizer = normalizer;
+        self
     }
 
     /// The command to send now.
@@ -163,16 +175,16 @@ impl Dialogue {
                         self.ask(ExportCommand::ShowSensitive)
                     }
                     ShowSensitive::Unknown if !self.word_rejected => {
-                        let result = whole(text, Some(header.clone()), answer);
+                        let result = whole(text, Some(header.clone()), answer, &self.normalizer);
                         self.put_aside = Some(PutAside::Kept(Box::new(result)));
                         self.ask(ExportCommand::ShowSensitive)
                     }
                     ShowSensitive::Unknown | ShowSensitive::Rejected => {
-                        verdict(whole(text, Some(header.clone()), answer))
+                        verdict(whole(text, Some(header.clone()), answer, &self.normalizer))
                     }
                 }
             }
-            _ => verdict(whole(text, header, answer)),
+            _ => verdict(whole(text, header, answer, &self.normalizer)),
         }
     }
 
@@ -218,7 +230,12 @@ fn is_blank(text: &str) -> bool {
 }
 
 /// The export in `text`, if it is whole and the channel ended as RouterOS ends it.
-fn whole(text: String, header: Option<Header>, answer: &Answer) -> Result<Export, Failure> {
+fn whole(
+    text: String,
+    header: Option<Header>,
+    answer: &Answer,
+    normalizer: &Normalizer,
+) -> Result<Export, Failure> {
     let truncated = |how: String| Failure::new(FailureKind::TruncatedOutput, how);
     let bytes = answer.stdout.len();
     if !answer.closed && bytes == 0 {
@@ -254,7 +271,7 @@ fn whole(text: String, header: Option<Header>, answer: &Answer) -> Result<Export
         cut,
         incomplete_menus,
         unavailable_menus,
-    } = complete::examine(&text);
+    } = complete::examine(&text, normalizer);
     if let Some(cut) = cut {
         return Err(truncated(format!("the export is cut: {cut}")));
     }

@@ -243,3 +243,53 @@ fn words_on_the_error_channel_are_mentioned() {
     alone.stderr = b"no such item\n";
     assert!(refusal(&alone).message.contains("\"no such item\""));
 }
+
+#[test]
+fn a_comment_at_the_end_that_the_operator_ignores_is_no_cut() {
+    let ignoring = Normalizer::ignoring("^# radar detected$").expect("a pattern");
+    let judged = |text: &str| {
+        let mut dialogue = Dialogue::new(None).ignoring(ignoring.clone());
+        dialogue.judge(&good(text.as_bytes()))
+    };
+    let head = "# 2026-01-02 03:04:05 by RouterOS 7.30\r\n";
+    let body = "/interface wifi\r\nset a=b\r\n";
+    let comment = "# radar detected \r\n";
+    for tail in [
+        comment.to_owned(),
+        comment.repeat(2),
+        format!("{comment}#error exporting /interface bridge calea\r\n\r\n"),
+    ] {
+        let text = format!("{head}{body}{tail}");
+        let Verdict::Whole(export) = judged(&text) else {
+            panic!("{tail:?}: {:?}", judged(&text));
+        };
+        let normalized = ignoring.normalize(&export);
+        assert_eq!(normalized.text.expose(), "/interface wifi\nset a=b\n");
+        let verdict = Dialogue::new(None).judge(&good(text.as_bytes()));
+        assert!(matches!(verdict, Verdict::Refused(_)), "{tail:?}");
+    }
+    for (text, sign) in [
+        (
+            format!("{body}{comment}# another\r\n"),
+            "state comment of an item",
+        ),
+        (
+            format!("{body}# another\r\n{comment}"),
+            "state comment of an item",
+        ),
+        (
+            format!("{body}/ip address\r\n{comment}"),
+            "a menu without an item",
+        ),
+        (format!("{body}{comment}#interrupted\r\n"), "#interrupted"),
+        (
+            format!("{body}{comment}").trim_end().to_owned(),
+            "does not end",
+        ),
+    ] {
+        match judged(&format!("{head}{text}")) {
+            Verdict::Refused(failure) => assert!(failure.message.contains(sign), "{failure}"),
+            other => panic!("{text:?}: {other:?}"),
+        }
+    }
+}

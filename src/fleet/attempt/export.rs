@@ -36,7 +36,7 @@ impl Context {
     ) -> Result<Believed, Stop> {
         let device = &begun.device;
         progress.enter(Step::Export);
-        let export = take_export(session, device.routeros_version.as_deref()).await?;
+        let export = self.take_export(session, device).await?;
         let missing = begun.missing_menus.after(&export.incomplete_menus);
         let waited_for = unless_final(&export, &missing);
         progress.observed.missing_menus = Some(missing);
@@ -61,6 +61,15 @@ impl Context {
         Ok(Believed { snapshot, warning })
     }
 
+    async fn take_export(
+        &self,
+        session: &mut Session,
+        device: &Device,
+    ) -> Result<routeros::Export, ExportError> {
+        let dialogue = routeros::Dialogue::new(device.routeros_version.as_deref());
+        hold(session, dialogue.ignoring(self.normalizer.clone())).await
+    }
+
     /// Reads the export once more; what [`Self::normalise`] makes of it, if it is equal to the
     /// suspected one.
     async fn read_again(
@@ -80,8 +89,8 @@ impl Context {
             Stop::Failed(Failure::new(FailureKind::TruncatedOutput, text))
         };
         progress.enter(Step::Export);
-        let version = device.routeros_version.as_deref();
-        let export = take_export(session, version).await.map_err(|error| {
+        let again = self.take_export(session, device).await;
+        let export = again.map_err(|error| {
             let failure = error.into_failure();
             truncated(format!("which failed: {failure}"))
         })?;
@@ -185,13 +194,20 @@ fn unless_final(export: &routeros::Export, missing: &MissingMenus) -> Option<Fai
     ))
 }
 
-/// Holds the conversation that ends in one whole export: which command to run, and what to make of
-/// the answer, is decided by [`routeros::Dialogue`].
+/// Takes an export of a router without ignoring any comment.
 pub async fn take_export(
     session: &mut Session,
     remembered_version: Option<&str>,
 ) -> Result<routeros::Export, ExportError> {
-    let mut dialogue = routeros::Dialogue::new(remembered_version);
+    hold(session, routeros::Dialogue::new(remembered_version)).await
+}
+
+/// Holds the conversation that ends in one whole export: which command to run, and what to make of
+/// the answer, is decided by [`routeros::Dialogue`].
+async fn hold(
+    session: &mut Session,
+    mut dialogue: routeros::Dialogue,
+) -> Result<routeros::Export, ExportError> {
     let mut command = dialogue.command();
     loop {
         let output = session.run(command.as_str()).await?;

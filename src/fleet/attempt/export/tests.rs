@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::tests::{GENEROUS, ask, attempt, device_at, only_record, world};
@@ -9,6 +10,7 @@ use crate::domain::attempt::{AttemptId, AttemptRecord, Outcome};
 use crate::domain::device::Device;
 use crate::domain::session::{DeviceSettings, SshAlgorithms};
 use crate::fleet::fakes::{World, id, told};
+use crate::routeros::Normalizer;
 use crate::sim::{Fault, Router, RouterOptions, SshProfile};
 
 fn router(options: RouterOptions) -> Router {
@@ -241,6 +243,28 @@ async fn a_first_export_with_nothing_in_it_is_read_twice() {
     let record = again(&world2, &device).await;
     let taken = record.outcome.taken().expect("a snapshot").clone();
     assert_eq!(taken.warning, None, "it is what this router has");
+}
+
+#[tokio::test]
+async fn a_comment_at_the_end_is_a_cut_until_the_operator_ignores_it() {
+    let router = router(RouterOptions::default());
+    let device = device_at(&router);
+    let mut text = std::fs::read(corpus().join("rb-5.26.rsc")).expect("an export");
+    text.extend_from_slice(b"# radar detected\n");
+    router.answer_exports_with([text]);
+    let strict = world(&device);
+    let record = again(&strict, &device).await;
+    assert_eq!(told(&record), "truncated_output");
+    assert!(message(&record).contains("state comment of an item"));
+
+    let mut lenient = world(&device);
+    let context = Arc::get_mut(&mut lenient.context).expect("not shared yet");
+    context.normalizer = Normalizer::ignoring("^# radar detected$").expect("a pattern");
+    let record = again(&lenient, &device).await;
+    assert_eq!(told(&record), "success");
+    let taken = lenient.sink.taken();
+    let ignored = taken[0].ledger.get("ignored: ^# radar detected$");
+    assert_eq!(ignored, Some(&1));
 }
 
 /// The rows of a table in `tests/fixtures/corpus`, by the names of its columns.
