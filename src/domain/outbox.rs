@@ -39,6 +39,8 @@ pub enum Answer {
     Delivered,
     /// The sink is away or full: nothing is said of this letter.
     Away,
+    /// There is no room for what this letter needs; there may be for others.
+    NoRoom,
     /// It was refused for its own sake.
     Refused,
     /// What was said before could not be recorded in the database.
@@ -211,7 +213,7 @@ impl Lanes {
                 lane.rests_until = now.saturating_add(pause(policy.retry, exponent, draw));
                 Verdict::Count
             }
-            Answer::Unsettled => {
+            Answer::Unsettled | Answer::NoRoom => {
                 lane.rests_until = now.saturating_add(pause(policy.retry, 0, draw));
                 Verdict::Keep
             }

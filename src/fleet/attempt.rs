@@ -126,7 +126,7 @@ impl Context {
             });
         }
         self.check_presence(ask).await?;
-        self.has_a_place().await?;
+        self.has_a_place(ask.device).await?;
         progress.enter(Step::Slot);
         let slot = self.take_slot(ask).await?;
         ask.slot_held.store(true, Ordering::Relaxed);
@@ -134,23 +134,26 @@ impl Context {
         self.metrics
             .waited_for_slot(progress.took(Step::Slot).unwrap_or_default());
         // The wait may have been long: whoever queued up before that changed stops here.
-        self.has_a_place().await?;
+        self.has_a_place(ask.device).await?;
         let lease = self.take_lease(ask).await?;
         Ok((slot, lease))
     }
 
     /// A router is not troubled for an export that could neither be delivered nor be kept.
-    async fn has_a_place(&self) -> Result<(), Deferral> {
-        let Err(away) = self.sink.ready().await else {
-            return Ok(());
-        };
+    async fn has_a_place(&self, device: DeviceId) -> Result<(), Deferral> {
+        let ready = self.sink.ready().await;
         let Some(outbox) = &self.outbox else {
-            return Err(away.into());
+            return Ok(ready?);
         };
-        let full = |reason| Deferral::Unavailable {
-            reason: format!("{}; {reason}", chain(&away)),
+        let why = match ready {
+            // It must queue up behind what waits of the device, whatever keeps that from going on.
+            Ok(()) if outbox.waits(device).await => "an older snapshot of the device waits".into(),
+            Ok(()) => return Ok(()),
+            Err(away) => chain(&away),
         };
-        outbox.room().await.map_err(full)
+        outbox.room().await.map_err(|reason| Deferral::Unavailable {
+            reason: format!("{why}; {reason}"),
+        })
     }
 
     async fn check_presence(&self, ask: &Ask) -> Result<(), Deferral> {

@@ -33,6 +33,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     let answer = prop::sample::select(vec![
         Answer::Delivered,
         Answer::Away,
+        Answer::NoRoom,
         Answer::Refused,
         Answer::Unsettled,
     ]);

@@ -163,7 +163,6 @@ impl<'a> Desk<'a> {
         };
         let age = self.context.clock.now() - snapshot.collected_at;
         let age = Duration::try_from(age).unwrap_or_default();
-        let expires = *self.expires.borrow();
         let work = async {
             if self.context.sink.has(&snapshot, age).await? {
                 debug!(attempt.id = %attempt, "it is in the stream already");
@@ -173,7 +172,8 @@ impl<'a> Desk<'a> {
             self.context.metrics.published(delivered.is_ok());
             delivered
         };
-        match fence::until(expires, work).await {
+        // A large one may take longer than the lease, which is renewed meanwhile.
+        match fence::until_renewed(&self.expires, work).await {
             Some(Ok(())) => {
                 if self.away.take().is_some() {
                     info!("snapshots that were kept are being published");
@@ -191,7 +191,18 @@ impl<'a> Desk<'a> {
                 }
                 Answer::Away
             }
-            None => Answer::Away,
+            Some(Err(error @ SinkError::NoRoom { .. })) => {
+                warn!(
+                    attempt.id = %attempt,
+                    error = chain(&error),
+                    "a snapshot stays in the outbox until there is room for it"
+                );
+                Answer::NoRoom
+            }
+            None => {
+                warn!(attempt.id = %attempt, "the relay's lease ended while it published");
+                Answer::Away
+            }
         }
     }
 
