@@ -170,11 +170,12 @@ impl Lanes {
         })
     }
 
-    /// When [`Self::next`] may come to another answer without anything happening; `None` when there
-    /// is nothing to wait for.
-    pub fn wakes_at(&self) -> Option<Duration> {
+    /// When [`Self::next`] may come to another answer than at `now` without anything happening;
+    /// `None` when there is nothing to wait for.
+    pub fn wakes_at(&self, now: Duration) -> Option<Duration> {
         let rests = self.lanes.values().map(|lane| lane.rests_until).min();
-        let paused = (self.pause.until > Duration::ZERO).then_some(self.pause.until);
+        // One that is over, with no letter left, is nothing to wake for.
+        let paused = self.pause.lasts(now).then_some(self.pause.until);
         rests.map(|at| at.max(self.pause.until)).or(paused)
     }
 

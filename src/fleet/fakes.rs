@@ -38,8 +38,10 @@ use crate::ports::{
 use crate::ssh;
 
 mod lines;
+mod post;
 
 pub use lines::Lines;
+pub use post::Post;
 
 /// Where the clock of a world with paused time begins.
 pub const START: Timestamp = datetime!(2026-01-02 03:04:05 UTC);
@@ -415,6 +417,10 @@ pub struct MemorySink {
     pub snapshots: Mutex<Vec<Snapshot>>,
     pub away: AtomicBool,
     pub panics: AtomicBool,
+    /// How long a delivery takes.
+    pub takes: Mutex<Duration>,
+    /// How long it takes to look whether there was one.
+    pub looks: Mutex<Duration>,
 }
 
 impl MemorySink {
@@ -439,10 +445,19 @@ impl SnapshotSink for MemorySink {
 
     async fn deliver(&self, snapshot: &Snapshot) -> Result<(), SinkError> {
         assert!(!self.panics.load(Ordering::Relaxed), "told to panic");
+        let takes = *self.takes.lock().expect("nobody panics here");
+        tokio::time::sleep(takes).await;
         self.ready().await?;
         let mut snapshots = self.snapshots.lock().expect("nobody panics here");
         snapshots.push(snapshot.clone());
         Ok(())
+    }
+
+    async fn has(&self, snapshot: &Snapshot, _age: Duration) -> Result<bool, SinkError> {
+        let looks = *self.looks.lock().expect("nobody panics here");
+        tokio::time::sleep(looks).await;
+        let taken = self.taken();
+        Ok(taken.iter().any(|taken| taken.attempt == snapshot.attempt))
     }
 }
 

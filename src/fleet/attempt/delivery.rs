@@ -122,3 +122,7 @@ fn too_late() -> Stop {
 fn failed(error: &(dyn std::error::Error + 'static)) -> Stop {
     Stop::Failed(Failure::from_error(FailureKind::PublishFailed, error))
 }
+
+#[cfg(test)]
+#[path = "delivery_tests.rs"]
+mod tests;

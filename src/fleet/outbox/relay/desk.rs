@@ -75,8 +75,9 @@ impl<'a> Desk<'a> {
 
     /// How long nothing can be done unless something happens.
     pub(super) fn idle_for(&self) -> Duration {
-        let wakes = self.lanes.wakes_at();
-        wakes.map_or(Duration::MAX, |at| at.saturating_sub(self.origin.elapsed()))
+        let now = self.origin.elapsed();
+        let wakes = self.lanes.wakes_at(now);
+        wakes.map_or(Duration::MAX, |at| at.saturating_sub(now))
     }
 
     /// Offers one letter, or takes one in; false when there is nothing to do now.
