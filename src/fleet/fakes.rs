@@ -421,6 +421,8 @@ pub struct MemorySink {
     pub takes: Mutex<Duration>,
     /// How long it takes to look whether there was one.
     pub looks: Mutex<Duration>,
+    /// Whose snapshots find no room.
+    pub no_room: Mutex<Option<DeviceId>>,
 }
 
 impl MemorySink {
@@ -448,6 +450,13 @@ impl SnapshotSink for MemorySink {
         let takes = *self.takes.lock().expect("nobody panics here");
         tokio::time::sleep(takes).await;
         self.ready().await?;
+        if *self.no_room.lock().expect("nobody panics here") == Some(snapshot.device) {
+            return Err(SinkError::NoRoom {
+                sink: "memory",
+                operation: "keep its text".to_owned(),
+                source: "full".into(),
+            });
+        }
         let mut snapshots = self.snapshots.lock().expect("nobody panics here");
         snapshots.push(snapshot.clone());
         Ok(())

@@ -175,3 +175,22 @@ async fn a_newer_snapshot_does_not_overtake_an_older_one_that_is_held() {
     assert_eq!(deliver(&world, 3, id(2)).await.0, Came::To(Place::Sink));
     assert_eq!(published(&world), [3]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_must_queue_up_is_not_taken_while_the_outbox_is_full() {
+    let (world, post) = World::with_outbox();
+    let queue = world.context.outbox.as_ref().expect("there is one");
+    let older = queue.write(&snapshot(1, id(1)), START).await;
+    let put = queue.put(&older.expect("memory")).await;
+    put.expect("it is there");
+    let place = async |device| world.context.has_a_place(device).await;
+    assert!(place(id(1)).await.is_ok());
+    post.letters.full.store(true, Ordering::Relaxed);
+    match place(id(1)).await {
+        Err(crate::domain::attempt::Deferral::Unavailable { reason }) => {
+            assert!(reason.contains("outbox is full"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(place(id(2)).await.is_ok(), "published past the outbox");
+}

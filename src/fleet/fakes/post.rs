@@ -24,6 +24,8 @@ pub struct MemoryOutbox {
     letters: Mutex<Letters>,
     /// Nothing is answered.
     pub away: AtomicBool,
+    /// There is more in it than is allowed.
+    pub full: AtomicBool,
     /// How long it takes to put a letter in.
     pub takes: Mutex<Duration>,
     /// So long the process stands still while a letter is put in.
@@ -88,7 +90,11 @@ impl Outbox for MemoryOutbox {
     }
 
     async fn state(&self) -> Result<OutboxState, OutboxError> {
-        self.here().map(|_| OutboxState::default())
+        let full = self.full.load(Ordering::Relaxed);
+        self.here().map(|_| OutboxState {
+            bytes: if full { u64::MAX } else { 0 },
+            ..OutboxState::default()
+        })
     }
 
     async fn missing(&self, _attempts: &[AttemptId]) -> Result<Vec<AttemptId>, OutboxError> {

@@ -1,4 +1,4 @@
-//! What a relay does not do any more once its lease may be another's.
+//! What a relay does for as long as its lease is renewed, and not any more once it may be another's.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,10 +17,15 @@ const PUBLISHED: &str =
 const SUCCESS: &str = "mikrotik_config_backup_total{status=\"success\"}";
 
 fn snapshot() -> Snapshot {
+    snapshot_of(1)
+}
+
+/// The snapshot of the attempt and the device with this number.
+fn snapshot_of(number: u32) -> Snapshot {
     let text = ConfigText::new("# a snapshot\n");
     Snapshot {
-        attempt: AttemptId(Uuid::from_u128(1)),
-        device: id(1),
+        attempt: AttemptId(Uuid::from_u128(number.into())),
+        device: id(number),
         tenant: TenantId(Uuid::from_u128(99)),
         routeros_version: "7.14".to_owned(),
         machine: Machine::default(),
@@ -81,4 +86,42 @@ async fn a_sink_that_answers_behind_the_end_of_the_lease_is_not_listened_to() {
             .expect("it ends")
             .expect("whole");
     }
+}
+
+/// Puts the snapshots of these devices into the outbox, and begins to relay.
+async fn relaying(world: &World, devices: &[u32]) {
+    let queue = world.context.outbox.as_ref().expect("there is one");
+    for device in devices {
+        let letter = queue.write(&snapshot_of(*device), START).await;
+        let put = queue.put(&letter.expect("memory")).await;
+        put.expect("it is there");
+    }
+    let context = Arc::clone(&world.context);
+    tokio::spawn(async move { run(&context).await });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publication_may_take_longer_than_the_lease_lives_unless_renewed() {
+    let (world, post) = World::with_outbox();
+    *world.sink.takes.lock().expect("whole") = 5 * LEASE;
+    relaying(&world, &[1]).await;
+    sleep(6 * LEASE).await;
+    assert_eq!(world.sink.taken(), [snapshot()]);
+    assert_eq!(world.metric(PUBLISHED), 1.0, "at the first try");
+    assert_eq!(post.letters.ids(), []);
+    world.context.shutdown.soft().cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_without_room_waits_for_it_and_holds_no_other_up() {
+    let (world, post) = World::with_outbox();
+    *world.sink.no_room.lock().expect("whole") = Some(id(1));
+    relaying(&world, &[1, 2]).await;
+    sleep(LEASE).await;
+    assert_eq!(world.sink.taken(), [snapshot_of(2)]);
+    assert_eq!(post.letters.ids(), [snapshot_of(1).attempt]);
+    *world.sink.no_room.lock().expect("whole") = None;
+    sleep(60 * LEASE).await;
+    assert_eq!(world.sink.taken(), [snapshot_of(2), snapshot_of(1)]);
+    world.context.shutdown.soft().cancel();
 }
