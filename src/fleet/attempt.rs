@@ -292,13 +292,16 @@ impl Context {
                 .as_ref()
                 .is_some_and(|outbox| outbox.holds_of(ask.device)),
         };
-        let claimed = self.store.claim(&claim).await.map_err(|error| {
-            let reason = chain(&error);
-            if !matches!(error, StoreError::Unavailable { .. }) {
-                warn!(error = reason, "the database refused to begin an attempt");
+        let claimed = match self.begin(&claim).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                let reason = chain(&error);
+                if !matches!(error, StoreError::Unavailable { .. }) {
+                    warn!(error = reason, "the database refused to begin an attempt");
+                }
+                return Err(Stop::Deferred(Deferral::Unavailable { reason }));
             }
-            Stop::Deferred(Deferral::Unavailable { reason })
-        })?;
+        };
         match claimed {
             Claimed::Gone => Err(Stop::Deferred(Deferral::Gone)),
             Claimed::TooSoon(wait) => Err(Stop::Deferred(self.too_soon(ask, wait))),
@@ -328,6 +331,21 @@ impl Context {
                 Ok(begun)
             }
         }
+    }
+
+    /// Claims, once a claim whose answer was lost is taken back: its mark would be journaled as an
+    /// attempt whose process died.
+    async fn begin(&self, claim: &Claim) -> Result<Claimed, StoreError> {
+        let device = claim.device;
+        if let Some(lost) = self.backlog.doubtful(device) {
+            self.store.unclaim(device, lost).await?;
+            self.backlog.settle(device);
+        }
+        let claimed = self.store.claim(claim).await;
+        if claimed.is_err() {
+            self.backlog.doubt(device, claim.attempt);
+        }
+        claimed
     }
 
     /// Pins a first key; the first writer wins, and what it wrote is compared once more.

@@ -167,6 +167,10 @@ pub struct State {
     pub too_soon: Option<Duration>,
     /// Every statement fails.
     pub away: bool,
+    /// The next claim is granted, and its answer lost.
+    pub claim_answer_lost: bool,
+    /// Claims that found the mark of another attempt: its process has died, as it seems.
+    pub marks_found: usize,
     /// `record` fails.
     pub record_away: bool,
     /// `record` never answers.
@@ -290,7 +294,11 @@ impl Store for MemoryStore {
         if let (Some(_), Some(wait)) = (claim.bound, state.too_soon) {
             return Ok(Claimed::TooSoon(wait));
         }
-        state.running.insert(claim.device, claim.attempt);
+        let mark = state.running.insert(claim.device, claim.attempt);
+        state.marks_found += usize::from(mark.is_some_and(|mark| mark != claim.attempt));
+        if std::mem::take(&mut state.claim_answer_lost) {
+            return Err(away("begin an attempt"));
+        }
         let taken = state.taken.get(&claim.device);
         let incomplete = taken.map_or(Vec::new(), |taken| taken.incomplete_menus.clone());
         let missing = state
