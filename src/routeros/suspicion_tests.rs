@@ -1,0 +1,283 @@
+//! Every sign of a cut, and what operators do every day, beside the export before it.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::routeros::secrets::count_secrets;
+use crate::routeros::shape::ShapeBuilder;
+
+fn shape(items: &[(&str, &str)]) -> Shape {
+    let mut builder = ShapeBuilder::default();
+    for (menu, item) in items {
+        let slot = builder.slot(menu);
+        builder.add(slot, item, count_secrets(menu, item));
+    }
+    builder.finish()
+}
+
+fn remembered(shape: &Shape, bytes: u64) -> Remembered<'_> {
+    Remembered {
+        shape,
+        bytes,
+        incomplete_menus: &[],
+    }
+}
+
+const WHOLE: &[(&str, &str)] = &[
+    ("/interface bridge", "add name=bridge1"),
+    ("/ip pool", "add name=a ranges=192.0.2.9"),
+    ("/ppp secret", "add name=a password=example-only"),
+    ("/ppp secret", "add name=b password=example-only"),
+    ("/system identity", "set name=edge"),
+];
+
+fn compare(new: &[(&str, &str)], bytes: u64) -> Option<Suspicion> {
+    suspicion(
+        remembered(&shape(WHOLE), 300),
+        remembered(&shape(new), bytes),
+    )
+}
+
+#[test]
+fn each_sign_is_told_and_what_operators_do_every_day_is_none() {
+    assert_eq!(compare(WHOLE, 300), None);
+    let edited = [&WHOLE[..4], &[("/system identity", "set name=core")]].concat();
+    assert_eq!(compare(&edited, 300), None);
+    let one_deleted = [&WHOLE[..3], &WHOLE[4..]].concat();
+    assert_eq!(compare(&one_deleted, 260), None);
+    let menu_deleted = [&WHOLE[..1], &WHOLE[2..]].concat();
+    assert_eq!(compare(&menu_deleted, 250), None);
+
+    assert_eq!(
+        compare(&WHOLE[..3], 120),
+        Some(Suspicion::EndsEarly {
+            menu: "/ppp secret".into()
+        })
+    );
+    let cut_and_edited = [&[("/interface bridge", "add name=bridge2")], &WHOLE[1..3]].concat();
+    assert_eq!(
+        compare(&cut_and_edited, 120),
+        Some(Suspicion::LostLastMenus {
+            menus: 1,
+            last: "/system identity".into()
+        })
+    );
+    let hidden: Vec<_> = WHOLE
+        .iter()
+        .map(|(menu, item)| (*menu, item.split(" password").next().unwrap_or(item)))
+        .collect();
+    let lost = compare(&hidden, 250);
+    assert_eq!(lost, Some(Suspicion::LostSecrets { secrets: 2 }));
+    assert!(lost.is_some_and(|lost| lost.to_string().contains("\"sensitive\"")));
+    let edited_tail = [&WHOLE[..4], &[("/system identity", "set name=core")]].concat();
+    assert_eq!(
+        compare(&edited_tail, 199),
+        Some(Suspicion::Shrank { from: 300, to: 199 })
+    );
+    assert_eq!(
+        compare(&edited_tail, 200),
+        None,
+        "a third is not more than a third"
+    );
+}
+
+#[test]
+fn a_menu_that_could_not_be_exported_is_no_suspicion() {
+    let old = shape(WHOLE);
+    let new = shape(&WHOLE[..2]);
+    let missing = ["/ppp".to_owned(), "/system/identity".to_owned()];
+    let new = Remembered {
+        incomplete_menus: &missing,
+        ..remembered(&new, 100)
+    };
+    assert_eq!(suspicion(remembered(&old, 300), new), None);
+    let only_one = Remembered {
+        incomplete_menus: &missing[..1],
+        ..new
+    };
+    assert!(suspicion(remembered(&old, 300), only_one).is_some());
+}
+
+#[test]
+fn a_cut_inside_the_last_menu_is_told_whatever_was_edited_before_it() {
+    const OLD: &[(&str, &str)] = &[
+        ("/ip pool", "add name=a"),
+        ("/tool netwatch", "add host=192.0.2.1"),
+        ("/tool netwatch", "add host=192.0.2.2"),
+    ];
+    let old = shape(OLD);
+    let told = |new: &[(&str, &str)]| {
+        suspicion(remembered(&old, 300), remembered(&shape(new), 299)).map(|s| s.to_string())
+    };
+    let edited = ("/ip pool", "add name=b");
+    let words = "ends in /tool netwatch with fewer items than the one before it had there (1 of 2)";
+    let found = told(&[edited, OLD[1]]);
+    assert!(
+        found.as_deref().is_some_and(|found| found.contains(words)),
+        "{found:?}"
+    );
+    let found = told(&[edited, ("/new", "add a=b"), OLD[1]]);
+    assert!(
+        found.as_deref().is_some_and(|found| found.contains(words)),
+        "{found:?}"
+    );
+    assert_eq!(told(&[edited, OLD[1], OLD[2]]), None);
+    assert_eq!(told(&[edited, OLD[1], OLD[1], OLD[1]]), None);
+}
+
+#[test]
+fn a_menu_that_fails_for_ever_hides_nothing_of_the_others() {
+    let whole = shape(WHOLE);
+    let hidden: Vec<_> = WHOLE
+        .iter()
+        .map(|(menu, item)| (*menu, item.split(" password").next().unwrap_or(item)))
+        .collect();
+    let hidden = shape(&hidden);
+    let edited = [&WHOLE[..4], &[("/system identity", "set name=core")]].concat();
+    let edited = shape(&edited);
+    let (old_names, new_names) = (["/ipv6/route".to_owned()], ["/ipv6 route".to_owned()]);
+    let missing = |shape, bytes, incomplete_menus| Remembered {
+        shape,
+        bytes,
+        incomplete_menus,
+    };
+    let told = |old, new| suspicion(old, new).map(|found| found.as_str());
+    let old = missing(&whole, 300, &old_names);
+    assert_eq!(
+        told(old, missing(&hidden, 250, &new_names)),
+        Some("lost_secrets")
+    );
+    assert_eq!(told(old, missing(&edited, 199, &new_names)), Some("shrank"));
+    assert_eq!(told(old, missing(&edited, 200, &new_names)), None);
+    // What it lacks no more can only have made it longer.
+    assert_eq!(told(old, missing(&hidden, 250, &[])), Some("lost_secrets"));
+    assert_eq!(told(old, missing(&edited, 199, &[])), Some("shrank"));
+    // What it lacks in addition may have held the secrets and the bytes.
+    let old = remembered(&whole, 300);
+    assert_eq!(told(old, missing(&hidden, 250, &new_names)), None);
+    assert_eq!(told(old, missing(&edited, 199, &new_names)), None);
+    let parent = ["/ipv6".to_owned()];
+    let old = missing(&whole, 300, &old_names);
+    assert_eq!(told(old, missing(&hidden, 250, &parent)), None);
+    let old = missing(&whole, 300, &parent);
+    assert_eq!(
+        told(old, missing(&hidden, 250, &new_names)),
+        Some("lost_secrets")
+    );
+}
+
+#[test]
+fn a_first_export_is_doubtful_only_without_anything_in_it() {
+    let (empty, some) = (shape(&[]), shape(&WHOLE[..1]));
+    assert_eq!(
+        suspicion_of_first(remembered(&empty, 90)),
+        Some(Suspicion::Empty)
+    );
+    assert_eq!(suspicion_of_first(remembered(&some, 90)), None);
+    let missing = ["/ip/address".to_owned()];
+    let told = Remembered {
+        incomplete_menus: &missing,
+        ..remembered(&empty, 90)
+    };
+    assert_eq!(suspicion_of_first(told), None);
+    // Later ones are compared: a router that had nothing still has nothing.
+    let again = suspicion(remembered(&empty, 90), remembered(&empty, 90));
+    assert_eq!(again, None);
+}
+
+#[test]
+fn names_are_those_that_are_listed() {
+    let all = [
+        Suspicion::EndsEarly { menu: "/a".into() },
+        Suspicion::LostLastMenus {
+            menus: 2,
+            last: "/a".into(),
+        },
+        Suspicion::LastMenuShrank {
+            menu: "/a".into(),
+            from: 2,
+            to: 1,
+        },
+        Suspicion::LostSecrets { secrets: 1 },
+        Suspicion::Shrank { from: 2, to: 1 },
+        Suspicion::Empty,
+    ];
+    assert_eq!(all.map(|suspicion| suspicion.as_str()), Suspicion::NAMES);
+}
+
+/// Menus in the order of an export, each once, with some items each.
+fn exports() -> impl Strategy<Value = Vec<(String, String)>> {
+    prop::collection::vec(prop::collection::vec("[a-c]{1,3}", 1..5), 1..6).prop_map(|menus| {
+        let items = menus.into_iter().enumerate();
+        items
+            .flat_map(|(menu, items)| {
+                let add = move |item| (format!("/menu {menu}"), format!("add name={item}"));
+                items.into_iter().map(add)
+            })
+            .collect()
+    })
+}
+
+fn borrowed(items: &[(String, String)]) -> Vec<(&str, &str)> {
+    items
+        .iter()
+        .map(|(menu, item)| (menu.as_str(), item.as_str()))
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn every_cut_between_two_items_is_suspected(items in exports(), at in any::<prop::sample::Index>()) {
+        let items = borrowed(&items);
+        let cut = at.index(items.len());
+        let (old, new) = (shape(&items), shape(&items[..cut]));
+        let found = suspicion(remembered(&old, 100), remembered(&new, 100));
+        prop_assert!(matches!(found, Some(Suspicion::EndsEarly { .. })), "{found:?}");
+    }
+
+    #[test]
+    fn a_cut_inside_the_last_menu_is_suspected_whatever_changed_before_it(
+        items in exports(),
+        last in prop::collection::vec("[a-c]{1,3}", 2..6),
+        others in exports(),
+        keep in any::<prop::sample::Index>(),
+        edited in any::<prop::sample::Index>(),
+    ) {
+        let items = borrowed(&items);
+        let last: Vec<_> = last.iter().map(|item| ("/tail", item.as_str())).collect();
+        let old = shape(&[items.clone(), last.clone()].concat());
+        let cut = &last[..1 + keep.index(last.len() - 1)];
+        let mut one = items.clone();
+        one[edited.index(items.len())].1 = "set edited=yes";
+        let mut without = items.clone();
+        without.remove(edited.index(items.len()));
+        for before in [one, without, borrowed(&others), Vec::new()] {
+            let new = shape(&[&before, cut].concat());
+            let found = suspicion(remembered(&old, 100), remembered(&new, 100));
+            prop_assert!(found.is_some(), "{before:?} {cut:?}");
+        }
+    }
+
+    #[test]
+    fn an_unchanged_or_grown_export_is_not(items in exports(), more in exports()) {
+        let items = borrowed(&items);
+        let more: Vec<_> = more.iter().map(|(_, item)| ("/new", item.as_str())).collect();
+        let grown = [items.clone(), more].concat();
+        let (old, same, new) = (shape(&items), shape(&items), shape(&grown));
+        prop_assert_eq!(suspicion(remembered(&old, 100), remembered(&same, 100)), None);
+        prop_assert_eq!(suspicion(remembered(&old, 100), remembered(&new, 200)), None);
+    }
+
+    #[test]
+    fn lost_tails_are_found_whatever_changed_before_them(items in exports(), keep in 0usize..5) {
+        let items = borrowed(&items);
+        let last = items.last().map(|(menu, _)| *menu).unwrap_or_default();
+        let rest: Vec<_> = items.iter().filter(|(menu, _)| *menu != last).collect();
+        let new: Vec<_> = std::iter::once(("/other", "add a=b"))
+            .chain(rest.iter().take(rest.len().saturating_sub(keep)).map(|item| **item))
+            .collect();
+        let (old, new) = (shape(&items), shape(&new));
+        let found = suspicion(remembered(&old, 100), remembered(&new, 100));
+        prop_assert!(matches!(found, Some(Suspicion::LostLastMenus { .. })), "{found:?}");
+    }
+}
