@@ -83,7 +83,13 @@ impl Context {
         let version = device.routeros_version.as_deref();
         let export = take_export(session, version).await.map_err(|error| {
             let failure = error.into_failure();
-            truncated(format!("which failed: {failure}"))
+            let remedy = match failure.kind {
+                FailureKind::Timeout => {
+                    "; both readings must fit into its time: give the device a longer command timeout"
+                }
+                _ => "",
+            };
+            truncated(format!("which failed: {failure}{remedy}"))
         })?;
         progress.enter(Step::Normalise);
         let (again, counts) = self.normalise(id, device, export, progress).await;
