@@ -52,6 +52,11 @@ pub(super) fn is_header_field(line: &str) -> bool {
     field(line).is_some()
 }
 
+/// Whether the comment `line` is a lone `#`.
+pub(super) fn is_separator(line: &str) -> bool {
+    matches!(field(line), Some(Field::Separator))
+}
+
 #[derive(Clone, Copy)]
 enum Name {
     SoftwareId,

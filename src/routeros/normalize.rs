@@ -6,6 +6,8 @@
 //!   Wrapped lines keep their wraps: nothing inside quotes or before a continuation is touched.
 //! - The dated header line goes: it is new at every export. With it goes the version, so an
 //!   upgrade that changes nothing else is no change; the version is metadata of the snapshot.
+//! - Bare `#` lines of the header block go: 7.20 prints one where 7.22.1 prints three (facts sheet, §1),
+//!   so an upgrade alone would change them. Its fields stay: another id or model is another machine.
 //! - State comments go (see `rules`), where one can stand: before an `add` or `set` in a menu.
 //! - Comments that the operator ignores go (`CONFIG_BACKUP_IGNORE_COMMENTS`), wherever they stand but
 //!   in the header block; never what tells that the export is not whole.
@@ -44,6 +46,8 @@ pub const NORMALIZATION_VERSION: u32 = 2;
 
 /// The ledger's name for the dated header line.
 const DATED_HEADER: &str = "dated-header";
+/// The ledger's name for bare `#` lines of the header block.
+const BARE_HEADER_LINE: &str = "bare-header-line";
 /// The ledger's name for `#error exporting` lines of menus that are not there.
 const ERROR_EXPORTING: &str = "error-exporting";
 /// The ledger's name for terse items that were put back into one line.
@@ -134,6 +138,8 @@ struct Run<'a> {
     text: &'a str,
     out: Copied<'a>,
     context: Context,
+    /// Nothing but fields of the header has stayed yet.
+    in_header: bool,
     /// A menu line that is not written yet: the item after it may have to join it.
     menu: Option<Line<'a>>,
     /// Comments (with their rests) that are not written yet: what follows decides.
@@ -160,6 +166,7 @@ impl<'a> Run<'a> {
             text,
             out,
             context: Context::default(),
+            in_header: true,
             menu: None,
             comments: None,
             last_comment: None,
@@ -237,6 +244,7 @@ impl<'a> Run<'a> {
         } else {
             self.settle(Some((line, &item)));
         }
+        self.in_header = false;
         if let Some(form) = &mut self.form {
             form.add(line, &item, self.context.menu(), (logical, wraps));
         }
@@ -302,12 +310,17 @@ impl<'a> Run<'a> {
                 self.count(DATED_HEADER);
                 continue;
             }
+            if self.in_header && before != Before::Stray && header::is_separator(line.raw) {
+                self.count(BARE_HEADER_LINE);
+                continue;
+            }
             match self.rule(line.raw, rest.map(|rest| rest.raw), before) {
                 Some(name) => {
                     self.count(name);
                     dropped += u64::from(name != ERROR_EXPORTING);
                 }
                 None => {
+                    self.in_header &= rest.is_none() && header::is_header_field(line.raw);
                     self.kept.push(line);
                     self.kept.extend(rest);
                 }

@@ -130,6 +130,8 @@ fn configuration(text: &str) -> Vec<String> {
 fn soup() -> impl Strategy<Value = String> {
     let mut pieces: Vec<String> = [
         "#",
+        "#\n",
+        "# model = A\n",
         "\"",
         "\\",
         "\n",
@@ -297,7 +299,7 @@ fn version_1_cases_come_out_as_version_1_left_them() {
         # my own note \r\n/ip address\t\r\nadd address=192.0.2.1/24 interface=ether1  \r\n\r\n\r\n";
     assert_eq!(
         normalize_text(text),
-        "# software id = ABCD-EF12\n#\n\n# my own note\n/ip address\n\
+        "# software id = ABCD-EF12\n\n# my own note\n/ip address\n\
          add address=192.0.2.1/24 interface=ether1\n"
     );
     assert_eq!(normalize_text(""), "\n");
@@ -320,6 +322,47 @@ fn comments_stay_where_no_state_comment_can_stand() {
         "#error exporting \"/ipv6/route\" (timeout)\n/ip address\nset a=b\n",
         "/ip address\n# x has changed, please restart the device in order to\n\
          #error exporting /interface bridge calea\n pply the new settings\nset a=b\n",
+    ] {
+        assert_eq!(normalize_text(text), text);
+    }
+}
+
+#[test]
+fn an_upgrade_that_prints_more_bare_hashes_is_no_change() {
+    let body = "/ip address\nset a=b\n";
+    let printed = |hashes: &str, version: &str| {
+        format!(
+            "# 2026-01-02 03:04:05 by RouterOS {version}\n# system id = wa/Md4+LR6P\n{hashes}{body}"
+        )
+    };
+    let one = normalize(&whole(&printed("#\n", "7.20")));
+    let three = normalize(&whole(&printed("#\n# \n#\n", "7.22.1")));
+    assert_eq!(one.hash, three.hash);
+    assert_eq!(one.hash, hash(&printed("", "7.24")));
+    assert_eq!(
+        one.text.expose(),
+        format!("# system id = wa/Md4+LR6P\n{body}")
+    );
+    assert_eq!(one.ledger.get("bare-header-line"), Some(&1));
+    assert_eq!(three.ledger.get("bare-header-line"), Some(&3));
+    assert_eq!(three.unknown_comment_lines, 0);
+    let between = "# software id = A\n#\n# model = B\n\n#\n# serial number = C\n";
+    assert_eq!(
+        normalize_text(between),
+        "# software id = A\n# model = B\n\n# serial number = C\n"
+    );
+}
+
+#[test]
+fn bare_hashes_below_the_header_stay() {
+    for text in [
+        "# a note\n#\n/ip address\nset a=b\n",
+        "# model = A\n# a note\n#\n",
+        "/ip address\nset a=b\n#\n",
+        "/ip address set a=b\n#\n/ip pool add name=a\n",
+        "add a=b\n#\n",
+        // With it gone, what stands before it might seem to go on.
+        "# model = A\n#\nof something\n",
     ] {
         assert_eq!(normalize_text(text), text);
     }

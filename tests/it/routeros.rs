@@ -183,6 +183,7 @@ fn ledgers_count_what_was_taken_out() {
     assert_eq!(
         ledger("cap_7.13.1_state-comments"),
         entries(&[
+            ("bare-header-line", 1),
             ("dated-header", 1),
             ("wireless-cap-empty", 1),
             ("wireless-channel", 2),
@@ -192,6 +193,7 @@ fn ledgers_count_what_was_taken_out() {
     assert_eq!(
         ledger("chr_7.10_error-exporting"),
         entries(&[
+            ("bare-header-line", 1),
             ("dated-header", 1),
             ("error-exporting", 2),
             ("interface-not-ready", 1),
