@@ -427,6 +427,16 @@ pub enum SinkError {
         /// What it said.
         source: Source,
     },
+    /// What this snapshot needs is away or full; there may be room for others. Later it may work.
+    #[error("failed to {operation}: {sink} has no room for it now")]
+    NoRoom {
+        /// Which sink.
+        sink: &'static str,
+        /// The operation and its subject.
+        operation: String,
+        /// What it said.
+        source: Source,
+    },
     /// The sink refused this snapshot for its own sake.
     #[error("failed to {operation}: {sink} refused it")]
     Refused {

@@ -39,6 +39,8 @@ pub enum Answer {
     Delivered,
     /// The sink is away or full: nothing is said of this letter.
     Away,
+    /// There is no room for what this letter needs; there may be for others.
+    NoRoom,
     /// It was refused for its own sake.
     Refused,
     /// What was said before could not be recorded in the database.
@@ -168,11 +170,12 @@ impl Lanes {
         })
     }
 
-    /// When [`Self::next`] may come to another answer without anything happening; `None` when there
-    /// is nothing to wait for.
-    pub fn wakes_at(&self) -> Option<Duration> {
+    /// When [`Self::next`] may come to another answer than at `now` without anything happening;
+    /// `None` when there is nothing to wait for.
+    pub fn wakes_at(&self, now: Duration) -> Option<Duration> {
         let rests = self.lanes.values().map(|lane| lane.rests_until).min();
-        let paused = (self.pause.until > Duration::ZERO).then_some(self.pause.until);
+        // One that is over, with no letter left, is nothing to wake for.
+        let paused = self.pause.lasts(now).then_some(self.pause.until);
         rests.map(|at| at.max(self.pause.until)).or(paused)
     }
 
@@ -211,7 +214,7 @@ impl Lanes {
                 lane.rests_until = now.saturating_add(pause(policy.retry, exponent, draw));
                 Verdict::Count
             }
-            Answer::Unsettled => {
+            Answer::Unsettled | Answer::NoRoom => {
                 lane.rests_until = now.saturating_add(pause(policy.retry, 0, draw));
                 Verdict::Keep
             }

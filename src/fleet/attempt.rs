@@ -126,7 +126,7 @@ impl Context {
             });
         }
         self.check_presence(ask).await?;
-        self.has_a_place().await?;
+        self.has_a_place(ask.device).await?;
         progress.enter(Step::Slot);
         let slot = self.take_slot(ask).await?;
         ask.slot_held.store(true, Ordering::Relaxed);
@@ -134,23 +134,26 @@ impl Context {
         self.metrics
             .waited_for_slot(progress.took(Step::Slot).unwrap_or_default());
         // The wait may have been long: whoever queued up before that changed stops here.
-        self.has_a_place().await?;
+        self.has_a_place(ask.device).await?;
         let lease = self.take_lease(ask).await?;
         Ok((slot, lease))
     }
 
     /// A router is not troubled for an export that could neither be delivered nor be kept.
-    async fn has_a_place(&self) -> Result<(), Deferral> {
-        let Err(away) = self.sink.ready().await else {
-            return Ok(());
-        };
+    async fn has_a_place(&self, device: DeviceId) -> Result<(), Deferral> {
+        let ready = self.sink.ready().await;
         let Some(outbox) = &self.outbox else {
-            return Err(away.into());
+            return Ok(ready?);
         };
-        let full = |reason| Deferral::Unavailable {
-            reason: format!("{}; {reason}", chain(&away)),
+        let why = match ready {
+            // It must queue up behind what waits of the device, whatever keeps that from going on.
+            Ok(()) if outbox.waits(device).await => "an older snapshot of the device waits".into(),
+            Ok(()) => return Ok(()),
+            Err(away) => chain(&away),
         };
-        outbox.room().await.map_err(full)
+        outbox.room().await.map_err(|reason| Deferral::Unavailable {
+            reason: format!("{why}; {reason}"),
+        })
     }
 
     async fn check_presence(&self, ask: &Ask) -> Result<(), Deferral> {
@@ -289,13 +292,16 @@ impl Context {
                 .as_ref()
                 .is_some_and(|outbox| outbox.holds_of(ask.device)),
         };
-        let claimed = self.store.claim(&claim).await.map_err(|error| {
-            let reason = chain(&error);
-            if !matches!(error, StoreError::Unavailable { .. }) {
-                warn!(error = reason, "the database refused to begin an attempt");
+        let claimed = match self.begin(&claim).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                let reason = chain(&error);
+                if !matches!(error, StoreError::Unavailable { .. }) {
+                    warn!(error = reason, "the database refused to begin an attempt");
+                }
+                return Err(Stop::Deferred(Deferral::Unavailable { reason }));
             }
-            Stop::Deferred(Deferral::Unavailable { reason })
-        })?;
+        };
         match claimed {
             Claimed::Gone => Err(Stop::Deferred(Deferral::Gone)),
             Claimed::TooSoon(wait) => Err(Stop::Deferred(self.too_soon(ask, wait))),
@@ -325,6 +331,21 @@ impl Context {
                 Ok(begun)
             }
         }
+    }
+
+    /// Claims, once a claim whose answer was lost is taken back: its mark would be journaled as an
+    /// attempt whose process died.
+    async fn begin(&self, claim: &Claim) -> Result<Claimed, StoreError> {
+        let device = claim.device;
+        if let Some(lost) = self.backlog.doubtful(device) {
+            self.store.unclaim(device, lost).await?;
+            self.backlog.settle(device);
+        }
+        let claimed = self.store.claim(claim).await;
+        if claimed.is_err() {
+            self.backlog.doubt(device, claim.attempt);
+        }
+        claimed
     }
 
     /// Pins a first key; the first writer wins, and what it wrote is compared once more.

@@ -1,6 +1,7 @@
-//! Attempts that were made but could not be recorded, because the database went away meanwhile:
-//! kept in memory and recorded as soon as it is back.
+//! What the database could not be told, because it went away meanwhile: attempts that were made, kept
+//! in memory and recorded as soon as it is back, and claims that it may have granted.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub struct Backlog {
     /// Each with the moment at which the attempt ended.
     waiting: Mutex<Vec<(Instant, AttemptRecord)>>,
     added: Notify,
+    /// Claims whose answer was lost, at most one a device: no attempt was made under them.
+    doubtful: Mutex<HashMap<DeviceId, AttemptId>>,
 }
 
 impl Backlog {
@@ -39,6 +42,26 @@ impl Backlog {
         self.lock()
             .iter()
             .any(|(_, record)| record.device == device)
+    }
+
+    /// Notes that `attempt` may have been granted without our learning of it. Its mark would look like
+    /// that of a process that died.
+    pub fn doubt(&self, device: DeviceId, attempt: AttemptId) {
+        self.doubts().insert(device, attempt);
+    }
+
+    /// The claim at `device` that may have been granted.
+    pub fn doubtful(&self, device: DeviceId) -> Option<AttemptId> {
+        self.doubts().get(&device).copied()
+    }
+
+    /// The doubtful claim at `device` is taken back.
+    pub fn settle(&self, device: DeviceId) {
+        self.doubts().remove(&device);
+    }
+
+    fn doubts(&self) -> MutexGuard<'_, HashMap<DeviceId, AttemptId>> {
+        self.doubtful.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn first(&self) -> Option<AttemptRecord> {

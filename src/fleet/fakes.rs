@@ -38,8 +38,10 @@ use crate::ports::{
 use crate::ssh;
 
 mod lines;
+mod post;
 
 pub use lines::Lines;
+pub use post::Post;
 
 /// Where the clock of a world with paused time begins.
 pub const START: Timestamp = datetime!(2026-01-02 03:04:05 UTC);
@@ -165,6 +167,10 @@ pub struct State {
     pub too_soon: Option<Duration>,
     /// Every statement fails.
     pub away: bool,
+    /// The next claim is granted, and its answer lost.
+    pub claim_answer_lost: bool,
+    /// Claims that found the mark of another attempt: its process has died, as it seems.
+    pub marks_found: usize,
     /// `record` fails.
     pub record_away: bool,
     /// `record` never answers.
@@ -288,7 +294,11 @@ impl Store for MemoryStore {
         if let (Some(_), Some(wait)) = (claim.bound, state.too_soon) {
             return Ok(Claimed::TooSoon(wait));
         }
-        state.running.insert(claim.device, claim.attempt);
+        let mark = state.running.insert(claim.device, claim.attempt);
+        state.marks_found += usize::from(mark.is_some_and(|mark| mark != claim.attempt));
+        if std::mem::take(&mut state.claim_answer_lost) {
+            return Err(away("begin an attempt"));
+        }
         let taken = state.taken.get(&claim.device);
         let incomplete = taken.map_or(Vec::new(), |taken| taken.incomplete_menus.clone());
         let missing = state
@@ -415,6 +425,12 @@ pub struct MemorySink {
     pub snapshots: Mutex<Vec<Snapshot>>,
     pub away: AtomicBool,
     pub panics: AtomicBool,
+    /// How long a delivery takes.
+    pub takes: Mutex<Duration>,
+    /// How long it takes to look whether there was one.
+    pub looks: Mutex<Duration>,
+    /// Whose snapshots find no room.
+    pub no_room: Mutex<Option<DeviceId>>,
 }
 
 impl MemorySink {
@@ -439,10 +455,26 @@ impl SnapshotSink for MemorySink {
 
     async fn deliver(&self, snapshot: &Snapshot) -> Result<(), SinkError> {
         assert!(!self.panics.load(Ordering::Relaxed), "told to panic");
+        let takes = *self.takes.lock().expect("nobody panics here");
+        tokio::time::sleep(takes).await;
         self.ready().await?;
+        if *self.no_room.lock().expect("nobody panics here") == Some(snapshot.device) {
+            return Err(SinkError::NoRoom {
+                sink: "memory",
+                operation: "keep its text".to_owned(),
+                source: "full".into(),
+            });
+        }
         let mut snapshots = self.snapshots.lock().expect("nobody panics here");
         snapshots.push(snapshot.clone());
         Ok(())
+    }
+
+    async fn has(&self, snapshot: &Snapshot, _age: Duration) -> Result<bool, SinkError> {
+        let looks = *self.looks.lock().expect("nobody panics here");
+        tokio::time::sleep(looks).await;
+        let taken = self.taken();
+        Ok(taken.iter().any(|taken| taken.attempt == snapshot.attempt))
     }
 }
 

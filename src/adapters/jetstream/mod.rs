@@ -343,7 +343,15 @@ impl SnapshotSink for JetStreamSink {
                              for one message",
                             snapshot.device
                         );
-                        Self::unavailable(operation, chain(&trouble))
+                        match trouble {
+                            Trouble::Away(away) => Self::unavailable(operation, away),
+                            // Small ones need no object store.
+                            trouble => SinkError::NoRoom {
+                                sink: SINK,
+                                operation,
+                                source: chain(&trouble).into(),
+                            },
+                        }
                     })?;
                     let message = Message::referring(snapshot, reference);
                     message.map_err(|error| Self::refused(operation(), error))?

@@ -49,7 +49,7 @@ const CLAIM: &str = concat!(
                     coalesce(NOT $4 AND s.deaths > 0 AND s.running_attempt_id <> $2, false) \
                         AS deadly, \
                     NOT $9 AND EXISTS (SELECT FROM mikrotik_backup.attempts h \
-                        WHERE h.id = s.last_attempt_id AND h.status = 'queued' \
+                        WHERE h.device_id = d.id AND h.status = 'queued' \
                           AND h.held_until > now()) AS held \
              FROM ",
     devices_with_profiles!(),

@@ -33,6 +33,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     let answer = prop::sample::select(vec![
         Answer::Delivered,
         Answer::Away,
+        Answer::NoRoom,
         Answer::Refused,
         Answer::Unsettled,
     ]);
@@ -90,7 +91,7 @@ proptest! {
         }
         // However it went, from here on everything is delivered once the pauses are over.
         for _ in 0..world.open() {
-            let wakes = lanes.wakes_at().expect("letters wait");
+            let wakes = lanes.wakes_at(now).expect("letters wait");
             now = now.max(wakes);
             let offer = lanes.next(now).expect("one may be offered");
             world.ended.entry(offer.device).or_default().push(offer.attempt);
@@ -136,7 +137,7 @@ proptest! {
         for _ in 0..12 {
             lanes.answered(device(1), Answer::Away, now, Draw::new(sample));
             prop_assert_eq!(lanes.next(now), None, "no hot loop");
-            let wakes = lanes.wakes_at().expect("it is offered again");
+            let wakes = lanes.wakes_at(now).expect("it is offered again");
             pauses.push(wakes - now);
             // Its relay gives the lease away and gets it again.
             let mut again = Lanes::new(POLICY, lanes.pause());
@@ -153,9 +154,26 @@ proptest! {
         lanes.came_back();
         prop_assert!(lanes.next(now).is_some(), "at once when it is back");
         lanes.answered(device(1), Answer::Away, now, Draw::new(sample));
-        let pause = lanes.wakes_at().expect("it is offered again") - now;
+        let pause = lanes.wakes_at(now).expect("it is offered again") - now;
         prop_assert!(pause >= RETRY / 32 && pause < RETRY / 16, "{pause:?}: soon again, yet no loop");
     }
+}
+
+#[test]
+fn a_pause_that_is_over_is_no_reason_to_wake_once_nothing_is_left() {
+    let mut lanes = Lanes::new(POLICY, Pause::default());
+    lanes.take_in(attempt(1), device(1), 0);
+    lanes.answered(device(1), Answer::Away, Duration::ZERO, Draw::ZERO);
+    let mut empty = Lanes::new(POLICY, lanes.pause());
+    let now = lanes.wakes_at(Duration::ZERO).expect("it is offered again");
+    assert_eq!(empty.wakes_at(Duration::ZERO), Some(now), "others may wait");
+    assert_eq!(empty.wakes_at(now), None, "another relay was faster");
+    let verdict = lanes.answered(device(1), Answer::Delivered, now, Draw::ZERO);
+    assert_eq!(verdict, Verdict::Settle);
+    lanes.done(device(1));
+    assert_eq!(lanes.wakes_at(now), None, "it is delivered");
+    empty.take_in(attempt(2), device(1), 0);
+    assert_eq!(empty.wakes_at(now), Some(now), "it is its turn");
 }
 
 #[test]

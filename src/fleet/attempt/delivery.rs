@@ -61,7 +61,7 @@ impl Context {
         match fence::until(before(lease, RESERVE), self.publish(snapshot)).await {
             Some(Ok(())) => Ok(Place::Sink),
             Some(Err(error @ SinkError::Refused { .. })) => Err(failed(&error)),
-            Some(Err(error @ SinkError::Unavailable { .. })) => {
+            Some(Err(error @ (SinkError::Unavailable { .. } | SinkError::NoRoom { .. }))) => {
                 self.keep(outbox, snapshot, lease, &chain(&error)).await
             }
             None => {
@@ -122,3 +122,7 @@ fn too_late() -> Stop {
 fn failed(error: &(dyn std::error::Error + 'static)) -> Stop {
     Stop::Failed(Failure::from_error(FailureKind::PublishFailed, error))
 }
+
+#[cfg(test)]
+#[path = "delivery_tests.rs"]
+mod tests;

@@ -92,7 +92,13 @@ impl Context {
         let again = self.take_export(session, device).await;
         let export = again.map_err(|error| {
             let failure = error.into_failure();
-            truncated(format!("which failed: {failure}"))
+            let remedy = match failure.kind {
+                FailureKind::Timeout => {
+                    "; both readings must fit into its time: give the device a longer command timeout"
+                }
+                _ => "",
+            };
+            truncated(format!("which failed: {failure}{remedy}"))
         })?;
         progress.enter(Step::Normalise);
         let (again, counts) = self.normalise(id, device, export, progress).await;

@@ -471,6 +471,25 @@ async fn a_sink_that_goes_away_during_the_wait_for_a_slot_costs_no_connection() 
 }
 
 #[tokio::test]
+async fn a_claim_whose_answer_is_lost_is_taken_back_before_the_next_one() {
+    let router = router();
+    let device = device_at(&router);
+    let world = world(&device);
+    world.store.state().claim_answer_lost = true;
+    let report = attempt(&world, &device).await;
+    assert!(
+        matches!(deferral(&report), Deferral::Unavailable { .. }),
+        "{report:?}"
+    );
+    assert_eq!(router.stats().connections, 0);
+    let report = attempt(&world, &device).await;
+    assert!(report.made.is_some(), "{report:?}");
+    assert_eq!(world.store.state().marks_found, 0, "no process has died");
+    assert_eq!(world.store.state().records.len(), 1);
+    assert_all_free(&world, &router).await;
+}
+
+#[tokio::test]
 async fn a_router_that_was_connected_to_too_often_is_left_alone_and_whoever_asked_is_told() {
     let router = router();
     let device = device_at(&router);

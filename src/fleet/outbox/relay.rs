@@ -261,3 +261,6 @@ pub(super) async fn give_up(
     context.metrics.backup_failed(failure.kind);
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests;

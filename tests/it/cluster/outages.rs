@@ -7,7 +7,7 @@ mod scene;
 mod table;
 
 use self::scene::Scene;
-use self::table::{CLOCKS, LETTERS, NATS, POSTGRES, REDIS, RELAYING, Row};
+use self::table::{BOTH, CLOCKS, LETTERS, NATS, POSTGRES, REDIS, RELAYING, Row};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_fails_while_backups_run() {
@@ -22,6 +22,11 @@ async fn postgres_fails_while_backups_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nats_fails_while_backups_run() {
     hold(Scene::of_nats().await, NATS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_and_nats_fail_together_while_backups_run() {
+    hold(Scene::of_both().await, BOTH).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

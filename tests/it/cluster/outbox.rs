@@ -1,6 +1,7 @@
 //! Nothing that was taken is lost: snapshots wait in Redis while NATS cannot take them, and are
 //! published in their order, once, with no operator.
 
+mod behind;
 mod dead;
 mod hold;
 mod outage;

@@ -75,8 +75,9 @@ impl<'a> Desk<'a> {
 
     /// How long nothing can be done unless something happens.
     pub(super) fn idle_for(&self) -> Duration {
-        let wakes = self.lanes.wakes_at();
-        wakes.map_or(Duration::MAX, |at| at.saturating_sub(self.origin.elapsed()))
+        let now = self.origin.elapsed();
+        let wakes = self.lanes.wakes_at(now);
+        wakes.map_or(Duration::MAX, |at| at.saturating_sub(now))
     }
 
     /// Offers one letter, or takes one in; false when there is nothing to do now.
@@ -163,7 +164,6 @@ impl<'a> Desk<'a> {
         };
         let age = self.context.clock.now() - snapshot.collected_at;
         let age = Duration::try_from(age).unwrap_or_default();
-        let expires = *self.expires.borrow();
         let work = async {
             if self.context.sink.has(&snapshot, age).await? {
                 debug!(attempt.id = %attempt, "it is in the stream already");
@@ -173,7 +173,8 @@ impl<'a> Desk<'a> {
             self.context.metrics.published(delivered.is_ok());
             delivered
         };
-        match fence::until(expires, work).await {
+        // A large one may take longer than the lease, which is renewed meanwhile.
+        match fence::until_renewed(&self.expires, work).await {
             Some(Ok(())) => {
                 if self.away.take().is_some() {
                     info!("snapshots that were kept are being published");
@@ -191,7 +192,18 @@ impl<'a> Desk<'a> {
                 }
                 Answer::Away
             }
-            None => Answer::Away,
+            Some(Err(error @ SinkError::NoRoom { .. })) => {
+                warn!(
+                    attempt.id = %attempt,
+                    error = chain(&error),
+                    "a snapshot stays in the outbox until there is room for it"
+                );
+                Answer::NoRoom
+            }
+            None => {
+                warn!(attempt.id = %attempt, "the relay's lease ended while it published");
+                Answer::Away
+            }
         }
     }
 

@@ -1,5 +1,9 @@
-//! Faults that are done while letters wait in the outbox, or are just being relayed.
+//! Faults that have to do with letters: while they wait, are just being relayed, or about to be made.
 
+use std::time::Duration;
+
+use async_nats::jetstream::stream;
+use mikrotik_backup::sim::{Fault, Router};
 use nix::sys::signal::Signal;
 
 use super::scene::{NAMES, Scene, started};
@@ -8,6 +12,10 @@ use crate::cluster::poll::until;
 
 /// So many letters are a heap.
 const HEAP: i64 = 12;
+/// An answer stands still for so long in its middle.
+const SLOW: Fault = Fault::PauseMidOutput(Duration::from_secs(2));
+/// The last of so many has just begun.
+const SEVERAL: usize = 4;
 
 impl Scene {
     /// Stops NATS until many letters wait.
@@ -16,6 +24,30 @@ impl Scene {
         self.cluster.nats.stop();
         until("letters to pile up", || async {
             (self.cluster.attempts("status = 'queued'").await >= HEAP).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until several routers have begun to answer and will be at it for a while.
+    pub(super) async fn in_the_middle_of_answers(&self) {
+        let connections = |router: &Router| router.stats().connections;
+        let before: Vec<_> = self.fleet.routers().iter().map(connections).collect();
+        for router in self.fleet.routers() {
+            router.set_fault_for(SLOW, 1);
+        }
+        until("several routers to answer slowly", || async {
+            let routers = self.fleet.routers().iter().zip(&before);
+            let slow = routers.filter(|(router, before)| connections(router) > **before);
+            (slow.count() >= SEVERAL).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until the journal says of something that its process holds it.
+    pub(super) async fn something_is_held(&self) {
+        until("a snapshot to be held", || async {
+            let held = "status = 'queued' AND held_until > now()";
+            (self.cluster.attempts(held).await > 0).then_some(())
         })
         .await;
     }
@@ -61,6 +93,21 @@ impl Scene {
         self.something_is_published().await;
         self.cluster.redis.freeze();
         held.rollback().await.expect("let go of the journal");
+    }
+
+    /// Limits the stream to what it holds, or not at all. A lower limit would delete messages.
+    pub(super) async fn limit_stream(&self, to_what_it_holds: bool) {
+        let js = self.cluster.nats.jetstream().await;
+        let name = js.stream_by_subject("config.snapshot.create.>").await;
+        let stream = js.get_stream(name.expect("a stream")).await;
+        let mut stream = stream.expect("open the stream");
+        let info = stream.info().await.expect("its configuration");
+        let held = i64::try_from(info.state.bytes).expect("a small stream");
+        let config = stream::Config {
+            max_bytes: if to_what_it_holds { held } else { -1 },
+            ..info.config.clone()
+        };
+        js.update_stream(config).await.expect("limit the stream");
     }
 
     /// Removes everything from the stream, as an operator who makes room.

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use async_nats::jetstream::stream;
 use mikrotik_backup::adapters::jetstream::SnapshotEvent;
 use mikrotik_backup::adapters::postgres::grants;
 use mikrotik_backup::clock::Clock;
@@ -54,7 +53,7 @@ pub struct Scene {
     pub(super) replicas: Vec<Replica>,
     /// What differs from the others' environment, by replica.
     pub(super) settings: Vec<BTreeMap<&'static str, String>>,
-    fleet: Fleet,
+    pub(super) fleet: Fleet,
     devices: BTreeMap<Uuid, Router>,
     /// What was in the stream before somebody removed it.
     pub(super) removed: Vec<(String, SnapshotEvent)>,
@@ -70,6 +69,12 @@ impl Scene {
         let port = cluster.redis.port();
         let url = |port| ("REDIS_URL", format!("redis://127.0.0.1:{port}"));
         Some(Self::set(cluster, None, 71, Some(port), url).await)
+    }
+
+    pub async fn of_both() -> Option<Self> {
+        let cluster = Cluster::start().await?;
+        let nothing = |_| ("LOG_LEVEL", "debug".to_owned());
+        Some(Self::set(cluster, None, 105, None, nothing).await)
     }
 
     pub async fn of_letters() -> Option<Self> {
@@ -188,12 +193,15 @@ impl Scene {
         self.begin(row.fault).await;
         let begun = Clock::System.now();
         match row.checked {
-            Check::NoRouterIsTroubled => {
+            Check::NoRouterIsTroubled | Check::WhatRunsIsHeld => {
                 tokio::time::sleep(NOTICED).await;
                 let noticed = self.fleet.stats().connections;
                 tokio::time::sleep(row.lasts.saturating_sub(NOTICED)).await;
                 let now = self.fleet.stats().connections;
                 assert_eq!(now, noticed, "{row}: connections to routers");
+                if row.checked == Check::WhatRunsIsHeld {
+                    self.something_is_held().await;
+                }
             }
             Check::TheOthersGoOn | Check::OneSuccessPerInterval => {
                 tokio::time::sleep(row.lasts).await;
@@ -271,6 +279,12 @@ impl Scene {
             }
             Fault::NatsRestarted => self.cluster.nats.stop(),
             Fault::NatsStreamFull => self.limit_stream(true).await,
+            Fault::RedisAndNatsAway => {
+                self.in_the_middle_of_answers().await;
+                // The other way around letters might be in it that are lost with it.
+                self.cluster.redis.stop();
+                self.cluster.nats.stop();
+            }
             Fault::NetworkCut => self.networks.iter().for_each(Proxy::cut),
             Fault::NetworkSilentForOne => self.networks[0].freeze(),
             Fault::WrongClocks => {}
@@ -307,6 +321,10 @@ impl Scene {
             }
             Fault::NatsRestarted => self.cluster.nats.start().await,
             Fault::NatsStreamFull => self.limit_stream(false).await,
+            Fault::RedisAndNatsAway => {
+                self.cluster.redis.start().await;
+                self.cluster.nats.start().await;
+            }
             Fault::NetworkCut | Fault::NetworkSilentForOne => {
                 self.networks.iter().for_each(Proxy::give_back);
             }
@@ -332,21 +350,6 @@ impl Scene {
 
     fn postgres(&mut self) -> &mut Postgres {
         self.postgres.as_mut().expect("a server of its own")
-    }
-
-    /// Limits the stream to what it holds, or not at all. A lower limit would delete messages.
-    async fn limit_stream(&self, to_what_it_holds: bool) {
-        let js = self.cluster.nats.jetstream().await;
-        let name = js.stream_by_subject("config.snapshot.create.>").await;
-        let stream = js.get_stream(name.expect("a stream")).await;
-        let mut stream = stream.expect("open the stream");
-        let info = stream.info().await.expect("its configuration");
-        let held = i64::try_from(info.state.bytes).expect("a small stream");
-        let config = stream::Config {
-            max_bytes: if to_what_it_holds { held } else { -1 },
-            ..info.config.clone()
-        };
-        js.update_stream(config).await.expect("limit the stream");
     }
 
     /// Waits until every device has a success that started after `then`.

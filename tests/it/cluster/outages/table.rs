@@ -36,6 +36,9 @@ pub enum Fault {
     NatsRestarted,
     /// The stream takes no more messages.
     NatsStreamFull,
+    /// Redis is killed, and NATS right after it, while routers are in the middle of their answers.
+    /// Redis comes back knowing nothing, then NATS with what it stored.
+    RedisAndNatsAway,
     /// Every replica's network to the server resets what is connected and refuses the rest.
     NetworkCut,
     /// One replica's network to the server passes nothing and closes nothing.
@@ -61,6 +64,8 @@ pub enum Fault {
 pub enum Check {
     /// Once everyone has noticed (see [`NOTICED`]), no router gets a new connection.
     NoRouterIsTroubled,
+    /// The same, and what was being exported then is held by its processes while it lasts.
+    WhatRunsIsHeld,
     /// New successes are recorded while it lasts.
     TheOthersGoOn,
     /// New snapshots are taken while it lasts, and kept in the outbox.
@@ -93,6 +98,7 @@ const fn row(
 const DEFERRED: &str = "devices are deferred and not failed, and their routers left alone";
 const RECORDED_LATER: &str = "what runs is finished, and recorded when the database is back";
 const DELIVERED_LATER: &str = "backups go on, and what was taken is delivered later";
+const HELD: &str = "what runs is finished, held by its process, and delivered when both are back";
 const LOST_AND_REPEATED: &str =
     "attempts whose letters are lost fail as snapshot_lost, and the devices are backed up again";
 const TAKEN_OVER: &str = "another replica relays what the killed one had in its hands";
@@ -122,6 +128,11 @@ pub const NATS: &[Row] = &[
     // Longer than an acknowledgement is waited for.
     row(Fault::NetworkSilentForOne, 12, DELIVERED_LATER, Check::TheOthersGoOn, &[]),
     row(Fault::NetworkCut, 5, DELIVERED_LATER, Check::BackupsGoOn, &[]),
+];
+
+#[rustfmt::skip]
+pub const BOTH: &[Row] = &[
+    row(Fault::RedisAndNatsAway, 6, HELD, Check::WhatRunsIsHeld, &[]),
 ];
 
 #[rustfmt::skip]

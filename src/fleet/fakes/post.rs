@@ -1,0 +1,235 @@
+//! An outbox in memory and the settling of what is in it, late or silent on demand.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::{Instant, sleep};
+
+use super::World;
+use crate::credentials::Key;
+use crate::domain::attempt::AttemptId;
+use crate::domain::device::DeviceId;
+use crate::domain::failure::Failure;
+use crate::fleet::outbox::{Limits, Queue};
+use crate::ports::{
+    Delivered, GivenUp, Letter, Next, Outbox, OutboxError, OutboxState, RelayLease, Settlements,
+    StoreError,
+};
+
+/// Letters in memory, for a single relay.
+#[derive(Default)]
+pub struct MemoryOutbox {
+    letters: Mutex<Letters>,
+    /// Nothing is answered.
+    pub away: AtomicBool,
+    /// There is more in it than is allowed.
+    pub full: AtomicBool,
+    /// How long it takes to put a letter in.
+    pub takes: Mutex<Duration>,
+    /// So long the process stands still while a letter is put in.
+    pub stopped_for: Mutex<Duration>,
+}
+
+#[derive(Default)]
+struct Letters {
+    waiting: Vec<Letter>,
+    /// In the hands of the relay.
+    taken: Vec<Letter>,
+}
+
+impl MemoryOutbox {
+    /// The attempts whose letters are there, the oldest first.
+    pub fn ids(&self) -> Vec<AttemptId> {
+        let letters = self.letters();
+        let all = letters.taken.iter().chain(&letters.waiting);
+        all.map(|letter| letter.id).collect()
+    }
+
+    fn letters(&self) -> MutexGuard<'_, Letters> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The letters, unless Redis is away.
+    fn here(&self) -> Result<MutexGuard<'_, Letters>, OutboxError> {
+        if self.away.load(Ordering::Relaxed) {
+            return Err(OutboxError {
+                operation: "do anything".to_owned(),
+                source: "it is not there".into(),
+            });
+        }
+        Ok(self.letters())
+    }
+}
+
+fn leased(ttl: Duration) -> RelayLease {
+    RelayLease {
+        token: String::new(),
+        expires: Instant::now() + ttl,
+    }
+}
+
+#[async_trait]
+impl Outbox for MemoryOutbox {
+    async fn append(&self, letter: &Letter) -> Result<(), OutboxError> {
+        let stopped_for = *self.stopped_for.lock().expect("whole");
+        if !stopped_for.is_zero() {
+            tokio::time::advance(stopped_for).await;
+        }
+        let takes = *self.takes.lock().expect("whole");
+        sleep(takes).await;
+        self.here()?.waiting.push(letter.clone());
+        Ok(())
+    }
+
+    async fn waits(&self, device: DeviceId) -> Result<bool, OutboxError> {
+        let letters = self.here()?;
+        let mut all = letters.taken.iter().chain(&letters.waiting);
+        Ok(all.any(|letter| letter.device == device))
+    }
+
+    async fn state(&self) -> Result<OutboxState, OutboxError> {
+        let full = self.full.load(Ordering::Relaxed);
+        self.here().map(|_| OutboxState {
+            bytes: if full { u64::MAX } else { 0 },
+            ..OutboxState::default()
+        })
+    }
+
+    async fn missing(&self, _attempts: &[AttemptId]) -> Result<Vec<AttemptId>, OutboxError> {
+        self.here().map(|_| Vec::new())
+    }
+
+    async fn try_lease(&self, ttl: Duration) -> Result<Option<RelayLease>, OutboxError> {
+        self.here().map(|_| Some(leased(ttl)))
+    }
+
+    async fn renew(
+        &self,
+        _lease: &RelayLease,
+        ttl: Duration,
+    ) -> Result<Option<RelayLease>, OutboxError> {
+        self.here().map(|_| Some(leased(ttl)))
+    }
+
+    async fn release(&self, _lease: &RelayLease) {}
+
+    async fn recover(&self, _lease: &RelayLease) -> Result<u64, OutboxError> {
+        let mut letters = self.here()?;
+        let recovered = std::mem::take(&mut letters.taken);
+        let moved = recovered.len() as u64;
+        letters.waiting.splice(..0, recovered);
+        Ok(moved)
+    }
+
+    async fn take(&self, _lease: &RelayLease) -> Result<Next, OutboxError> {
+        let mut letters = self.here()?;
+        if letters.waiting.is_empty() {
+            return Ok(Next::Empty);
+        }
+        let letter = letters.waiting.remove(0);
+        letters.taken.push(letter.clone());
+        Ok(Next::Letter(letter.text))
+    }
+
+    async fn remove(&self, letter: &Letter) -> Result<(), OutboxError> {
+        let mut letters = self.here()?;
+        letters.taken.retain(|taken| taken.text != letter.text);
+        Ok(())
+    }
+
+    async fn replace(&self, letter: &Letter, text: &[u8]) -> Result<(), OutboxError> {
+        let mut letters = self.here()?;
+        let mut taken = letters.taken.iter_mut();
+        if let Some(taken) = taken.find(|taken| taken.text == letter.text) {
+            taken.text = text.to_vec();
+        }
+        Ok(())
+    }
+
+    async fn bury(
+        &self,
+        from: &[u8],
+        _letter: Option<&Letter>,
+        _text: &[u8],
+    ) -> Result<(), OutboxError> {
+        let mut letters = self.here()?;
+        letters.taken.retain(|taken| taken.text != from);
+        Ok(())
+    }
+
+    async fn dead(&self, _limit: u32) -> Result<Vec<Vec<u8>>, OutboxError> {
+        self.here().map(|_| Vec::new())
+    }
+
+    async fn revive(&self, _from: &[u8], _letter: &Letter) -> Result<bool, OutboxError> {
+        self.here().map(|_| false)
+    }
+}
+
+/// What became of queued attempts.
+#[derive(Default)]
+pub struct MemorySettlements {
+    /// Those that were told to be in the stream.
+    pub delivered: Mutex<Vec<AttemptId>>,
+}
+
+#[async_trait]
+impl Settlements for MemorySettlements {
+    async fn delivered(&self, delivered: &Delivered) -> Result<bool, StoreError> {
+        let mut all = self.delivered.lock().expect("whole");
+        all.push(delivered.attempt);
+        Ok(true)
+    }
+
+    async fn give_up(
+        &self,
+        _attempt: AttemptId,
+        _device: DeviceId,
+        _failure: &Failure,
+    ) -> Result<GivenUp, StoreError> {
+        Ok(GivenUp::NotQueued)
+    }
+
+    async fn still_held(&self, _attempts: &[AttemptId]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn let_go(&self, _attempts: &[AttemptId]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn queued(
+        &self,
+        _after: Option<AttemptId>,
+        _limit: u32,
+    ) -> Result<Vec<(AttemptId, DeviceId)>, StoreError> {
+        Ok(Vec::new())
+    }
+}
+
+/// An outbox and what it comes to.
+#[derive(Default)]
+pub struct Post {
+    pub letters: Arc<MemoryOutbox>,
+    pub settlements: Arc<MemorySettlements>,
+}
+
+impl World {
+    /// A world with an outbox; what that cannot take is held in memory.
+    pub fn with_outbox() -> (Self, Post) {
+        let (mut world, post) = (Self::new(1), Post::default());
+        let limits = Limits {
+            retry_interval: Duration::from_secs(30),
+            max_attempts: 5,
+            max_bytes: 1 << 20,
+        };
+        let key = Key::from_bytes([1; 32]);
+        let (letters, settlements) = (post.letters.clone(), post.settlements.clone());
+        let queue = Queue::new(letters, settlements, key, limits, None);
+        let context = Arc::get_mut(&mut world.context).expect("nobody else has it yet");
+        context.outbox = Some(queue);
+        (world, post)
+    }
+}

@@ -1,0 +1,127 @@
+//! What a relay does for as long as its lease is renewed, and not any more once it may be another's.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::*;
+use crate::domain::device::TenantId;
+use crate::domain::snapshot::{ConfigText, Machine, Snapshot};
+use crate::fleet::fakes::{START, World, id};
+
+const RELAYED: &str = "mikrotik_config_backup_outbox_relayed_total";
+const PUBLISHED: &str =
+    "mikrotik_nats_publish_total{status=\"success\",subject=\"config_snapshot\"}";
+const SUCCESS: &str = "mikrotik_config_backup_total{status=\"success\"}";
+
+fn snapshot() -> Snapshot {
+    snapshot_of(1)
+}
+
+/// The snapshot of the attempt and the device with this number.
+fn snapshot_of(number: u32) -> Snapshot {
+    let text = ConfigText::new("# a snapshot\n");
+    Snapshot {
+        attempt: AttemptId(Uuid::from_u128(number.into())),
+        device: id(number),
+        tenant: TenantId(Uuid::from_u128(99)),
+        routeros_version: "7.14".to_owned(),
+        machine: Machine::default(),
+        collected_at: START,
+        hash: text.digest(),
+        text,
+        normalization_version: 2,
+        normalization_rules: "n2-0011".to_owned(),
+        incomplete_menus: Vec::new(),
+        ledger: Default::default(),
+        shape: Default::default(),
+    }
+}
+
+/// Redis goes away while the sink looks or publishes, so that the lease cannot be renewed; the sink
+/// answers behind its end, and before the relay has noticed by its renewals.
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_answers_behind_the_end_of_the_lease_is_not_listened_to() {
+    let second = Duration::from_secs(1);
+    let late = LEASE + second;
+    for (looks, takes) in [(late, Duration::ZERO), (Duration::ZERO, late)] {
+        let (world, post) = World::with_outbox();
+        let queue = world.context.outbox.as_ref().expect("there is one");
+        let letter = queue.write(&snapshot(), START).await.expect("memory");
+        queue.put(&letter).await.expect("it is there");
+        *world.sink.looks.lock().expect("whole") = looks;
+        *world.sink.takes.lock().expect("whole") = takes;
+        let context = Arc::clone(&world.context);
+        let relay = tokio::spawn(async move { run(&context).await });
+        sleep(second).await;
+        post.letters.away.store(true, Ordering::Relaxed);
+        sleep(6 * LEASE).await;
+        assert_eq!(world.sink.taken(), [], "published by nobody's right");
+        for counter in [PUBLISHED, RELAYED, SUCCESS] {
+            assert_eq!(world.metric(counter), 0.0, "{counter}");
+        }
+        assert_eq!(post.letters.ids(), [letter.id], "the letter stays");
+
+        // Whoever has the lease next finds it.
+        *world.sink.looks.lock().expect("whole") = Duration::ZERO;
+        *world.sink.takes.lock().expect("whole") = Duration::ZERO;
+        post.letters.away.store(false, Ordering::Relaxed);
+        let settled = async {
+            while post.settlements.delivered.lock().expect("whole").is_empty() {
+                sleep(second).await;
+            }
+        };
+        timeout(60 * LEASE, settled).await.expect("it is relayed");
+        sleep(second).await;
+        assert_eq!(world.sink.taken(), [snapshot()]);
+        assert_eq!(post.letters.ids(), []);
+        for counter in [PUBLISHED, RELAYED, SUCCESS] {
+            assert_eq!(world.metric(counter), 1.0, "{counter}");
+        }
+        world.context.shutdown.soft().cancel();
+        timeout(LEASE, relay)
+            .await
+            .expect("it ends")
+            .expect("whole");
+    }
+}
+
+/// Puts the snapshots of these devices into the outbox, and begins to relay.
+async fn relaying(world: &World, devices: &[u32]) {
+    let queue = world.context.outbox.as_ref().expect("there is one");
+    for device in devices {
+        let letter = queue.write(&snapshot_of(*device), START).await;
+        let put = queue.put(&letter.expect("memory")).await;
+        put.expect("it is there");
+    }
+    let context = Arc::clone(&world.context);
+    tokio::spawn(async move { run(&context).await });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publication_may_take_longer_than_the_lease_lives_unless_renewed() {
+    let (world, post) = World::with_outbox();
+    *world.sink.takes.lock().expect("whole") = 5 * LEASE;
+    relaying(&world, &[1]).await;
+    sleep(6 * LEASE).await;
+    assert_eq!(world.sink.taken(), [snapshot()]);
+    assert_eq!(world.metric(PUBLISHED), 1.0, "at the first try");
+    assert_eq!(post.letters.ids(), []);
+    world.context.shutdown.soft().cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_without_room_waits_for_it_and_holds_no_other_up() {
+    let (world, post) = World::with_outbox();
+    *world.sink.no_room.lock().expect("whole") = Some(id(1));
+    relaying(&world, &[1, 2]).await;
+    sleep(LEASE).await;
+    assert_eq!(world.sink.taken(), [snapshot_of(2)]);
+    assert_eq!(post.letters.ids(), [snapshot_of(1).attempt]);
+    *world.sink.no_room.lock().expect("whole") = None;
+    sleep(60 * LEASE).await;
+    assert_eq!(world.sink.taken(), [snapshot_of(2), snapshot_of(1)]);
+    world.context.shutdown.soft().cancel();
+}
