@@ -56,6 +56,31 @@ async fn backups_go_on_without_nats_and_arrive_in_order_once_it_is_back() {
     }
 }
 
+/// A pause of ten minutes has begun when NATS comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_relay_does_not_sit_out_its_pause_once_nats_is_back() {
+    let Some(mut cluster) = Cluster::start().await else {
+        return;
+    };
+    let _fleet = fleet(&cluster, 105, 2).await;
+    cluster.nats.stop();
+    let patient = [
+        ("OUTBOX_RETRY_INTERVAL", "600"),
+        ("CONFIG_BACKUP_INTERVAL", "21600"),
+    ];
+    let replica = cluster.replica("patient", &patient).await;
+    queued(&cluster, 2).await;
+    until("the relay to have tried in vain", || async {
+        let log = replica.log();
+        log.contains("snapshots stay in the outbox until they can be published")
+            .then_some(())
+    })
+    .await;
+    cluster.nats.start().await;
+    drained(&cluster).await;
+    exactly_once_in_order(&cluster).await;
+}
+
 /// Every value of every type that is in Redis, as one text.
 async fn no_secret_in_redis(cluster: &Cluster) {
     let mut client = cluster.redis.client().await;
