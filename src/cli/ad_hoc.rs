@@ -103,7 +103,7 @@ async fn take(
         .authenticate(&login)
         .await
         .map_err(told)?;
-    let export = take_export(&mut session, None)
+    let export = take_export(&mut session, None, &config.normalizer)
         .await
         .map_err(|error| anyhow::anyhow!(error.into_failure().message))?;
     session.close().await;

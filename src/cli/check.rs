@@ -203,7 +203,7 @@ async fn show_export(
     chart: &mut Chart,
 ) {
     chart.begin();
-    let export = match take_export(session, version_hint).await {
+    let export = match take_export(session, version_hint, &config.normalizer).await {
         Ok(export) => export,
         Err(error) => {
             let failure = error.into_failure();

@@ -66,8 +66,8 @@ impl Context {
         session: &mut Session,
         device: &Device,
     ) -> Result<routeros::Export, ExportError> {
-        let dialogue = routeros::Dialogue::new(device.routeros_version.as_deref());
-        hold(session, dialogue.ignoring(self.normalizer.clone())).await
+        let version = device.routeros_version.as_deref();
+        take_export(session, version, &self.normalizer).await
     }
 
     /// Reads the export once more; what [`Self::normalise`] makes of it, if it is equal to the
@@ -200,20 +200,15 @@ fn unless_final(export: &routeros::Export, missing: &MissingMenus) -> Option<Fai
     ))
 }
 
-/// Takes an export of a router without ignoring any comment.
+/// Holds the conversation that ends in one whole export: which command to run, and what to make of
+/// the answer, is decided by [`routeros::Dialogue`]. What `normalizer` ignores at the end of an export
+/// is no sign of a cut.
 pub async fn take_export(
     session: &mut Session,
     remembered_version: Option<&str>,
+    normalizer: &routeros::Normalizer,
 ) -> Result<routeros::Export, ExportError> {
-    hold(session, routeros::Dialogue::new(remembered_version)).await
-}
-
-/// Holds the conversation that ends in one whole export: which command to run, and what to make of
-/// the answer, is decided by [`routeros::Dialogue`].
-async fn hold(
-    session: &mut Session,
-    mut dialogue: routeros::Dialogue,
-) -> Result<routeros::Export, ExportError> {
+    let mut dialogue = routeros::Dialogue::new(remembered_version).ignoring(normalizer.clone());
     let mut command = dialogue.command();
     loop {
         let output = session.run(command.as_str()).await?;
