@@ -41,7 +41,7 @@ mod lines;
 mod post;
 
 pub use lines::Lines;
-pub use post::Post;
+pub use post::{Post, snapshot};
 
 /// Where the clock of a world with paused time begins.
 pub const START: Timestamp = datetime!(2026-01-02 03:04:05 UTC);

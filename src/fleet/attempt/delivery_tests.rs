@@ -4,38 +4,15 @@
 use std::sync::atomic::Ordering;
 
 use tokio::time::{sleep, timeout};
-use uuid::Uuid;
 
 use super::*;
-use crate::domain::attempt::AttemptId;
-use crate::domain::device::{DeviceId, TenantId};
-use crate::domain::snapshot::{ConfigText, Machine};
-use crate::fleet::fakes::{Post, START, World, id};
+use crate::domain::device::DeviceId;
+use crate::fleet::fakes::{Post, START, World, id, snapshot};
 
 /// As long as the device's lock lives where an SSH session may take ten seconds.
 const LEASE: Duration = Duration::from_secs(40);
 /// Longer than any lease.
 const LONG: Duration = Duration::from_secs(300);
-
-/// Snapshot number `attempt` of `device`.
-fn snapshot(attempt: u128, device: DeviceId) -> Snapshot {
-    let text = ConfigText::new(format!("# snapshot {attempt}\n"));
-    Snapshot {
-        attempt: AttemptId(Uuid::from_u128(attempt)),
-        device,
-        tenant: TenantId(Uuid::from_u128(99)),
-        routeros_version: "7.14".to_owned(),
-        machine: Machine::default(),
-        collected_at: START,
-        hash: text.digest(),
-        text,
-        normalization_version: 2,
-        normalization_rules: "n2-0011".to_owned(),
-        incomplete_menus: Vec::new(),
-        ledger: Default::default(),
-        shape: Default::default(),
-    }
-}
 
 fn lease(device: DeviceId) -> Lease {
     Lease {

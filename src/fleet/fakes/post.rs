@@ -6,17 +6,39 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
-use super::World;
+use super::{START, World};
 use crate::credentials::Key;
 use crate::domain::attempt::AttemptId;
-use crate::domain::device::DeviceId;
+use crate::domain::device::{DeviceId, TenantId};
 use crate::domain::failure::Failure;
+use crate::domain::snapshot::{ConfigText, Machine, Snapshot};
 use crate::fleet::outbox::{Limits, Queue};
 use crate::ports::{
     Delivered, GivenUp, Letter, Next, Outbox, OutboxError, OutboxState, RelayLease, Settlements,
     StoreError,
 };
+
+/// The snapshot of the attempt with this number.
+pub fn snapshot(attempt: u128, device: DeviceId) -> Snapshot {
+    let text = ConfigText::new(format!("# snapshot {attempt}\n"));
+    Snapshot {
+        attempt: AttemptId(Uuid::from_u128(attempt)),
+        device,
+        tenant: TenantId(Uuid::from_u128(99)),
+        routeros_version: "7.14".to_owned(),
+        machine: Machine::default(),
+        collected_at: START,
+        hash: text.digest(),
+        text,
+        normalization_version: 2,
+        normalization_rules: "n2-0011".to_owned(),
+        incomplete_menus: Vec::new(),
+        ledger: Default::default(),
+        shape: Default::default(),
+    }
+}
 
 /// Letters in memory, for a single relay.
 #[derive(Default)]

@@ -4,40 +4,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::time::timeout;
-use uuid::Uuid;
 
 use super::*;
-use crate::domain::device::TenantId;
-use crate::domain::snapshot::{ConfigText, Machine, Snapshot};
-use crate::fleet::fakes::{START, World, id};
+use crate::domain::snapshot::Snapshot;
+use crate::fleet::fakes::{START, World, id, snapshot};
 
 const RELAYED: &str = "mikrotik_config_backup_outbox_relayed_total";
 const PUBLISHED: &str =
     "mikrotik_nats_publish_total{status=\"success\",subject=\"config_snapshot\"}";
 const SUCCESS: &str = "mikrotik_config_backup_total{status=\"success\"}";
 
-fn snapshot() -> Snapshot {
-    snapshot_of(1)
-}
-
 /// The snapshot of the attempt and the device with this number.
 fn snapshot_of(number: u32) -> Snapshot {
-    let text = ConfigText::new("# a snapshot\n");
-    Snapshot {
-        attempt: AttemptId(Uuid::from_u128(number.into())),
-        device: id(number),
-        tenant: TenantId(Uuid::from_u128(99)),
-        routeros_version: "7.14".to_owned(),
-        machine: Machine::default(),
-        collected_at: START,
-        hash: text.digest(),
-        text,
-        normalization_version: 2,
-        normalization_rules: "n2-0011".to_owned(),
-        incomplete_menus: Vec::new(),
-        ledger: Default::default(),
-        shape: Default::default(),
-    }
+    snapshot(number.into(), id(number))
 }
 
 /// Redis goes away while the sink looks or publishes, so that the lease cannot be renewed; the sink
@@ -49,7 +28,7 @@ async fn a_sink_that_answers_behind_the_end_of_the_lease_is_not_listened_to() {
     for (looks, takes) in [(late, Duration::ZERO), (Duration::ZERO, late)] {
         let (world, post) = World::with_outbox();
         let queue = world.context.outbox.as_ref().expect("there is one");
-        let letter = queue.write(&snapshot(), START).await.expect("memory");
+        let letter = queue.write(&snapshot_of(1), START).await.expect("memory");
         queue.put(&letter).await.expect("it is there");
         *world.sink.looks.lock().expect("whole") = looks;
         *world.sink.takes.lock().expect("whole") = takes;
@@ -75,7 +54,7 @@ async fn a_sink_that_answers_behind_the_end_of_the_lease_is_not_listened_to() {
         };
         timeout(60 * LEASE, settled).await.expect("it is relayed");
         sleep(second).await;
-        assert_eq!(world.sink.taken(), [snapshot()]);
+        assert_eq!(world.sink.taken(), [snapshot_of(1)]);
         assert_eq!(post.letters.ids(), []);
         for counter in [PUBLISHED, RELAYED, SUCCESS] {
             assert_eq!(world.metric(counter), 1.0, "{counter}");
@@ -106,7 +85,7 @@ async fn a_publication_may_take_longer_than_the_lease_lives_unless_renewed() {
     *world.sink.takes.lock().expect("whole") = 5 * LEASE;
     relaying(&world, &[1]).await;
     sleep(6 * LEASE).await;
-    assert_eq!(world.sink.taken(), [snapshot()]);
+    assert_eq!(world.sink.taken(), [snapshot_of(1)]);
     assert_eq!(world.metric(PUBLISHED), 1.0, "at the first try");
     assert_eq!(post.letters.ids(), []);
     world.context.shutdown.soft().cancel();
