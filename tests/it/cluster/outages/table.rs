@@ -117,7 +117,8 @@ pub const REDIS: &[Row] = &[
 pub const POSTGRES: &[Row] = &[
     row(Fault::PostgresRestarted, 4, RECORDED_LATER, Check::NoRouterIsTroubled, &["unknown"]),
     row(Fault::PostgresConnectionLimit, 6, RECORDED_LATER, Check::NoRouterIsTroubled, &["unknown"]),
-    row(Fault::NetworkSilentForOne, 8, ONE_IS_OUT, Check::TheOthersGoOn, &["unknown"]),
+    // A session whose host key cannot be compared once more in that time is out of time after it.
+    row(Fault::NetworkSilentForOne, 8, ONE_IS_OUT, Check::TheOthersGoOn, &["unknown", "timeout"]),
     row(Fault::NetworkCut, 4, RECORDED_LATER, Check::NoRouterIsTroubled, &["unknown"]),
 ];
 
