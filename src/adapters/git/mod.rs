@@ -33,7 +33,7 @@ const BRANCH: &str = "refs/heads/main";
 /// contenders has succeeded.
 const MAX_ROUNDS: u32 = 16;
 /// How often objects are written, before it counts as trouble that they cannot be.
-const WRITE_ROUNDS: u32 = 4;
+const WRITE_ROUNDS: u32 = 16;
 
 /// A mirror in a folder.
 #[derive(Clone, Debug)]
