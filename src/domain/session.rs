@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::suspect::Recurrence;
+
 /// Which SSH algorithms may be offered to a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum SshAlgorithms {
@@ -133,6 +135,8 @@ pub struct Observed {
     pub weak_ssh: Option<Vec<WeakAlgorithm>>,
     /// Menus that could not be exported, now and before.
     pub missing_menus: Option<MissingMenus>,
+    /// A suspect that could not be confirmed, now and before.
+    pub suspects: Option<Recurrence>,
     /// Whether the router's firewall might count connections, as far as its configuration tells.
     pub counts_connections: Option<bool>,
 }

@@ -13,12 +13,12 @@ use crate::fleet::fakes::{World, id, told};
 use crate::routeros::Normalizer;
 use crate::sim::{Fault, Router, RouterOptions, SshProfile};
 
-fn router(options: RouterOptions) -> Router {
+pub(in crate::fleet::attempt) fn router(options: RouterOptions) -> Router {
     Router::start_one(options).expect("a free port")
 }
 
 /// Makes one more attempt, and returns its record.
-async fn again(world: &World, device: &Device) -> AttemptRecord {
+pub(in crate::fleet::attempt) async fn again(world: &World, device: &Device) -> AttemptRecord {
     let last = world.store.state().last.get(&device.id).map(|last| last.id);
     again_after(world, device, last).await
 }
@@ -33,7 +33,7 @@ async fn again_after(world: &World, device: &Device, last: Option<AttemptId>) ->
     last
 }
 
-fn message(record: &AttemptRecord) -> &str {
+pub(in crate::fleet::attempt) fn message(record: &AttemptRecord) -> &str {
     match &record.outcome {
         Outcome::Failed(failure) => &failure.message,
         other => panic!("no failure: {other:?}"),
@@ -144,7 +144,7 @@ async fn a_device_with_a_shorter_timeout_is_given_up_sooner() {
 }
 
 /// A world in which one good export has been taken.
-async fn known(router: &Router) -> (World, Device) {
+pub(in crate::fleet::attempt) async fn known(router: &Router) -> (World, Device) {
     let device = device_at(router);
     let world = world(&device);
     assert_eq!(told(&again(&world, &device).await), "success");
