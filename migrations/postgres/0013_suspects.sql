@@ -10,3 +10,9 @@ COMMENT ON COLUMN mikrotik_backup.device_state.suspect IS
 -- An older replica beside this one records attempts and knows nothing of suspects.
 COMMENT ON COLUMN mikrotik_backup.device_state.suspect_as_of IS
     'the attempt after which suspect was written or kept; it counts only while that is last_attempt_id';
+
+-- What is counted of missing menus has changed, the form has not.
+COMMENT ON COLUMN mikrotik_backup.device_state.missing_menus IS
+    '{menu: exports in a row that lacked it or, before it began to fail, others that were waited for}, of the last attempt that got an export; {} when none is missing';
+COMMENT ON COLUMN mikrotik_backup.device_state.incomplete_menus IS
+    '[menu, …] that are missing in the last good export, because the router could not export them, after three exports in a row that lacked some; [] when it is complete';

@@ -231,7 +231,7 @@ impl Metrics {
             )?,
             incomplete: new.counter(
                 "mikrotik_config_backup_incomplete_total",
-                "Snapshots taken without menus that the router could not export three times in a row.",
+                "Snapshots taken without menus, after three exports in a row that lacked some.",
             )?,
             suspicions: new.counters(
                 "mikrotik_config_backup_suspicions_total",

@@ -101,7 +101,10 @@ impl Context {
             normalized.unknown_comment_lines,
         );
         if let Some(gap) = gap {
-            warn!(gap, "Taken without menus that failed three times in a row");
+            warn!(
+                gap,
+                "Taken without menus: so many exports in a row lacked some"
+            );
         }
         for remark in &export.remarks {
             warn!(
@@ -139,8 +142,8 @@ fn unless_final(export: &routeros::Export, missing: &MissingMenus) -> Option<Fai
     Some(Failure::new(
         FailureKind::TruncatedOutput,
         format!(
-            "{gap}; where the same menus fail in {patience} attempts in a row, the export is taken \
-             without them and marked as incomplete: {left} more"
+            "{gap}; of {patience} exports in a row that lack menus, the last is taken without those \
+             and marked as incomplete: {left} more"
         ),
     ))
 }

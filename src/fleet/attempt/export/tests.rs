@@ -79,6 +79,44 @@ async fn menus_that_fail_three_times_in_a_row_are_done_without() {
 }
 
 #[tokio::test]
+async fn menus_that_fail_in_turn_are_done_without_at_the_third_export() {
+    let router = router(RouterOptions::default());
+    let device = device_at(&router);
+    let world = world(&device);
+    let export = |menu: &str| {
+        let header = "# 2026-01-02 03:04:05 by RouterOS 7.16.2\r\n";
+        let rest = "/system identity\r\nset name=edge\r\n";
+        format!("{header}#error exporting \"{menu}\" (timeout)\r\n{rest}").into_bytes()
+    };
+    let in_turn = ["/ipv6/route", "/ip/pool", "/ipv6/route"];
+    for _ in 0..2 {
+        router.answer_exports_with(in_turn.map(export));
+        for left in [2, 1] {
+            let record = again(&world, &device).await;
+            assert_eq!(told(&record), "truncated_output");
+            let text = message(&record);
+            assert!(text.ends_with(&format!(": {left} more")), "{text}");
+        }
+        let record = again(&world, &device).await;
+        let taken = record.outcome.taken().expect("a snapshot").clone();
+        assert_eq!(
+            taken.incomplete_menus,
+            ["/ipv6/route"],
+            "what it lacks itself"
+        );
+        // Another one than that is waited for again.
+        router.answer_exports_with([export("/ip/pool")]);
+        assert_eq!(told(&again(&world, &device).await), "truncated_output");
+        router.answer_exports_with([export("/ipv6/route")]);
+        assert_eq!(told(&again(&world, &device).await), "truncated_output");
+        let record = again(&world, &device).await;
+        assert_eq!(told(&record), "success");
+        router.answer_exports_with([]);
+        assert_eq!(told(&again(&world, &device).await), "success");
+    }
+}
+
+#[tokio::test]
 async fn weak_algorithms_are_recorded_and_counted() {
     for (profile, weak) in [
         (
