@@ -328,8 +328,16 @@ fn require(need: Need, clustered: bool, reader: &mut Reader<'_>) {
     }
 }
 
-/// Warns of what is set and has no effect in embedded mode. In a cluster everything has one.
+/// Warns of what is set and has no effect: in embedded mode, or on the archive, which keeps everything
+/// elsewhere. For a poller in a cluster everything has one.
 fn warn_of_idle(need: Need, clustered: bool, surroundings: &Environment, reader: &mut Reader<'_>) {
+    let data_dir = table::DATA_DIR.name;
+    if need == Need::Archive && surroundings.get(data_dir).is_some() {
+        reader.warnings.push(format!(
+            "{data_dir} is set and has no effect on archive, which keeps everything in the database of \
+             DATABASE_URL, and in GIT_ARCHIVE_DIR if that is set"
+        ));
+    }
     if need != Need::Run || clustered {
         return;
     }

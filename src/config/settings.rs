@@ -255,7 +255,7 @@ settings! {
     DATABASE_URL: Text = "DATABASE_URL" { form: Form::Url(&["postgres", "postgresql"]), default: None, secret: true }
         "The shared PostgreSQL database. Unset: embedded mode, with a database of its own in DATA_DIR.";
     DATA_DIR: Text = "DATA_DIR" { form: Form::Directory, default: Some("./data"), secret: false }
-        "Where embedded mode keeps its database, key, archive and control.sock; in a cluster, where a poller holds sealed snapshots while neither NATS nor Redis can be reached (in memory where it cannot be written).";
+        "Where embedded mode keeps its database, key, archive and control.sock; in a cluster, where a poller holds sealed snapshots while neither NATS nor Redis can be reached (in memory where it cannot be written). archive does not use it.";
     GIT_ARCHIVE_DIR: Text = "GIT_ARCHIVE_DIR" { form: Form::Directory, default: None, secret: false }
         "A git repository that mirrors the archive, one file per device and one commit per change, as PLAIN TEXT WITH EVERY PASSWORD (folder 0700). Unset: none.";
     REDIS_URL: Text = "REDIS_URL" { form: Form::Url(&["redis", "rediss", "unix", "redis+unix"]), default: None, secret: true }

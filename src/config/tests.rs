@@ -275,6 +275,12 @@ fn what_has_no_effect_in_a_mode_is_warned_of() {
     );
     assert_eq!(warnings(with(&[outbox])), [""; 0]);
     assert_eq!(warnings(with(&[("DATA_DIR", "/srv/fleet")])), [""; 0]);
+
+    let archive = |environment| Config::load(Need::Archive, &environment).unwrap();
+    assert_eq!(archive(with(&[])).warnings, [""; 0]);
+    let warnings = archive(with(&[("DATA_DIR", "/srv/fleet")])).warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].starts_with("DATA_DIR is set"), "{warnings:?}");
 }
 
 #[test]
