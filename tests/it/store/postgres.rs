@@ -158,12 +158,16 @@ async fn contract_holds_for_a_role_without_ddl() {
     database
         .sql("REVOKE SELECT ON credential_profiles FROM narrow_suite")
         .await;
+    database
+        .sql("REVOKE EXECUTE ON FUNCTION mikrotik_backup.is_held FROM PUBLIC")
+        .await;
     let missing = store.missing_grants().await.expect("read rights");
     assert_eq!(
         missing,
         [
             "GRANT SELECT ON credential_profiles TO narrow_suite;",
             "GRANT UPDATE (ssh_host_key_last_verified) ON devices TO narrow_suite;",
+            "GRANT EXECUTE ON FUNCTION mikrotik_backup.is_held(uuid) TO narrow_suite;",
         ]
     );
     for grant in missing {
