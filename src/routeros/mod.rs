@@ -17,6 +17,8 @@ mod form;
 mod header;
 mod normalize;
 mod normalizer;
+#[cfg(test)]
+mod oracle;
 mod reader;
 mod redact;
 mod rules;
@@ -29,6 +31,8 @@ mod terse;
 mod tests;
 mod version;
 mod wrapped;
+#[cfg(test)]
+mod wrapping_tests;
 
 pub use bytes::{decode, encode};
 pub use commands::{Command, commands};

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use regex::RegexSet;
 
+use super::comments;
 use super::dialogue::Export;
 use super::diff::{Side, diff};
 use super::normalize::{self, NORMALIZATION_VERSION, Normalized};
 use super::rules::fingerprint_with;
+use super::wrapped;
 use crate::domain::archive::{Lines, Normalization, Part, Renormalize};
 
 /// Normalises exports by the rules of the table in `rules.rs` and, if there are any, by the patterns of
@@ -24,6 +26,8 @@ struct Ignored {
     /// Their names in ledgers, in the order of the set.
     names: Vec<String>,
     set: RegexSet,
+    /// What may be lost where the router wraps such a comment.
+    letters: Vec<char>,
 }
 
 /// A list of patterns that cannot be used.
@@ -84,6 +88,7 @@ impl Normalizer {
             ignored: Some(Arc::new(Ignored {
                 names: names.collect(),
                 set,
+                letters: comments::letters(&patterns.concat()),
             })),
         })
     }
@@ -123,6 +128,36 @@ impl Normalizer {
         ignored.names.get(first).map(String::as_str)
     }
 
+    /// The same for `comment` with its `rest`, which the router wrapped onto lines of their own. A pattern
+    /// may know the two together, as one text, or the comment alone, where that fills a line or a rule
+    /// says that the rest is one.
+    pub(super) fn ignores_wrapped(&self, comment: &str, rest: &str) -> Option<&str> {
+        let ignored = self.ignored.as_deref()?;
+        let wide = wrapped::fills_a_line(comment);
+        let alone = ignored.set.matches(comment.trim_end());
+        let told = (wide && rest.starts_with(' ')) || wrapped::is_known(comment, rest);
+        let mut found = alone.iter().next().filter(|_| told);
+        if found.is_none() {
+            // Of a comment that is no wider than others, both parts must be known.
+            let in_rest = ignored.set.matches(rest.trim());
+            wrapped::any_joined(comment, rest, &ignored.letters, |joined| {
+                let joined = ignored.set.matches(joined);
+                let parted = |at: &usize| !alone.matched(*at) && (wide || !in_rest.matched(*at));
+                found = joined.iter().find(parted);
+                found.is_some()
+            });
+        }
+        ignored.names.get(found?).map(String::as_str)
+    }
+
+    /// Whether a configured pattern knows `comment` and the configuration `line` right behind it as one
+    /// text, which only the pattern shows to be wrapped.
+    pub(super) fn ignores_across(&self, comment: &str, line: &str) -> bool {
+        self.ignored.is_some()
+            && wrapped::may_be_plain_rest(line)
+            && self.ignores_wrapped(comment, line).is_some()
+    }
+
     fn patterns(&self) -> impl Iterator<Item = &str> {
         let names = self.ignored.iter().flat_map(|ignored| &ignored.names);
         names.filter_map(|name| name.strip_prefix(CONFIGURED))
@@ -156,6 +191,8 @@ fn lines(old: Part<'_>, new: Part<'_>) -> Lines {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::routeros::{normalize_text, rules_fingerprint};
 
@@ -250,5 +287,39 @@ mod tests {
         assert_eq!(count(part(whole, &[]), part(missing, &menus)), (0, 0));
         assert_eq!(count(part(missing, &menus), part(whole, &[])), (0, 0));
         assert_eq!(count(part(whole, &[]), part(missing, &[])), (0, 2));
+    }
+
+    proptest! {
+        /// Routers lack now this menu and now that: what either side lacks is no line gained or lost,
+        /// and what was edited elsewhere still is.
+        #[test]
+        fn menus_that_fail_in_turn_are_no_change(
+            lacking in prop::array::uniform2(prop::array::uniform4(any::<bool>())),
+            edited in 0usize..4,
+        ) {
+            const MENUS: [&str; 4] = ["/ip pool", "/ipv6 route", "/ppp secret", "/snmp"];
+            let side = |lacking: &[bool; 4], edit: bool| {
+                let kept = (0..4).filter(|menu| !lacking[*menu]);
+                let line = |menu| {
+                    let more = if edit && menu == edited { "add name=new\n" } else { "" };
+                    format!("{}\nadd name=a\nadd name=b\n{more}", MENUS[menu])
+                };
+                let text: String = kept.map(line).collect();
+                let names = (0..4).filter(|menu| lacking[*menu]).map(|menu| MENUS[menu].to_owned());
+                (text, names.collect::<Vec<_>>())
+            };
+            let count = |edit| {
+                let ((old, old_lacks), (new, new_lacks)) =
+                    (side(&lacking[0], false), side(&lacking[1], edit));
+                let part = |text, incomplete_menus| Part { text, incomplete_menus };
+                let lines = Normalizer::default()
+                    .renormalize()
+                    .lines(part(&old, &old_lacks), part(&new, &new_lacks));
+                (lines.added, lines.removed)
+            };
+            prop_assert_eq!(count(false), (0, 0));
+            let compared = !lacking[0][edited] && !lacking[1][edited];
+            prop_assert_eq!(count(true), (u32::from(compared), 0));
+        }
     }
 }
