@@ -17,6 +17,7 @@ mod form;
 mod header;
 mod normalize;
 mod normalizer;
+mod pattern;
 mod reader;
 mod redact;
 mod rules;

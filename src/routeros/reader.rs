@@ -198,6 +198,7 @@ pub(super) fn lines_in(text: &str, part: Range<usize>) -> Lines<'_> {
     Lines {
         text: &text[..part.end],
         at: part.start,
+        mark: part.start,
     }
 }
 
@@ -206,6 +207,8 @@ pub(super) fn lines_in(text: &str, part: Range<usize>) -> Lines<'_> {
 pub(super) struct Lines<'a> {
     text: &'a str,
     at: usize,
+    /// The first quote or backslash from `at` on, or one that was passed.
+    mark: usize,
 }
 
 impl<'a> Iterator for Lines<'a> {
@@ -218,14 +221,22 @@ impl<'a> Iterator for Lines<'a> {
         let start = self.at;
         let text = self.text;
         let bytes = text.as_bytes();
-        let found = match bytes.get(start)? {
-            b'#' => Found {
-                feed: memchr::memchr(b'\n', &bytes[start..]).map(|feed| start + feed),
-                plain: true,
-                ..Found::default()
-            },
-            _ => Found::from(bytes, start),
+        let first = bytes.get(start)?;
+        let mut found = Found {
+            feed: memchr::memchr(b'\n', &bytes[start..]).map(|feed| start + feed),
+            plain: true,
+            ..Found::default()
         };
+        // Most lines end before the next byte that could make them go on.
+        if *first != b'#' {
+            if self.mark <= start {
+                let mark = memchr::memchr2(b'"', b'\\', &bytes[start..]);
+                self.mark = mark.map_or(bytes.len(), |mark| start + mark);
+            }
+            if self.mark < found.feed.unwrap_or(bytes.len()) {
+                found = Found::from(bytes, self.mark);
+            }
+        }
         let (content, end) = match found.feed {
             Some(feed) => (feed, feed + 1),
             None => (bytes.len(), bytes.len()),
@@ -268,21 +279,17 @@ struct Found {
 }
 
 impl Found {
-    /// Follows the line of configuration that begins at `start`, from one byte that means something
-    /// to the next.
-    fn from(bytes: &[u8], start: usize) -> Self {
-        let mut found = Self {
-            plain: true,
-            ..Self::default()
-        };
-        let mut at = start;
+    /// Follows a line of configuration from its first quote or backslash, which is at `mark`, from one
+    /// byte that means something to the next.
+    fn from(bytes: &[u8], mark: usize) -> Self {
+        let mut found = Self::default();
+        let mut at = mark;
         while let Some(skipped) = memchr::memchr3(b'\n', b'"', b'\\', &bytes[at..]) {
             at += skipped;
             if bytes[at] == b'\n' {
                 found.feed = Some(at);
                 return found;
             }
-            found.plain = false;
             let inside = at + 1;
             if bytes[at] == b'"' {
                 let Some(quote) = closing_quote(bytes, inside) else {
