@@ -215,15 +215,13 @@ impl<'a> Run<'a> {
     }
 
     fn config(&mut self, line: &Line<'a>) {
-        if line.plain
-            && !line.raw.starts_with('/')
-            && self.comments.is_none()
-            && self.menu.is_none()
-        {
-            self.plain_item(line);
+        let whole = !line.wrapped && !line.open_quote;
+        let held = self.comments.is_some() || self.menu.is_some();
+        if whole && !held && !line.raw.starts_with('/') {
+            self.item(line);
             return;
         }
-        if !line.wrapped && !line.open_quote {
+        if whole {
             self.command(line, trim_end(line.raw), &[]);
             return;
         }
@@ -240,16 +238,18 @@ impl<'a> Run<'a> {
         self.scratch = scratch;
     }
 
-    /// Goes on with an item of one line, where nothing is held: so are nearly all lines of an export.
-    fn plain_item(&mut self, line: &Line<'a>) {
+    /// Goes on with an item of one physical line, where nothing is held: so are most lines of an export.
+    fn item(&mut self, line: &Line<'a>) {
         self.write(line);
         self.in_header = false;
         if let Some(form) = &mut self.form {
+            let command = trim_blanks(line.raw);
+            let logical = trim_end(line.raw);
             form.add(
                 line,
-                &Item::Relative(trim_blanks(line.raw)),
+                &Item::Relative(command),
                 self.context.menu(),
-                ("", &[]),
+                (logical, &[]),
             );
         }
     }

@@ -84,25 +84,17 @@ impl<'a> Line<'a> {
 
     /// Writes it with plain line feeds and without blanks at the end, unless they are quoted.
     pub(super) fn write_normalized(&self, out: &mut Copied<'_>) {
-        let raw = self.raw.as_bytes();
-        let mut from = self.start;
-        if self.wrapped {
-            let mut at = 0;
-            while let Some(found) = memchr::memchr(b'\r', &raw[at..]) {
-                let first = at + found;
-                at = first + returns(&raw[first..]);
-                if raw.get(at) == Some(&b'\n') {
-                    out.keep(from, self.start + first);
-                    from = self.start + at;
-                }
-            }
-        }
         let content = match self.kind {
             LineKind::Config if self.open_quote => self.raw,
             LineKind::Config => trim_end(self.raw),
             _ => trim_blanks(self.raw),
         };
-        out.keep(from, self.start + content.len());
+        let end = self.start + content.len();
+        if self.wrapped {
+            out.keep_lines(self.start, end);
+        } else {
+            out.keep(self.start, end);
+        }
         if self.terminated {
             out.keep(self.end - 1, self.end);
         } else {
@@ -207,8 +199,30 @@ pub(super) fn lines_in(text: &str, part: Range<usize>) -> Lines<'_> {
 pub(super) struct Lines<'a> {
     text: &'a str,
     at: usize,
-    /// The first quote or backslash from `at` on, or one that was passed.
+    /// Neither a quote nor a backslash stands between `at` and there.
     mark: usize,
+}
+
+impl Lines<'_> {
+    /// How the line of configuration at `start` goes.
+    #[inline(always)]
+    fn follow(&mut self, start: usize) -> Found {
+        let bytes = self.text.as_bytes();
+        if start < self.mark {
+            let found = Found::plain(bytes, start, self.mark);
+            return match found.feed {
+                Some(_) => found,
+                None => Found::from(bytes, self.mark),
+            };
+        }
+        let found = Found::from(bytes, start);
+        if let (true, Some(feed)) = (found.plain, found.feed) {
+            // Where one line is plain, more of them follow.
+            let mark = memchr::memchr2(b'"', b'\\', &bytes[feed..]);
+            self.mark = mark.map_or(bytes.len(), |mark| feed + mark);
+        }
+        found
+    }
 }
 
 impl<'a> Iterator for Lines<'a> {
@@ -221,22 +235,10 @@ impl<'a> Iterator for Lines<'a> {
         let start = self.at;
         let text = self.text;
         let bytes = text.as_bytes();
-        let first = bytes.get(start)?;
-        let mut found = Found {
-            feed: memchr::memchr(b'\n', &bytes[start..]).map(|feed| start + feed),
-            plain: true,
-            ..Found::default()
+        let found = match bytes.get(start)? {
+            b'#' => Found::plain(bytes, start, bytes.len()),
+            _ => self.follow(start),
         };
-        // Most lines end before the next byte that could make them go on.
-        if *first != b'#' {
-            if self.mark <= start {
-                let mark = memchr::memchr2(b'"', b'\\', &bytes[start..]);
-                self.mark = mark.map_or(bytes.len(), |mark| start + mark);
-            }
-            if self.mark < found.feed.unwrap_or(bytes.len()) {
-                found = Found::from(bytes, self.mark);
-            }
-        }
         let (content, end) = match found.feed {
             Some(feed) => (feed, feed + 1),
             None => (bytes.len(), bytes.len()),
@@ -279,17 +281,31 @@ struct Found {
 }
 
 impl Found {
-    /// Follows a line of configuration from its first quote or backslash, which is at `mark`, from one
-    /// byte that means something to the next.
-    fn from(bytes: &[u8], mark: usize) -> Self {
-        let mut found = Self::default();
-        let mut at = mark;
+    /// A line that begins at `start`, ends before `end` if it ends at all, and has no marks.
+    #[inline(always)]
+    fn plain(bytes: &[u8], start: usize, end: usize) -> Self {
+        Self {
+            feed: memchr::memchr(b'\n', &bytes[start..end]).map(|feed| start + feed),
+            plain: true,
+            ..Self::default()
+        }
+    }
+
+    /// Follows the line of configuration that begins at `start`, or has no marks before, from one byte
+    /// that means something to the next.
+    fn from(bytes: &[u8], start: usize) -> Self {
+        let mut found = Self {
+            plain: true,
+            ..Self::default()
+        };
+        let mut at = start;
         while let Some(skipped) = memchr::memchr3(b'\n', b'"', b'\\', &bytes[at..]) {
             at += skipped;
             if bytes[at] == b'\n' {
                 found.feed = Some(at);
                 return found;
             }
+            found.plain = false;
             let inside = at + 1;
             if bytes[at] == b'"' {
                 let Some(quote) = closing_quote(bytes, inside) else {
