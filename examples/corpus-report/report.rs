@@ -12,7 +12,10 @@
 //!   order means something, and a backup that is restored in another order is another configuration.
 //! - `… must be rejected` is to be refused, or to be a suspect beside the export before it: a cut
 //!   between two items shows in no line, and is answered by reading the export again.
-//! - `suspect: NAME` is to be accepted and to be a suspect of that name beside the export before it.
+//! - `suspect: NAME` is to be accepted and to be a suspect of that name: a file by itself (`expected`), a
+//!   pair beside the export before it or by itself.
+//! - A file that is to be accepted is to be so without a doubt, unless that is expected. One is read again
+//!   in spite of its label, and is taken then: its owner's shell left a prompt behind the last item.
 //! - Where an index has the columns, `expected` may name the kind of failure (`refused KIND`), `words`
 //!   what an error must quote of the device, `unknown` how many comments no rule may know, and
 //!   `incomplete` the menus that are missing (`-`: none).
@@ -42,6 +45,8 @@ pub struct Report {
     pub disagreements: Vec<String>,
     /// How many files, pairs and recordings were judged.
     pub judged: usize,
+    /// How many files were accepted, but would be read again whatever the export before.
+    pub doubted: usize,
 }
 
 /// Judges everything in `folder`.
@@ -86,7 +91,10 @@ pub fn report(folder: &Path) -> io::Result<Report> {
     }
     let found = report.disagreements.len();
     let judged = report.judged;
-    report.line(&format!("\n{judged} judged, {found} not as expected"));
+    let doubted = report.doubted;
+    report.line(&format!(
+        "\n{judged} judged, {found} not as expected; {doubted} accepted, but read again for themselves"
+    ));
     for disagreement in report.disagreements.clone() {
         report.line(&format!("  {disagreement}"));
     }
@@ -128,6 +136,13 @@ impl Report {
                 return Ok(());
             }
         };
+        let doubt = export.doubt.as_ref().map(|doubt| doubt.as_str());
+        self.doubted += usize::from(doubt.is_some());
+        let wanted = column("expected").strip_prefix("suspect: ");
+        if wanted != doubt && !(wanted.is_none() && ends_in_a_prompt(&export.text)) {
+            let doubt = doubt.unwrap_or("none");
+            self.disagree(format!("{name}: its doubt by itself is {doubt}"));
+        }
         let unknown = normalize(&export).unknown_comment_lines.to_string();
         if !matches!(column("unknown"), "" | "?") && column("unknown") != unknown {
             self.disagree(format!("{name}: {unknown} unknown comments"));
@@ -191,9 +206,10 @@ impl Report {
         };
         let (actual, why) = match (&a, &b) {
             (Ok(a), Ok(b)) => {
+                let doubt = b.doubt.clone().map(|doubt| *doubt);
                 let (a, b) = (normalize(a), normalize(b));
                 let same = a.hash == b.hash;
-                let suspect = suspicion((&a).into(), (&b).into());
+                let suspect = doubt.or_else(|| suspicion((&a).into(), (&b).into()));
                 let doubted = expected == "b refused" && suspect.is_some();
                 let named = suspect.as_ref().map(|suspect| suspect.as_str());
                 let why = suspect
@@ -261,6 +277,12 @@ impl Report {
         }
         Ok(())
     }
+}
+
+/// Whether the last line is the prompt of a shell.
+fn ends_in_a_prompt(text: &str) -> bool {
+    let last = text.lines().next_back().unwrap_or_default();
+    last.starts_with('[') && last.contains('@') && last.trim_end().ends_with("] >")
 }
 
 /// Whether an index says that a file is not a whole export.
@@ -385,8 +407,9 @@ fn line_ends(raw: &[u8]) -> impl Iterator<Item = usize> {
 /// Whether `cut` is refused, is read again beside the `whole` export, or lacks nothing.
 fn is_doubted(whole: &Normalized, cut: &[u8]) -> bool {
     let Ok(export) = judge(cut) else { return true };
+    let doubted = export.doubt.is_some();
     let cut = normalize(&export);
-    cut.hash == whole.hash || suspicion(whole.into(), (&cut).into()).is_some()
+    doubted || cut.hash == whole.hash || suspicion(whole.into(), (&cut).into()).is_some()
 }
 
 fn summary(export: &Export, normalized: &Normalized) -> String {
@@ -399,6 +422,9 @@ fn summary(export: &Export, normalized: &Normalized) -> String {
     );
     for (rule, times) in &normalized.ledger {
         let _ = write!(text, "; {rule} {times}");
+    }
+    if let Some(doubt) = &export.doubt {
+        let _ = write!(text, "; suspect: {doubt}");
     }
     for comment in &normalized.unknown_comments {
         let _ = write!(text, "; unknown comment {comment:?}");

@@ -110,6 +110,11 @@ async fn take(
     if let Some(gap) = export.gap() {
         anyhow::bail!("{gap}; try again when it is less busy");
     }
+    if let Some(doubt) = &export.doubt {
+        complain(&format!(
+            "{endpoint}: {doubt}; export it again, and compare"
+        ));
+    }
     Ok(config
         .normalizer
         .normalize(&export)

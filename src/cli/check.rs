@@ -238,6 +238,9 @@ async fn show_export(
     for menu in &export.unavailable_menus {
         chart.note("export", &format!("the router could not export {menu}"));
     }
+    if let Some(doubt) = &export.doubt {
+        chart.note("export", &format!("a backup would read it twice: {doubt}"));
+    }
     for comment in &normalized.unknown_comments {
         chart.note(
             "export",

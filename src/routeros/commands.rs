@@ -3,7 +3,6 @@
 
 use super::reader::{self, LineKind};
 use super::shape::{Context, Item};
-use super::wrapped;
 
 /// One logical configuration line. It may hold secrets; `Debug` shows none.
 #[derive(Clone, PartialEq, Eq)]
@@ -24,14 +23,10 @@ impl std::fmt::Debug for Command {
 /// wrapped state comment are none. What the normalisation makes of a text has the same commands.
 pub fn commands(text: &str) -> Vec<Command> {
     let mut context = Context::default();
-    let mut last_comment = None;
     let mut commands = Vec::new();
     for line in reader::lines(text) {
-        let comment = last_comment.take();
         match line.kind {
-            LineKind::Blank => {}
-            LineKind::Comment => last_comment = Some(line.raw),
-            LineKind::Config if comment.is_some_and(|c| wrapped::is_rest(c, line.raw)) => {}
+            LineKind::Blank | LineKind::Comment | LineKind::Rest => {}
             LineKind::Config => {
                 let logical = line.logical();
                 let (menu, text) = match Item::parse(&logical) {

@@ -40,20 +40,18 @@ impl Known {
             Pattern::new(rule.pattern, begin)
                 .expect("the patterns are constants, and a test compiles them")
         });
-        let literal = rule.pattern.chars().filter(|letter| {
-            // Parentheses stand in some comments as well.
-            !META.contains(letter) || matches!(letter, '(' | ')')
-        });
-        let mut letters: Vec<char> = literal.chain(['x', '0']).collect();
-        letters.sort_unstable();
-        letters.dedup();
         Self {
             rule,
             begin,
             end,
-            letters,
+            letters: letters(rule.pattern),
             pattern,
         }
+    }
+
+    /// Whether nothing can stand behind what it matches.
+    pub(super) fn knows_its_end(&self) -> bool {
+        self.rule.pattern.ends_with('$')
     }
 
     /// Whether `line`, without the blanks at its end, is a comment of its kind.
@@ -132,6 +130,18 @@ static PROBES: LazyLock<Vec<Probe>> = LazyLock::new(|| KNOWN.iter().map(Probe::o
 const META: &[char] = &[
     '\\', '.', '+', '*', '?', '(', ')', '|', '[', ']', '{', '}', '^', '$',
 ];
+
+/// The characters of the literal texts of `pattern`, and one of each class.
+pub(super) fn letters(pattern: &str) -> Vec<char> {
+    let literal = pattern.chars().filter(|letter| {
+        // Parentheses stand in some comments as well.
+        !META.contains(letter) || matches!(letter, '(' | ')')
+    });
+    let mut letters: Vec<char> = literal.chain(['x', '0']).collect();
+    letters.sort_unstable();
+    letters.dedup();
+    letters
+}
 
 /// The literal texts at both ends of `pattern`, which has alternatives in groups only; empty where it
 /// is not anchored.

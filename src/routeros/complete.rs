@@ -5,9 +5,11 @@ use std::borrow::Cow;
 
 use super::comments::ErrorLine;
 use super::console;
+use super::header;
 use super::normalizer::Normalizer;
-use super::reader::{self, LineKind};
+use super::reader::{self, Line, LineKind};
 use super::shape::{Context, Item, is_at_or_below, plain_menu};
+use super::suspicion::Suspicion;
 use super::wrapped;
 
 /// What reading an export from top to bottom showed.
@@ -19,6 +21,8 @@ pub(super) struct Findings {
     pub(super) incomplete_menus: Vec<String>,
     /// Menus that this machine does not have, in order: nothing is missing.
     pub(super) unavailable_menus: Vec<String>,
+    /// Lines that no export has, if there are any: why it should be read again.
+    pub(super) stray: Option<Suspicion>,
 }
 
 /// At most so many menus are listed; RouterOS has a few hundred.
@@ -30,6 +34,10 @@ const MAX_LISTED: usize = 1000;
 /// Measured on 20 real cuts and 1,688 other exports, the signs for a missing line feed, an open
 /// quote, a due continuation and a menu without an item find all cuts and raise no false alarm on
 /// what no editor has touched (facts sheet, §4).
+///
+/// A line that is neither a menu nor a command nor a comment, with all that was wrapped of it, is none
+/// that RouterOS prints into an export: something else has written there, perhaps instead of what is
+/// missing. What is known to be an error is a cut; of another nobody knows, so the export is a suspect.
 pub(super) fn examine(text: &str, normalizer: &Normalizer) -> Findings {
     let mut findings = Findings::default();
     let mut context = Context::default();
@@ -37,14 +45,16 @@ pub(super) fn examine(text: &str, normalizer: &Normalizer) -> Findings {
     // What the lines at the end leave open: a menu, and comments (where the first begins).
     let mut bare_menu = false;
     let mut held_from = None;
-    let mut last_comment = None;
+    let mut last_comment: Option<Line<'_>> = None;
+    let mut strays = Strays::default();
+    let mut begun = false;
     let mut terminated = true;
     let bare_return = has_bare_return(text);
     for line in reader::lines(text) {
         terminated = line.terminated;
         let comment = last_comment.take();
         if line.kind == LineKind::Comment {
-            last_comment = Some(line.raw);
+            last_comment = Some(line);
         }
         if line.kind == LineKind::Config {
             place.note(line.raw);
@@ -73,23 +83,36 @@ pub(super) fn examine(text: &str, normalizer: &Normalizer) -> Findings {
                     }
                     None
                 }
+                None if begun && header::dated_version(line.raw).is_some() => {
+                    Some("another export begins in it".into())
+                }
                 None => {
                     held_from.get_or_insert(line.start);
+                    begun = true;
                     None
                 }
             },
+            LineKind::Rest => match comment {
+                Some(comment) if !is_told(text, &comment, normalizer) => {
+                    strays.note(&place);
+                    stray_error(line.raw)
+                }
+                _ => None,
+            },
             LineKind::Config if line.open_quote => Some("it ends inside a quoted string".into()),
             LineKind::Config if line.dangling => Some("it ends where a line goes on".into()),
-            // The rest of a wrapped state comment, which may begin with a blank.
-            LineKind::Config if line.raw.starts_with(' ') => None,
-            LineKind::Config
-                if comment.is_some_and(|comment| wrapped::is_rest(comment, line.raw)) =>
-            {
-                stray_error(line.raw)
-            }
-            LineKind::Config => {
+            LineKind::Config if begins_as_configuration(&line) => {
                 bare_menu = context.enter(line.raw);
                 held_from = None;
+                None
+            }
+            LineKind::Config
+                if comment.is_some_and(|c| normalizer.ignores_across(c.raw, line.raw)) =>
+            {
+                None
+            }
+            LineKind::Config => {
+                strays.note(&place);
                 stray_error(line.raw)
             }
         };
@@ -114,7 +137,50 @@ pub(super) fn examine(text: &str, normalizer: &Normalizer) -> Findings {
         what.map(|what| format!("it ends after {what}"))
     };
     findings.cut = cut.map(|cut| place.located(&cut, text.len()));
+    findings.stray = strays.suspicion();
     findings
+}
+
+/// Lines that should not be there.
+#[derive(Default)]
+struct Strays<'a> {
+    lines: u64,
+    /// The menu of the first one.
+    menu: Option<&'a str>,
+}
+
+impl<'a> Strays<'a> {
+    fn note(&mut self, place: &Place<'a>) {
+        if self.lines == 0 {
+            self.menu = place.menu;
+        }
+        self.lines += 1;
+    }
+
+    fn suspicion(self) -> Option<Suspicion> {
+        (self.lines > 0).then(|| Suspicion::StrayLines {
+            lines: self.lines,
+            menu: self.menu.unwrap_or_default().to_owned(),
+        })
+    }
+}
+
+/// Whether a line of configuration begins as one, even behind an empty piece of itself.
+fn begins_as_configuration(line: &Line<'_>) -> bool {
+    wrapped::begins_as_configuration(line.raw)
+        || (line.raw.trim_start().starts_with('\\')
+            && wrapped::begins_as_configuration(&line.logical()))
+}
+
+/// Whether the rest behind `comment` shows that it is one, or is ignored. Another line behind a wide
+/// comment may be anything.
+#[cold]
+fn is_told(text: &str, comment: &Line<'_>, normalizer: &Normalizer) -> bool {
+    let behind = reader::lines_in(text, comment.start..text.len()).skip(1);
+    let rests = behind.take_while(|line| line.kind == LineKind::Rest);
+    let end = rests.last().map_or(comment.end, |rest| rest.end);
+    let rest = &text[comment.end..end];
+    wrapped::is_told(comment.raw, rest) || normalizer.ignores_wrapped(comment.raw, rest).is_some()
 }
 
 /// Whether `menu`, which the router says it does not have, is the current one or below it: then nothing
@@ -127,19 +193,31 @@ fn stands_in(menu: &str, context: &Context) -> bool {
 /// Whether a comment stands behind `from` that is no error line and not ignored. Asked only at the end:
 /// the patterns cost more than all other questions here.
 fn holds_comment(text: &str, from: usize, normalizer: &Normalizer) -> bool {
-    reader::lines_in(text, from..text.len()).any(|line| {
-        line.kind == LineKind::Comment
-            && ErrorLine::parse(line.raw).is_none()
-            && normalizer.ignores(line.raw).is_none()
-    })
+    let mut lines = reader::lines_in(text, from..text.len()).peekable();
+    while let Some(line) = lines.next() {
+        if line.kind != LineKind::Comment || ErrorLine::parse(line.raw).is_some() {
+            continue;
+        }
+        let mut end = line.end;
+        while let Some(rest) = lines.next_if(|next| {
+            next.kind == LineKind::Rest
+                || (end == line.end && normalizer.ignores_across(line.raw, next.raw))
+        }) {
+            end = rest.end;
+        }
+        let ignored = match end > line.end {
+            true => normalizer.ignores_wrapped(line.raw, &text[line.end..end]),
+            false => normalizer.ignores(line.raw),
+        };
+        if ignored.is_none() {
+            return true;
+        }
+    }
+    false
 }
 
-/// A line of the console where configuration should stand. Configuration begins with `/`, `add`
-/// or `set`, which no error of the console does.
+/// An error of the console where configuration should stand.
 fn stray_error(line: &str) -> Option<Cow<'static, str>> {
-    if line.starts_with(['/', ' ']) || line.starts_with("add ") || line.starts_with("set ") {
-        return None;
-    }
     console::error_line(line)?;
     let words = console::quote(line);
     Some(format!("an error of the router's console stands in it: {words}").into())

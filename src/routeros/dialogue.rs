@@ -7,6 +7,7 @@ use super::complete::{self, Findings};
 use super::console::{self, Reply};
 use super::header::Header;
 use super::normalizer::Normalizer;
+use super::suspicion::Suspicion;
 use super::version::ShowSensitive;
 use crate::domain::failure::{Failure, FailureKind};
 
@@ -69,6 +70,8 @@ pub struct Export {
     pub incomplete_menus: Vec<String>,
     /// Menus that the router could not export because this machine does not have them.
     pub unavailable_menus: Vec<String>,
+    /// Why it should be read again before it is believed, whatever the export before it was.
+    pub doubt: Option<Box<Suspicion>>,
     /// What else was odd, for the log.
     pub remarks: Vec<String>,
 }
@@ -93,6 +96,7 @@ impl fmt::Debug for Export {
             .field("header", &self.header)
             .field("incomplete_menus", &self.incomplete_menus)
             .field("unavailable_menus", &self.unavailable_menus)
+            .field("doubt", &self.doubt)
             .field("remarks", &self.remarks)
             .finish()
     }
@@ -271,6 +275,7 @@ fn whole(
         cut,
         incomplete_menus,
         unavailable_menus,
+        stray,
     } = complete::examine(&text, normalizer);
     if let Some(cut) = cut {
         return Err(truncated(format!("the export is cut: {cut}")));
@@ -284,6 +289,7 @@ fn whole(
         header,
         incomplete_menus,
         unavailable_menus,
+        doubt: stray.map(Box::new),
         remarks,
     })
 }

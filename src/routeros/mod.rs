@@ -17,6 +17,8 @@ mod form;
 mod header;
 mod normalize;
 mod normalizer;
+#[cfg(test)]
+mod oracle;
 mod pattern;
 mod reader;
 mod redact;
@@ -30,6 +32,8 @@ mod terse;
 mod tests;
 mod version;
 mod wrapped;
+#[cfg(test)]
+mod wrapping_tests;
 
 pub use bytes::{decode, encode};
 pub use commands::{Command, commands};

@@ -3,7 +3,10 @@
 //! The text stays what an operator can paste back. What changes, and why:
 //! - Line ends become line feeds; blanks at the end of a line that ends outside quotes go; runs of
 //!   blank lines become one, none stands at the top; the text ends in exactly one line feed.
-//!   Wrapped lines keep their wraps: nothing inside quotes or before a continuation is touched.
+//!   Wrapped lines keep their wraps, and blanks inside quotes or before a continuation stay. Line ends
+//!   inside quotes become line feeds, too: RouterOS escapes those of a text (`\r\n`), so that a real one
+//!   is there because of what carried the export, which writes all of them in one way. What has been
+//!   pasted in is the same with either. A carriage return that ends no line is content.
 //! - The dated header line goes: it is new at every export. With it goes the version, so an
 //!   upgrade that changes nothing else is no change; the version is metadata of the snapshot.
 //! - Bare `#` lines of the header block go: 7.20 prints one where 7.22.1 prints three (facts sheet, §1),
@@ -11,6 +14,8 @@
 //! - State comments go (see `rules`), where one can stand: before an `add` or `set` in a menu.
 //! - Comments that the operator ignores go (`CONFIG_BACKUP_IGNORE_COMMENTS`), wherever they stand but
 //!   in the header block; never what tells that the export is not whole.
+//! - With a comment goes what the router wrapped of it (see `wrapped`). Before a line that might be such
+//!   a rest, of whatever comment, none goes: another one might seem to go on in it.
 //! - `#error exporting` lines of menus that are not there go: on some versions they come and go
 //!   between exports of one configuration. Lines that say that data is missing stay.
 //! - In the terse form, an item with a state comment is printed as a menu line, the comment and
@@ -41,7 +46,9 @@ use crate::domain::archive::Renormalize;
 use crate::domain::digest::Digest;
 use crate::domain::snapshot::{ConfigText, Shape};
 
-/// The version of these rules, published with every snapshot.
+/// The version of these rules, published with every snapshot. It is raised when a text that a router
+/// may have sent comes out in another way than before, so that the archive makes the texts that it
+/// compares with anew. What can be said of comments alone is in the fingerprint of their rules.
 pub const NORMALIZATION_VERSION: u32 = 2;
 
 /// The ledger's name for the dated header line.
@@ -190,11 +197,10 @@ impl<'a> Run<'a> {
                     self.hold(&line);
                     self.last_comment = Some(line.raw);
                 }
+                LineKind::Rest => self.hold(&line),
                 LineKind::Config => {
-                    if self
-                        .last_comment
-                        .is_some_and(|c| wrapped::is_rest(c, line.raw))
-                    {
+                    let ignores = |c: &str| self.normalizer.ignores_across(c, line.raw);
+                    if self.last_comment.is_some_and(ignores) {
                         self.hold(&line);
                         self.last_comment = None;
                     } else {
@@ -281,7 +287,7 @@ impl<'a> Run<'a> {
             Some(range) => {
                 let before = match next {
                     Some((_, item)) if item.is_relative_item() => Before::Item,
-                    Some((line, _)) if wrapped::may_be_rest(line.raw) => Before::Stray,
+                    Some((line, _)) if wrapped::may_be_rest(line.first()) => Before::Stray,
                     _ => Before::Other,
                 };
                 self.sift(range, before)
@@ -316,7 +322,11 @@ impl<'a> Run<'a> {
         let mut top = self.out.is_empty() && self.menu.is_none();
         let mut lines = reader::lines_in(self.text, held).peekable();
         while let Some(line) = lines.next() {
-            let rest = lines.next_if(|next| next.kind == LineKind::Config);
+            let mut end = line.end;
+            while let Some(rest) = lines.next_if(|next| next.kind != LineKind::Comment) {
+                end = rest.end;
+            }
+            let rest = (end > line.end).then(|| &self.text[line.end..end]);
             if top && rest.is_none() && header::dated_version(line.raw).is_some() {
                 self.count(DATED_HEADER);
                 continue;
@@ -325,7 +335,7 @@ impl<'a> Run<'a> {
                 self.count(BARE_HEADER_LINE);
                 continue;
             }
-            match self.rule(line.raw, rest.map(|rest| rest.raw), before) {
+            match self.rule(line.raw, rest, before) {
                 Some(name) => {
                     self.count(name);
                     dropped += u64::from(name != ERROR_EXPORTING);
@@ -334,7 +344,8 @@ impl<'a> Run<'a> {
                     self.in_header &= rest.is_none() && header::is_header_field(line.raw);
                     top = false;
                     let menu = self.menu.take();
-                    for line in menu.into_iter().chain([line]).chain(rest) {
+                    let lines = reader::lines_in(self.text, line.start..end);
+                    for line in menu.into_iter().chain(lines) {
                         self.write(&line);
                     }
                 }
@@ -343,7 +354,7 @@ impl<'a> Run<'a> {
         dropped
     }
 
-    /// The rule that takes `comment` (and its `rest` on a second line) out, if one does. Takes note of unknown ones.
+    /// The rule that takes `comment` (and its `rest` on further lines) out, if one does. Takes note of unknown ones.
     fn rule(&mut self, comment: &str, rest: Option<&str>, before: Before) -> Option<&'a str> {
         match ErrorLine::parse(comment) {
             Some(ErrorLine::Failed { harmless: true, .. }) if before != Before::Stray => {
@@ -354,7 +365,10 @@ impl<'a> Run<'a> {
         }
         if before != Before::Stray
             && !(self.context.menu().is_none() && header::is_header_field(comment))
-            && let Some(name) = self.normalizer.ignores(comment)
+            && let Some(name) = match rest {
+                Some(rest) => self.normalizer.ignores_wrapped(comment, rest),
+                None => self.normalizer.ignores(comment),
+            }
         {
             return Some(name);
         }
@@ -405,6 +419,8 @@ impl<'a> Run<'a> {
     }
 
     fn is_terse(&mut self) -> bool {
-        *self.terse.get_or_insert_with(|| is_terse(self.text))
+        *self
+            .terse
+            .get_or_insert_with(|| is_terse(self.text, self.normalizer))
     }
 }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use regex::RegexSet;
 
+use super::comments;
 use super::dialogue::Export;
 use super::diff::{Side, diff};
 use super::normalize::{self, NORMALIZATION_VERSION, Normalized};
 use super::rules::fingerprint_with;
+use super::wrapped;
 use crate::domain::archive::{Lines, Normalization, Part, Renormalize};
 
 /// Normalises exports by the rules of the table in `rules.rs` and, if there are any, by the patterns of
@@ -24,6 +26,8 @@ struct Ignored {
     /// Their names in ledgers, in the order of the set.
     names: Vec<String>,
     set: RegexSet,
+    /// What may be lost where the router wraps such a comment.
+    letters: Vec<char>,
 }
 
 /// A list of patterns that cannot be used.
@@ -84,6 +88,7 @@ impl Normalizer {
             ignored: Some(Arc::new(Ignored {
                 names: names.collect(),
                 set,
+                letters: comments::letters(&patterns.concat()),
             })),
         })
     }
@@ -121,6 +126,36 @@ impl Normalizer {
         let ignored = self.ignored.as_deref()?;
         let first = ignored.set.matches(comment.trim_end()).iter().next()?;
         ignored.names.get(first).map(String::as_str)
+    }
+
+    /// The same for `comment` with its `rest`, which the router wrapped onto lines of their own. A pattern
+    /// may know the two together, as one text, or the comment alone, where that fills a line or a rule
+    /// says that the rest is one.
+    pub(super) fn ignores_wrapped(&self, comment: &str, rest: &str) -> Option<&str> {
+        let ignored = self.ignored.as_deref()?;
+        let wide = wrapped::fills_a_line(comment);
+        let alone = ignored.set.matches(comment.trim_end());
+        let told = (wide && rest.starts_with(' ')) || wrapped::is_known(comment, rest);
+        let mut found = alone.iter().next().filter(|_| told);
+        if found.is_none() {
+            // Of a comment that is no wider than others, both parts must be known.
+            let in_rest = ignored.set.matches(rest.trim());
+            wrapped::any_joined(comment, rest, &ignored.letters, |joined| {
+                let joined = ignored.set.matches(joined);
+                let parted = |at: &usize| !alone.matched(*at) && (wide || !in_rest.matched(*at));
+                found = joined.iter().find(parted);
+                found.is_some()
+            });
+        }
+        ignored.names.get(found?).map(String::as_str)
+    }
+
+    /// Whether a configured pattern knows `comment` and the configuration `line` right behind it as one
+    /// text, which only the pattern shows to be wrapped.
+    pub(super) fn ignores_across(&self, comment: &str, line: &str) -> bool {
+        self.ignored.is_some()
+            && wrapped::may_be_plain_rest(line)
+            && self.ignores_wrapped(comment, line).is_some()
     }
 
     fn patterns(&self) -> impl Iterator<Item = &str> {

@@ -3,12 +3,14 @@
 //! A physical line ends in a line feed; carriage returns right before it belong to the line end.
 //! A carriage return elsewhere is content (RouterOS never prints one). A logical line goes on
 //! where a physical one ends in `\`, or inside a quoted string. A comment is a `#` at column 0
-//! of a physical line that continues nothing.
+//! of a physical line that continues nothing; its rest, where the router wrapped it, is what `wrapped`
+//! says it is.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use super::copy::Copied;
+use super::wrapped;
 
 /// How far RouterOS indents a continuation.
 const INDENT: usize = 4;
@@ -20,6 +22,8 @@ pub(super) enum LineKind {
     Blank,
     /// `#` at column 0; always one physical line.
     Comment,
+    /// What the router wrapped of a comment onto a line of its own; always one physical line.
+    Rest,
     /// Everything else: a menu, an item, or something that should not be there.
     Config,
 }
@@ -59,6 +63,11 @@ impl<'a> Line<'a> {
         let mut joined = String::with_capacity(self.raw.len());
         self.join(&mut joined, |_| ());
         Cow::Owned(joined)
+    }
+
+    /// Its first physical line, without the line end.
+    pub(super) fn first(&self) -> &'a str {
+        Pieces::of(self.raw).next().map_or("", |(first, _)| first)
     }
 
     fn join(&self, joined: &mut String, mut at_joint: impl FnMut(usize)) {
@@ -191,6 +200,7 @@ pub(super) fn lines_in(text: &str, part: Range<usize>) -> Lines<'_> {
         text: &text[..part.end],
         at: part.start,
         mark: part.start,
+        before: "",
     }
 }
 
@@ -201,9 +211,30 @@ pub(super) struct Lines<'a> {
     at: usize,
     /// Neither a quote nor a backslash stands between `at` and there.
     mark: usize,
+    /// The line before, if it may go on in this one.
+    before: &'a str,
 }
 
 impl Lines<'_> {
+    /// How the line at `start` goes, if it is a rest of the one before.
+    #[cold]
+    fn rest(&self, start: usize) -> Option<Found> {
+        // Of nearly all lines behind a comment the first word is enough.
+        if wrapped::begins_as_configuration(&self.text[start..]) {
+            return None;
+        }
+        let bytes = &self.text.as_bytes()[start..];
+        let feed = memchr::memchr(b'\n', bytes);
+        let content = without_returns(&bytes[..feed.unwrap_or(bytes.len())]).len();
+        let line = &self.text[start..start + content];
+        wrapped::is_rest(self.before, line).then(|| Found {
+            feed: feed.map(|feed| start + feed),
+            plain: true,
+            rest: true,
+            ..Found::default()
+        })
+    }
+
     /// How the line of configuration at `start` goes.
     #[inline(always)]
     fn follow(&mut self, start: usize) -> Found {
@@ -237,7 +268,11 @@ impl<'a> Iterator for Lines<'a> {
         let bytes = text.as_bytes();
         let found = match bytes.get(start)? {
             b'#' => Found::plain(bytes, start, bytes.len()),
-            _ => self.follow(start),
+            _ if self.before.is_empty() => self.follow(start),
+            _ => match self.rest(start) {
+                Some(rest) => rest,
+                None => self.follow(start),
+            },
         };
         let (content, end) = match found.feed {
             Some(feed) => (feed, feed + 1),
@@ -247,6 +282,7 @@ impl<'a> Iterator for Lines<'a> {
         let raw = &text[start..start + without_returns(&bytes[start..content]).len()];
         let kind = match raw.as_bytes().first() {
             Some(b'#') => LineKind::Comment,
+            Some(_) if found.rest => LineKind::Rest,
             None => LineKind::Blank,
             Some(b' ' | b'\t' | b'\r')
                 if found.plain && raw.trim_end_matches(BLANKS).is_empty() =>
@@ -254,6 +290,12 @@ impl<'a> Iterator for Lines<'a> {
                 LineKind::Blank
             }
             Some(_) => LineKind::Config,
+        };
+        self.before = match kind {
+            LineKind::Comment => raw,
+            // A rest goes on once.
+            LineKind::Rest if self.before.starts_with('#') => raw,
+            _ => "",
         };
         Some(Line {
             kind,
@@ -278,6 +320,8 @@ struct Found {
     wrapped: bool,
     open_quote: bool,
     dangling: bool,
+    /// It is the rest of a comment.
+    rest: bool,
 }
 
 impl Found {

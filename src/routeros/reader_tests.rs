@@ -95,6 +95,37 @@ fn blanks_go_where_nobody_means_them() {
     );
 }
 
+#[test]
+fn a_line_end_is_one_inside_quotes_too_and_a_lone_carriage_return_is_content() {
+    for (text, expected) in [
+        ("a=\"b\r\nc\" d=\\\r\n    e\r\n", "a=\"b\nc\" d=\\\n    e\n"),
+        ("a=\"b\rc\r\r\nd\"\r\n", "a=\"b\rc\nd\"\n"),
+        ("a=\"b\\r\\\r\n    \\nc\"\r\n", "a=\"b\\r\\\n    \\nc\"\n"),
+    ] {
+        let mut out = Copied::of(text);
+        lines(text).for_each(|line| line.write_normalized(&mut out));
+        assert_eq!(out.finish(), expected);
+        assert_eq!(read(text), read(expected), "the same configuration");
+    }
+}
+
+#[test]
+fn the_rest_of_a_wrapped_comment_is_a_line_of_its_own() {
+    let wide =
+        "# the address of this interface was given up because another router claims it, or wa";
+    let kinds = |text: &str| lines(text).map(|line| line.kind).collect::<Vec<_>>();
+    use LineKind::*;
+    for rest in [" s \"claimed", "s claimed", " s x \"y\" z=1"] {
+        let text = format!("{wide}\n{rest}\r\nset a=\"b\"\n");
+        assert_eq!(kinds(&text), [Comment, Rest, Config], "{rest}");
+        let apart = format!("{wide}\n\n{rest}\n");
+        assert_eq!(kinds(&apart), [Comment, Blank, Config], "{rest}");
+        let narrow = format!("{}\n{rest}\n", &wide[..60]);
+        assert_eq!(kinds(&narrow), [Comment, Config], "{rest}");
+    }
+    assert_eq!(kinds(&format!("{wide}\n \\\n  b\n")), [Comment, Config]);
+}
+
 proptest! {
     #[test]
     fn lines_cover_the_text_without_gap(text in "[ab#/\"\\\\ \r\n\t]{0,60}") {

@@ -61,7 +61,7 @@ impl Redacted {
         let mut context = Context::default();
         for line in reader::lines(text) {
             let whole = &text[line.start..line.end];
-            if line.kind != LineKind::Config {
+            if !matches!(line.kind, LineKind::Config | LineKind::Rest) {
                 redacted.text.push_str(whole);
                 continue;
             }
@@ -75,6 +75,8 @@ impl Redacted {
                 Item::Absolute { menu, .. } => (menu, menu.len() + 1, true),
                 Item::Relative(_) => (context.menu().unwrap_or_default(), 0, false),
             };
+            // The rest of a comment is one line, whatever may stand in it.
+            let terse = (line.kind == LineKind::Config).then_some(terse);
             let secrets = find(&plain_menu(menu), &logical, command);
             if secrets.is_empty() {
                 redacted.text.push_str(whole);
@@ -96,8 +98,9 @@ impl Redacted {
         &self.secrets
     }
 
-    /// Writes a logical line with masks, wrapped as its form is, and its line `end`.
-    fn mask(&mut self, line: &str, secrets: &[Range<usize>], terse: bool, end: &str) {
+    /// Writes a logical line with masks, wrapped as its form is (`terse` or not) if it may be, and its line
+    /// `end`.
+    fn mask(&mut self, line: &str, secrets: &[Range<usize>], terse: Option<bool>, end: &str) {
         let mut masked = String::with_capacity(line.len());
         let mut masks = Vec::with_capacity(secrets.len());
         let mut at = 0;
@@ -116,9 +119,9 @@ impl Redacted {
         // A line feed inside quotes is no RouterOS text; it keeps its place. Where a text ends
         // inside quotes, those at its end will be taken for the line's own next time.
         let body = masked.trim_end_matches('\n');
-        let mut breaks = match body.contains('\n') {
-            true => Vec::new(),
-            false => breaks(body, &masks, terse),
+        let mut breaks = match terse {
+            Some(terse) if !body.contains('\n') => breaks(body, &masks, terse),
+            _ => Vec::new(),
         };
         if masked.starts_with('#') {
             // Only a wrap before it had kept it from being a comment.

@@ -69,7 +69,7 @@ impl Matcher {
             let logical = line.logical();
             match line.kind {
                 LineKind::Blank => return None,
-                LineKind::Comment => {}
+                LineKind::Comment | LineKind::Rest => {}
                 LineKind::Config => match parse(&logical) {
                     Parsed::Menu(menu) => {
                         context = menu;

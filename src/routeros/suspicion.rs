@@ -72,6 +72,14 @@ pub enum Suspicion {
     },
     /// There is nothing in it but its header.
     Empty,
+    /// Lines are in it that are neither menus nor commands nor comments: something else has written there.
+    /// This alone tells nothing of the export before.
+    StrayLines {
+        /// How many.
+        lines: u64,
+        /// The menu of the first one; empty before the first menu.
+        menu: String,
+    },
 }
 
 impl Suspicion {
@@ -84,17 +92,19 @@ impl Suspicion {
             Self::LostSecrets { .. } => "lost_secrets",
             Self::Shrank { .. } => "shrank",
             Self::Empty => "empty",
+            Self::StrayLines { .. } => "stray_lines",
         }
     }
 
     /// Every name that [`Suspicion::as_str`] gives.
-    pub const NAMES: [&'static str; 6] = [
+    pub const NAMES: [&'static str; 7] = [
         "ends_early",
         "lost_last_menus",
         "last_menu_shrank",
         "lost_secrets",
         "shrank",
         "empty",
+        "stray_lines",
     ];
 }
 
@@ -126,6 +136,20 @@ impl fmt::Display for Suspicion {
                 write!(f, "the export shrank from {from} to {to} bytes")
             }
             Self::Empty => f.write_str("there is nothing in the export but its header"),
+            Self::StrayLines { lines, menu } => {
+                let (are, first) = match lines {
+                    1 => ("line of the export is", "it"),
+                    _ => ("lines of the export are", "the first"),
+                };
+                write!(
+                    f,
+                    "{lines} {are} neither a menu nor a command nor a comment"
+                )?;
+                match menu.as_str() {
+                    "" => Ok(()),
+                    menu => write!(f, "; {first} stands in {}", super::console::escape(menu)),
+                }
+            }
         }
     }
 }

@@ -201,6 +201,10 @@ fn names_are_those_that_are_listed() {
         Suspicion::LostSecrets { secrets: 1 },
         Suspicion::Shrank { from: 2, to: 1 },
         Suspicion::Empty,
+        Suspicion::StrayLines {
+            lines: 1,
+            menu: "/a".into(),
+        },
     ];
     assert_eq!(all.map(|suspicion| suspicion.as_str()), Suspicion::NAMES);
 }

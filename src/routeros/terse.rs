@@ -1,12 +1,12 @@
 //! Owns the question in which of its two forms an export is printed.
 
+use super::normalizer::Normalizer;
 use super::reader::{self, LineKind};
 use super::shape::Item;
-use super::wrapped;
 
 /// Whether `text` is in the terse form throughout: items carry their menu, and a menu line stands
-/// only before the comments of exactly one item.
-pub(super) fn is_terse(text: &str) -> bool {
+/// only before the comments of exactly one item. What `normalizer` ignores may have been wrapped.
+pub(super) fn is_terse(text: &str, normalizer: &Normalizer) -> bool {
     #[derive(PartialEq)]
     enum After {
         Nothing,
@@ -19,14 +19,15 @@ pub(super) fn is_terse(text: &str) -> bool {
     for line in reader::lines(text) {
         let comment = std::mem::take(&mut last_comment);
         match line.kind {
-            LineKind::Blank => {}
+            LineKind::Blank | LineKind::Rest => {}
             LineKind::Comment => {
                 last_comment = Some(line.raw);
                 if after == After::Menu {
                     after = After::Comment;
                 }
             }
-            LineKind::Config if comment.is_some_and(|c| wrapped::is_rest(c, line.raw)) => {}
+            LineKind::Config if comment.is_some_and(|c| normalizer.ignores_across(c, line.raw)) => {
+            }
             LineKind::Config => {
                 let item = Item::parse(line.raw);
                 after = match (item, after) {

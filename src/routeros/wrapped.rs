@@ -1,14 +1,27 @@
-//! Owns the comments that the router wraps onto a second line, which has neither `#` nor `\` to show
-//! that it goes on.
+//! Owns the comments that the router wraps onto further lines, which have neither `#` nor `\` to show
+//! that they go on.
 //!
 //! Seen on 7.19.4: a state comment breaks at the width of the terminal, one letter is lost, and the
 //! rest stands behind a blank (facts sheet, §5). What is lost, and whether the blank is one of the
-//! text, differs; so a line is the rest of a comment when the two make a comment that a rule of
-//! the table knows, with or without a blank and one letter between them. Nothing that could be
-//! configuration is such a rest.
+//! text, differs. So a line right behind a comment is its rest
+//! - when the comment fills a line of the terminal: new texts come with every release, and are wrapped
+//!   as the others are; so may be the rest of such a comment, once,
+//! - or, however long the comment is, when the two make one that a rule of the table knows, with or
+//!   without a blank and one letter between them.
+//!
+//! Nothing that could be configuration is a rest. Configuration begins with a menu or a verb, and what
+//! goes on with a line that lost its backslash begins with a property or a quoted value; no line that
+//! begins so is a rest, and none that ends in a backslash. A rest is one physical line, whatever quotes
+//! are in it: half of a quoted name opens no string in which configuration would be lost.
+//!
+//! What is not recognised, and counts as lines that should not be there (`complete`): the rest of an
+//! unknown comment narrower than a terminal, unless a configured pattern knows both; a fourth line, and
+//! a third one behind a rest with `=` or a quote; a rest that begins with a verb, a property (a name
+//! such as `a=b` that broke right before it) or a quote. With such a line under it a comment stays,
+//! known or not, so this is a false change at worst. With half of a quoted name in it, it opens a
+//! string, and the export is refused if nothing closes it.
 
 use super::comments::{Class, KNOWN, Known, choose};
-use super::shape::is_command;
 
 /// How wide RouterOS prints at least: without a terminal its lines have 79 to 81 characters, and no
 /// narrower terminal was seen that wrapped a comment (facts sheet, §5).
@@ -21,71 +34,164 @@ const LEAST: usize = 8;
 /// The comment that was seen wrapped. Its rule knows it wherever it breaks off.
 const SENTENCE: &str = "has changed, please restart the device in order to apply the new settings";
 
-/// Whether `line`, which stands right behind `comment`, is the rest of it, in some menu.
-pub(super) fn is_rest(comment: &str, line: &str) -> bool {
-    comment.trim_end().len() >= LEAST
-        && may_be_rest(line)
-        && KNOWN.iter().any(|known| joins(known, comment, line))
+/// What changes the configuration in a menu. Exports consist of the first three; the others stand in
+/// what people make of them.
+const VERBS: [&str; 7] = ["add", "set", "remove", "unset", "move", "enable", "disable"];
+
+/// Whether the physical `line` is a rest of what stands right `before` it: a comment, or its first rest.
+pub(super) fn is_rest(before: &str, line: &str) -> bool {
+    if !may_be_rest(line) {
+        return false;
+    }
+    match (before.starts_with('#'), fills_a_line(before)) {
+        (true, true) => true,
+        (true, false) => is_plain(line) && is_known(before, line),
+        (false, wide) => wide && is_plain(before),
+    }
 }
 
-/// Classifies `comment`, whose rest is `line`, and which stands in `menu`. Static where the joined text
-/// can be read in both ways.
-pub(super) fn classify_wrapped(menu: &str, comment: &str, line: &str) -> Class {
-    if comment.trim_end().len() < LEAST || !may_be_rest(line) {
+/// Whether the `rest` right behind `comment` shows that it is one: a rule knows it, or it is indented, as
+/// RouterOS was seen to print it, and no rule knows that the comment has ended.
+pub(super) fn is_told(comment: &str, rest: &str) -> bool {
+    let ended = |known: &Known| known.knows_its_end() && known.matches(comment.trim_end());
+    is_known(comment, rest) || (rest.starts_with(' ') && !KNOWN.iter().any(ended))
+}
+
+/// Whether a rule knows `comment` together with its `rest`, which may be two lines, in some menu.
+pub(super) fn is_known(comment: &str, rest: &str) -> bool {
+    comment.trim_end().len() >= LEAST && KNOWN.iter().any(|known| joins(known, comment, rest))
+}
+
+/// Classifies `comment`, which stands in `menu`, with its `rest`. Static where the joined text can be
+/// read in both ways.
+pub(super) fn classify_wrapped(menu: &str, comment: &str, rest: &str) -> Class {
+    if comment.trim_end().len() < LEAST {
         return Class::Unknown;
     }
     choose(
         menu,
-        KNOWN.iter().filter(|known| joins(known, comment, line)),
+        KNOWN.iter().filter(|known| joins(known, comment, rest)),
     )
 }
 
-/// Whether `line` may be the rest of some comment: one physical line that cannot be configuration,
-/// which begins with a command or a menu, or else continues a line or sets a property.
-pub(super) fn may_be_rest(line: &str) -> bool {
-    // Most lines are told by their first word, which is all that is looked at then.
-    let rest = line.trim_start();
-    let word = rest.split([' ', '\n']).next().unwrap_or_default();
-    !is_command(word)
-        && !rest.is_empty()
-        && !rest.starts_with(['#', '/', ':', '[', '{', '}'])
-        && !rest.contains(['=', '\n', '"'])
-        && !rest.trim_end().ends_with('\\')
+/// Whether `line` has at least the width of a terminal.
+pub(super) fn fills_a_line(line: &str) -> bool {
+    let line = line.trim_end();
+    line.len() >= WIDTH && line.chars().count() >= WIDTH
 }
 
-/// Whether `comment` and `line` are one that `known` knows.
-fn joins(known: &Known, comment: &str, line: &str) -> bool {
-    let (comment, rest) = (comment.trim_end(), line.trim());
+/// Whether `line` begins as configuration does: with a menu, a command of the console, or a verb.
+pub(super) fn begins_as_configuration(line: &str) -> bool {
+    // Most lines are told by their first word, which is all that is looked at then.
+    let line = line.trim_start();
+    line.starts_with(['/', ':']) || VERBS.contains(&first_name(line))
+}
+
+/// Whether the physical `line` may be the rest of some comment: it cannot be configuration, nor what
+/// goes on with a line of it.
+pub(super) fn may_be_rest(line: &str) -> bool {
+    if begins_as_configuration(line) {
+        return false;
+    }
+    let rest = line.trim();
+    if rest.is_empty() || rest.starts_with(['#', '[', '{', '}', '"', '\\']) || rest.ends_with('\\')
+    {
+        return false;
+    }
+    if !rest.contains('=') {
+        return true;
+    }
+    // Neither a property, nor a verb that lost its first letter.
+    let word = rest.split(char::is_whitespace).next().unwrap_or_default();
+    let name = first_name(rest);
+    !word.contains('=') && !VERBS.iter().any(|verb| &verb[1..] == name)
+}
+
+/// The same of a line behind a comment that is narrower than a terminal, where neither a property nor
+/// a quote may be in it.
+pub(super) fn may_be_plain_rest(line: &str) -> bool {
+    !line.contains('\n') && is_plain(line) && may_be_rest(line)
+}
+
+/// Whether `line` has neither a property nor a quote in it.
+fn is_plain(line: &str) -> bool {
+    !line.contains(['=', '"'])
+}
+
+/// The name that `line` begins with; may be empty.
+fn first_name(line: &str) -> &str {
+    let other = |byte: u8| !byte.is_ascii_alphanumeric() && byte != b'-';
+    let end = line.bytes().position(other).unwrap_or(line.len());
+    &line[..end]
+}
+
+/// Whether `comment` and `rest` are one that `known` knows.
+fn joins(known: &Known, comment: &str, rest: &str) -> bool {
+    let comment = comment.trim_end();
+    let last = rest.trim_end();
+    let last = last.rsplit('\n').next().unwrap_or_default().trim_start();
     // Most rules are told by either end.
     let begins = comment.starts_with(known.begin) || known.begin.starts_with(comment);
-    let ends = rest.ends_with(known.end) || known.end.ends_with(rest);
+    let ends = last.ends_with(known.end) || known.end.ends_with(last);
     if !begins || !ends {
+        return false;
+    }
+    let knows_its_end = known.knows_its_end();
+    if !knows_its_end && !is_plain(rest) {
         return false;
     }
     // Where nothing is missing from it, it must at least be long enough to have been broken; and at
     // column 0, only a rule that knows the end of its comment can tell a rest.
     if known.matches(comment) {
-        let broken = comment.chars().count() >= WIDTH;
-        let rest_like = line.starts_with(' ') || known.rule.pattern.ends_with('$');
-        let told = (broken && rest_like) || completes_sentence(comment, rest);
+        let rest_like = rest.starts_with(' ') || knows_its_end;
+        let told = (fills_a_line(comment) && rest_like) || completes_sentence(comment, rest.trim());
         if !told {
-            return false;
+            // A rule that knows a beginning was shown one end.
+            let (_, example) = known.rule.example;
+            return any_joined(comment, rest, &known.letters, |joined| joined == example);
         }
     }
-    let mut joined = String::with_capacity(comment.len() + rest.len() + 2);
-    let mut knows = |between: &[char]| {
+    any_joined(comment, rest, &known.letters, |joined| {
+        known.matches(joined)
+    })
+}
+
+/// Whether `knows` one of the texts that `comment` and the lines of its `rest` may have been: with a
+/// blank or without, and with one of `letters` lost at one of the breaks.
+pub(super) fn any_joined(
+    comment: &str,
+    rest: &str,
+    letters: &[char],
+    mut knows: impl FnMut(&str) -> bool,
+) -> bool {
+    let lines = || rest.trim_end().split('\n').map(str::trim);
+    let mut joined = String::with_capacity(comment.len() + rest.len() + 4);
+    let mut try_one = |lossy: usize, between: &[char], elsewhere: &str| {
         joined.clear();
-        joined.push_str(comment);
-        joined.extend(between);
-        joined.push_str(rest);
-        known.matches(&joined)
+        joined.push_str(comment.trim_end());
+        for (at, line) in lines().enumerate() {
+            if at == lossy {
+                joined.extend(between);
+            } else {
+                joined.push_str(elsewhere);
+            }
+            joined.push_str(line);
+        }
+        knows(&joined)
     };
-    knows(&[])
-        || knows(&[' '])
-        || known
-            .letters
-            .iter()
-            .any(|lost| knows(&[*lost]) || knows(&[' ', *lost]) || knows(&[*lost, ' ']))
+    let breaks = lines().count();
+    let elsewhere = if breaks == 1 { &[""][..] } else { &["", " "] };
+    (0..breaks).any(|at| {
+        elsewhere.iter().any(|other| {
+            try_one(at, &[], other)
+                || try_one(at, &[' '], other)
+                || letters.iter().any(|lost| {
+                    try_one(at, &[*lost], other)
+                        || try_one(at, &[' ', *lost], other)
+                        || try_one(at, &[*lost, ' '], other)
+                })
+        })
+    })
 }
 
 /// Whether `rest` is what is missing from [`SENTENCE`] at the end of `comment`, but for a letter.
@@ -185,7 +291,6 @@ mod tests {
             " # inactive time",
             " :log info x",
             " x \\",
-            " a\n b",
             " \"quoted\"",
         ] {
             assert!(!is_rest(full, line), "{line:?}");
@@ -193,7 +298,10 @@ mod tests {
         }
         // Neither is anything behind a comment that is whole already, and not as wide as a terminal.
         assert!(!is_rest("# poe-out status: overload", " and more"));
-        assert!(!is_rest(full, "x"), "nothing shows that it is a rest");
+        assert!(
+            !is_told(full, "x") && is_told(full, " x"),
+            "at column 0 nothing shows that it is a rest"
+        );
     }
 
     fn broken() -> impl Strategy<Value = (&'static Rule, String, String)> {
@@ -234,7 +342,7 @@ mod tests {
             let normalized = normalize_text(&text);
             prop_assert_eq!(commands(&normalized), commands(&text));
             prop_assert_eq!(&normalize_text(&normalized), &normalized);
-            let told = comment.trim_end().len() >= LEAST && may_be_rest(&rest);
+            let told = comment.trim_end().len() >= LEAST && may_be_plain_rest(&rest);
             if told && !KNOWN.iter().any(|known| known.matches(comment.trim_end())) {
                 prop_assert!(joins(known, &comment, &rest));
                 prop_assert_eq!(commands(&text).len(), 1);

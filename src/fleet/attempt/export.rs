@@ -36,7 +36,8 @@ impl Context {
     ) -> Result<Believed, Stop> {
         let device = &begun.device;
         progress.enter(Step::Export);
-        let export = self.take_export(session, device).await?;
+        let mut export = self.take_export(session, device).await?;
+        let doubt = export.doubt.take().map(|doubt| *doubt);
         let missing = begun.missing_menus.after(&export.incomplete_menus);
         let waited_for = unless_final(&export, &missing);
         progress.observed.missing_menus = Some(missing);
@@ -46,7 +47,7 @@ impl Context {
         progress.enter(Step::Normalise);
         let (mut snapshot, mut counts) = self.normalise(id, device, export, progress).await;
         let mut warning = None;
-        if let Some(suspicion) = suspect(begun, &snapshot) {
+        if let Some(suspicion) = doubt.or_else(|| suspect(begun, &snapshot)) {
             let suspicion = suspicion.to_string();
             (snapshot, counts) = self
                 .read_again(session, snapshot, device, &suspicion, progress)

@@ -44,7 +44,7 @@ impl Places {
         for line in reader::lines(text) {
             let mut run = None;
             match line.kind {
-                LineKind::Blank => {}
+                LineKind::Blank | LineKind::Rest => {}
                 LineKind::Comment => {
                     if let Some(ErrorLine::Failed { menu, .. }) = ErrorLine::parse(line.raw) {
                         run = Some(Run::Error(place, names.number(menu)));

@@ -246,6 +246,43 @@ async fn a_first_export_with_nothing_in_it_is_read_twice() {
 }
 
 #[tokio::test]
+async fn lines_that_should_not_be_there_are_published_when_they_come_twice() {
+    let router = router(RouterOptions::default());
+    let device = device_at(&router);
+    let whole = std::fs::read(corpus().join("rb-5.26.rsc")).expect("an export");
+    let with = |line: &str| [whole.as_slice(), line.as_bytes()].concat();
+    let stray = with("Connection closed by admin\nout of memory\n");
+
+    // Nothing is remembered of this router, and what comes by chance does not come twice.
+    for second in [whole.clone(), with("Connection closed by admin\n")] {
+        router.answer_exports_with([stray.clone(), second]);
+        let world = world(&device);
+        let record = again(&world, &device).await;
+        assert_eq!(told(&record), "truncated_output");
+        let text = message(&record);
+        assert!(
+            text.starts_with("2 lines of the export are neither"),
+            "{text}"
+        );
+        assert!(text.contains("read again, and was another one"), "{text}");
+        assert!(world.sink.taken().is_empty());
+    }
+
+    let begun = router.stats().exports_begun;
+    router.answer_exports_with([stray]);
+    let world = world(&device);
+    for attempts in 1..=2 {
+        let record = again(&world, &device).await;
+        let taken = record.outcome.taken().expect("a snapshot");
+        let warning = taken.warning.as_deref().expect("a suspicion");
+        assert!(warning.starts_with("2 lines of the export"), "{warning}");
+        assert_eq!(router.stats().exports_begun, begun + 2 * attempts);
+    }
+    let published = world.sink.taken();
+    assert!(published[1].text.expose().contains("\nout of memory\n"));
+}
+
+#[tokio::test]
 async fn a_comment_at_the_end_is_a_cut_until_the_operator_ignores_it() {
     let router = router(RouterOptions::default());
     let device = device_at(&router);
@@ -302,6 +339,11 @@ async fn whatever_a_router_answers_is_taken_or_refused_in_its_own_words() {
                 assert_eq!(told(&record), "truncated_output", "{name}");
                 let said = format!("could not export {menu};");
                 assert!(message(&record).contains(&said), "{name}");
+            }
+            (doubted, _) if doubted.starts_with("suspect: ") => {
+                let taken = record.outcome.taken().expect(name);
+                assert!(taken.warning.is_some(), "{name}");
+                assert_eq!(world.sink.taken().len(), 1, "{name}");
             }
             (expected, _) => {
                 refused += 1;

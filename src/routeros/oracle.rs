@@ -1,0 +1,148 @@
+//! Another reading of the format, for tests: by hand from the facts sheet (§5 and §6), line by line and
+//! byte by byte, and sharing nothing with the reader.
+
+/// The logical lines that are not comments, each with its menu: configuration, and what should not be
+/// there. Behind a comment stands an item; a line there that can be none is what was wrapped of the
+/// comment. What is blank at the end of a line means
+/// nothing.
+pub(super) fn configuration(text: &str) -> Vec<(String, String)> {
+    let physical: Vec<&str> = text.split('\n').map(|l| l.trim_end_matches('\r')).collect();
+    let mut read = Vec::new();
+    let mut menu = String::new();
+    // The comment right before, with how many lines were wrapped of it; the dated line of a header is
+    // none that is wrapped.
+    let mut comment: Option<(&str, usize)> = None;
+    let mut at = 0;
+    while at < physical.len() {
+        let line = physical[at];
+        if line.starts_with('#') {
+            comment = (!line.contains(" by RouterOS ")).then_some((line, 0));
+            at += 1;
+            continue;
+        }
+        if let Some((before, rests)) = comment.take() {
+            let wide = before.trim_end().chars().count() >= 79;
+            let simple = |line: &str| !line.contains('"') && !line.contains('=');
+            let follows = match rests {
+                0 => wide || simple(line),
+                _ => wide && simple(before),
+            };
+            if follows && rests < 2 && cannot_be_configuration(line) {
+                comment = Some((line, rests + 1));
+                at += 1;
+                continue;
+            }
+        }
+        let (logical, next) = logical(&physical, at);
+        at = next;
+        let logical = logical.trim_end_matches([' ', '\t', '\r', '\n']);
+        if logical.is_empty() {
+            continue;
+        }
+        match path(logical) {
+            Some(end) if end == logical.len() => logical.clone_into(&mut menu),
+            Some(end) => {
+                let (path, command) = logical.split_at(end);
+                read.push((path.to_owned(), command[1..].to_owned()));
+            }
+            None => read.push((menu.clone(), logical.to_owned())),
+        }
+    }
+    read
+}
+
+/// The logical line that begins with the physical line at `at`, and where the next one begins.
+fn logical(physical: &[&str], mut at: usize) -> (String, usize) {
+    let mut logical = String::new();
+    let (mut quoted, mut wrapped) = (false, false);
+    loop {
+        let mut line = physical[at];
+        at += 1;
+        if wrapped {
+            for _ in 0..4 {
+                line = line.strip_prefix(' ').unwrap_or(line);
+            }
+        }
+        wrapped = false;
+        for character in line.chars() {
+            match (wrapped, character) {
+                (false, '\\') => wrapped = true,
+                (false, '"') => {
+                    quoted = !quoted;
+                    logical.push('"');
+                }
+                _ => {
+                    if std::mem::take(&mut wrapped) {
+                        logical.push('\\');
+                    }
+                    logical.push(character);
+                }
+            }
+        }
+        if at == physical.len() || (!wrapped && !quoted) {
+            return (logical, at);
+        }
+        if !wrapped {
+            logical.push('\n');
+        }
+    }
+}
+
+/// Where the path ends that `line` begins with.
+fn path(line: &str) -> Option<usize> {
+    let mut end = 0;
+    for word in line.strip_prefix('/')?.split(' ') {
+        let verb = ["add", "set", "remove"].contains(&word);
+        let letters = "abcdefghijklmnopqrstuvwxyz0123456789-/";
+        if verb || word.is_empty() || !word.chars().all(|letter| letters.contains(letter)) {
+            break;
+        }
+        end += 1 + word.len();
+    }
+    (end > 0).then_some(end)
+}
+
+/// Whether `line` begins neither as a menu, a command or an item does, nor as what goes on with one.
+fn cannot_be_configuration(line: &str) -> bool {
+    let text = line.trim();
+    let begins = |signs: &str| text.chars().next().is_none_or(|c| signs.contains(c));
+    if begins("/:#[{}\"\\") || text.ends_with('\\') {
+        return false;
+    }
+    let verbs = ["add", "set", "remove", "unset", "move", "enable", "disable"];
+    let name: String = text
+        .chars()
+        .take_while(|c| c.is_ascii_alphanumeric() || *c == '-')
+        .collect();
+    if verbs.contains(&name.as_str()) {
+        return false;
+    }
+    let first = text.split_whitespace().next().unwrap_or_default();
+    let broken = verbs.iter().any(|verb| verb[1..] == name);
+    !text.contains('=') || !(first.contains('=') || broken)
+}
+
+#[test]
+fn it_reads_what_the_facts_sheet_shows() {
+    let text = "# 2026-01-02 03:04:05 by RouterOS 7.20\r\n# software id = \r\n#\r\n\
+        /ip firewall filter\r\n# inactive time\r\nadd log-prefix=\\\r\n    #SMB protocol=udp\r\n\
+        # x has changed, please restart the device in order to\r\n pply the new settings\r\n\
+        add comment=\"two  \\\r\n    \\_words\\r\\\r\n    \\n# no comment\" a=b  \r\n\r\n\
+        /ip pool add name=a\r\nstray\r\n/ip ssh\r\nset a=b";
+    let expected = [
+        ("/ip firewall filter", "add log-prefix=#SMB protocol=udp"),
+        (
+            "/ip firewall filter",
+            "add comment=\"two  \\_words\\r\\n# no comment\" a=b",
+        ),
+        ("/ip pool", "add name=a"),
+        ("/ip firewall filter", "stray"),
+        ("/ip ssh", "set a=b"),
+    ];
+    let read = configuration(text);
+    let read: Vec<_> = read
+        .iter()
+        .map(|(menu, line)| (menu.as_str(), line.as_str()))
+        .collect();
+    assert_eq!(read, expected);
+}
