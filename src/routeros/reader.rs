@@ -148,12 +148,14 @@ impl<'a> Pieces<'a> {
 impl<'a> Iterator for Pieces<'a> {
     type Item = (&'a str, bool);
 
+    #[inline]
     fn next(&mut self) -> Option<(&'a str, bool)> {
         let rest = self.rest.take()?;
         match memchr::memchr(b'\n', rest.as_bytes()) {
             Some(feed) => {
                 self.rest = Some(&rest[feed + 1..]);
-                Some((rest[..feed].trim_end_matches('\r'), false))
+                let content = without_returns(&rest.as_bytes()[..feed]).len();
+                Some((&rest[..content], false))
             }
             None => Some((rest, true)),
         }

@@ -94,8 +94,11 @@ impl<'a> Item<'a> {
 
     /// Whether it is an item that a state comment can stand before.
     pub(super) fn is_relative_item(&self) -> bool {
-        matches!(self, Self::Relative(command)
-            if command.split([' ', '\\']).next().is_some_and(is_command))
+        let Self::Relative(command) = self else {
+            return false;
+        };
+        let end = command.bytes().position(|b| matches!(b, b' ' | b'\\'));
+        is_command(&command[..end.unwrap_or(command.len())])
     }
 }
 
