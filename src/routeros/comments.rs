@@ -2,8 +2,7 @@
 
 use std::sync::LazyLock;
 
-use regex::Regex;
-
+use super::pattern::Pattern;
 use super::reader::trim_blanks;
 use super::rules::{Kind, Rule, rules};
 use super::shape::{is_at_or_below, plain_menu};
@@ -19,8 +18,7 @@ pub(super) enum Class {
     Unknown,
 }
 
-/// A rule with the literal texts that its pattern begins and ends with: they turn away nearly every
-/// comment that is not its own, at a fraction of what an automaton costs.
+/// A rule with the literal texts that its pattern begins and ends with.
 pub(super) struct Known {
     pub(super) rule: &'static Rule,
     pub(super) begin: &'static str,
@@ -28,7 +26,7 @@ pub(super) struct Known {
     /// The characters of its literal texts, and one of each class: one of them can stand in any place.
     pub(super) letters: Vec<char>,
     /// The pattern; none where it is the literal text alone.
-    pattern: Option<Regex>,
+    pattern: Option<Pattern>,
 }
 
 impl Known {
@@ -39,7 +37,8 @@ impl Known {
             .strip_prefix('^')
             .and_then(|p| p.strip_suffix('$'));
         let pattern = (whole != Some(begin)).then(|| {
-            Regex::new(rule.pattern).expect("the patterns are constants, and a test compiles them")
+            Pattern::new(rule.pattern, begin)
+                .expect("the patterns are constants, and a test compiles them")
         });
         Self {
             rule,
@@ -59,9 +58,7 @@ impl Known {
     pub(super) fn matches(&self, line: &str) -> bool {
         match &self.pattern {
             None => line == self.begin,
-            Some(pattern) => {
-                line.starts_with(self.begin) && line.ends_with(self.end) && pattern.is_match(line)
-            }
+            Some(pattern) => pattern.is_match(line),
         }
     }
 }
@@ -69,16 +66,65 @@ impl Known {
 pub(super) static KNOWN: LazyLock<Vec<Known>> =
     LazyLock::new(|| rules().iter().map(Known::of).collect());
 
-/// Which of [`KNOWN`] can match a comment, by its third byte: behind `# ` most rules begin with a
-/// literal text.
-static BY_LETTER: LazyLock<Vec<Vec<&'static Known>>> = LazyLock::new(|| {
-    let may_match = |letter: u8| {
-        let begins =
-            move |known: &&Known| known.begin.as_bytes().get(2).is_none_or(|b| *b == letter);
-        KNOWN.iter().filter(begins).collect()
-    };
-    (0..=u8::MAX).map(may_match).collect()
-});
+/// The first and the last eight bytes of a text as numbers, with zeros in the place of what it does not
+/// have.
+#[derive(Clone, Copy)]
+struct Ends {
+    first: u64,
+    last: u64,
+}
+
+impl Ends {
+    fn of(text: &str) -> Self {
+        let bytes = text.as_bytes();
+        let (mut first, mut last) = ([0; 8], [0; 8]);
+        match (bytes.first_chunk(), bytes.last_chunk()) {
+            (Some(begin), Some(end)) => (first, last) = (*begin, *end),
+            _ => {
+                first[..bytes.len()].copy_from_slice(bytes);
+                last[8 - bytes.len()..].copy_from_slice(bytes);
+            }
+        }
+        Self {
+            first: u64::from_be_bytes(first),
+            last: u64::from_be_bytes(last),
+        }
+    }
+}
+
+/// What the ends of a comment must be where a rule knows it: two comparisons turn away nearly every comment
+/// that is not its own.
+struct Probe {
+    known: &'static Known,
+    ends: Ends,
+    /// The bits of `ends` that mean something.
+    mask: Ends,
+}
+
+impl Probe {
+    fn of(known: &'static Known) -> Self {
+        let bits = |text: &str| 8 * u32::try_from(text.len().min(8)).unwrap_or(8);
+        let none = u64::MAX;
+        Self {
+            known,
+            ends: Ends {
+                first: Ends::of(known.begin).first,
+                last: Ends::of(known.end).last,
+            },
+            mask: Ends {
+                first: !none.checked_shr(bits(known.begin)).unwrap_or(0),
+                last: !none.checked_shl(bits(known.end)).unwrap_or(0),
+            },
+        }
+    }
+
+    fn may_match(&self, ends: Ends) -> bool {
+        ends.first & self.mask.first == self.ends.first
+            && ends.last & self.mask.last == self.ends.last
+    }
+}
+
+static PROBES: LazyLock<Vec<Probe>> = LazyLock::new(|| KNOWN.iter().map(Probe::of).collect());
 
 /// The characters that mean something in a regular expression.
 const META: &[char] = &[
@@ -123,9 +169,10 @@ fn literals(pattern: &str) -> (&str, &str) {
 /// Classifies the comment `line`, which stands in `menu`.
 pub(super) fn classify(menu: &str, line: &str) -> Class {
     let line = trim_blanks(line);
-    let letter = line.as_bytes().get(2).copied().unwrap_or_default();
-    let known = BY_LETTER.get(usize::from(letter)).into_iter().flatten();
-    choose(menu, known.copied().filter(|known| known.matches(line)))
+    let ends = Ends::of(line);
+    let known = PROBES.iter().filter(|probe| probe.may_match(ends));
+    let known = known.map(|probe| probe.known);
+    choose(menu, known.filter(|known| known.matches(line)))
 }
 
 /// What the rules that know a comment say about it in `menu`.
@@ -134,7 +181,8 @@ pub(super) fn choose(menu: &str, knowing: impl Iterator<Item = &'static Known>) 
     let mut volatile: Option<&'static Rule> = None;
     for known in knowing {
         let rule = known.rule;
-        if !stands_in(rule, plain.get_or_insert_with(|| plain_menu(menu))) {
+        let anywhere = rule.menus.is_empty();
+        if !anywhere && !stands_in(rule, plain.get_or_insert_with(|| plain_menu(menu))) {
             continue;
         }
         match rule.kind {
@@ -150,7 +198,7 @@ pub(super) fn choose(menu: &str, knowing: impl Iterator<Item = &'static Known>) 
 }
 
 fn stands_in(rule: &Rule, menu: &str) -> bool {
-    rule.menus.is_empty() || rule.menus.iter().any(|wanted| is_at_or_below(menu, wanted))
+    rule.menus.iter().any(|wanted| is_at_or_below(menu, wanted))
 }
 
 /// What a `#error` or `#interrupted` line says.
@@ -176,11 +224,11 @@ impl<'a> ErrorLine<'a> {
     /// - `#error exporting "/system/routerboard/mode-button"` (7.19 and later, no reason): so it is with
     ///   menus that this machine does not have; of any other menu it says that data is missing.
     pub(super) fn parse(line: &'a str) -> Option<Self> {
-        let text = line.strip_prefix('#')?.trim_end();
-        if text == "interrupted" {
-            return Some(Self::Interrupted);
+        let text = line.strip_prefix('#')?;
+        if let Some(rest) = text.strip_prefix("interrupted") {
+            return rest.trim_end().is_empty().then_some(Self::Interrupted);
         }
-        let rest = text.strip_prefix("error exporting")?.trim_start();
+        let rest = text.strip_prefix("error exporting")?.trim();
         if let Some(quoted) = rest.strip_prefix('"') {
             let (menu, reason) = quoted.split_once('"').unwrap_or((quoted, "?"));
             let harmless = reason.trim().is_empty() && is_harmless(menu);
@@ -211,6 +259,7 @@ fn is_harmless(menu: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use regex::Regex;
 
     use super::*;
 

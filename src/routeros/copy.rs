@@ -22,6 +22,8 @@ pub(super) struct Copied<'a> {
     /// The span of `text` that is due at the end of `out`: what follows it directly joins it.
     from: usize,
     to: usize,
+    /// The first carriage return of `text` behind what was asked for last; its end where there is none.
+    next_return: usize,
     /// Whether a part was handed over.
     begun: bool,
     hashing: Option<Hashing>,
@@ -91,6 +93,7 @@ impl<'a> Copied<'a> {
             out: String::with_capacity(text.len() + 1),
             from: 0,
             to: 0,
+            next_return: memchr::memchr(b'\r', text.as_bytes()).unwrap_or(text.len()),
             begun: false,
             hashing: None,
         }
@@ -111,6 +114,28 @@ impl<'a> Copied<'a> {
         if self.to - self.from >= PART {
             self.flush();
         }
+    }
+
+    /// Writes the text from `from` to `to`, but for carriage returns before its line feeds.
+    pub(super) fn keep_lines(&mut self, mut from: usize, to: usize) {
+        let bytes = self.text.as_bytes();
+        let mut at = from;
+        loop {
+            if self.next_return < at {
+                let found = memchr::memchr(b'\r', &bytes[at..]);
+                self.next_return = found.map_or(bytes.len(), |found| at + found);
+            }
+            let first = self.next_return;
+            if first >= to {
+                break;
+            }
+            at = first + bytes[first..to].iter().take_while(|b| **b == b'\r').count();
+            if bytes[at..to].first() == Some(&b'\n') {
+                self.keep(from, first);
+                from = at;
+            }
+        }
+        self.keep(from, to);
     }
 
     /// Writes what is not in the text.

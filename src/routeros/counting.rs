@@ -1,6 +1,8 @@
 //! Owns the question whether a router's firewall counts who connects to it.
 
-use super::reader::{self, LineKind, Scratch};
+use memchr::memmem;
+
+use super::reader::{self, Line, LineKind, Scratch};
 
 /// What a rule does that remembers the source of a connection on a list, as MikroTik's recipe against
 /// brute force does with four of them.
@@ -9,9 +11,16 @@ const REMEMBERS: &str = "add-src-to-address-list";
 /// Whether the configuration `text` holds anything that puts the sources of connections on address
 /// lists: a rule of whichever firewall, disabled or not, or a script that might add one.
 pub fn counts_connections(text: &str) -> bool {
+    let remembers = memmem::Finder::new(REMEMBERS);
+    let in_one_piece = remembers.find(text.as_bytes()).is_some();
     let mut scratch = Scratch::default();
+    let mut found = |line: &Line<'_>| {
+        let logical = scratch.logical(line).0;
+        remembers.find(logical.as_bytes()).is_some()
+    };
     reader::lines(text)
-        .any(|line| line.kind == LineKind::Config && scratch.logical(&line).0.contains(REMEMBERS))
+        .filter(|line| line.kind == LineKind::Config && (in_one_piece || line.wrapped))
+        .any(|line| found(&line))
 }
 
 #[cfg(test)]

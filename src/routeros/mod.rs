@@ -19,6 +19,7 @@ mod normalize;
 mod normalizer;
 #[cfg(test)]
 mod oracle;
+mod pattern;
 mod reader;
 mod redact;
 mod rules;

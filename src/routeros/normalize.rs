@@ -38,7 +38,7 @@ use super::dialogue::Export;
 use super::form::Form;
 use super::header;
 use super::normalizer::Normalizer;
-use super::reader::{self, Line, LineKind, Scratch, trim_end};
+use super::reader::{self, Line, LineKind, Scratch, trim_blanks, trim_end};
 use super::shape::{Context, Item};
 use super::terse::is_terse;
 use super::wrapped;
@@ -167,13 +167,12 @@ struct Run<'a> {
     blank: bool,
     /// Whether the whole text is in the terse form, once it was asked.
     terse: Option<bool>,
-    ledger: BTreeMap<&'a str, u64>,
+    /// Few rules take anything out of one text.
+    ledger: Vec<(&'a str, u64)>,
     unknown: Vec<String>,
     unknown_lines: u64,
     known_lines: u64,
     form: Option<Form<'a>>,
-    /// Comments that stay, until they are written.
-    kept: Vec<Line<'a>>,
     /// Where wrapped lines are put together.
     scratch: Scratch,
 }
@@ -191,12 +190,11 @@ impl<'a> Run<'a> {
             last_comment: None,
             blank: false,
             terse: None,
-            ledger: BTreeMap::new(),
+            ledger: Vec::new(),
             unknown: Vec::new(),
             unknown_lines: 0,
             known_lines: 0,
             form: None,
-            kept: Vec::new(),
             scratch: Scratch::default(),
         }
     }
@@ -239,7 +237,13 @@ impl<'a> Run<'a> {
     }
 
     fn config(&mut self, line: &Line<'a>) {
-        if !line.wrapped && !line.open_quote {
+        let whole = !line.wrapped && !line.open_quote;
+        let held = self.comments.is_some() || self.menu.is_some();
+        if whole && !held && !line.raw.starts_with('/') {
+            self.item(line);
+            return;
+        }
+        if whole {
             self.command(line, trim_end(line.raw), &[]);
             return;
         }
@@ -254,6 +258,22 @@ impl<'a> Run<'a> {
         let (logical, wraps) = scratch.logical(line);
         self.command(line, logical, wraps);
         self.scratch = scratch;
+    }
+
+    /// Goes on with an item of one physical line, where nothing is held: so are most lines of an export.
+    fn item(&mut self, line: &Line<'a>) {
+        self.write(line);
+        self.in_header = false;
+        if let Some(form) = &mut self.form {
+            let command = trim_blanks(line.raw);
+            let logical = trim_end(line.raw);
+            form.add(
+                line,
+                &Item::Relative(command),
+                self.context.menu(),
+                (logical, &[]),
+            );
+        }
     }
 
     /// Goes on with a line of configuration, given in one piece as well, and where its wraps were.
@@ -291,8 +311,7 @@ impl<'a> Run<'a> {
             None => 0,
         };
         if let Some(menu) = self.menu.take() {
-            let rejoin = dropped > 0 && self.kept.is_empty() && self.is_terse();
-            if let (true, Some((line, _))) = (rejoin, next) {
+            if let (true, Some((line, _))) = (dropped > 0 && self.is_terse(), next) {
                 self.due_blank();
                 self.out.push_str(&menu.logical());
                 self.out.push_str(" ");
@@ -302,11 +321,6 @@ impl<'a> Run<'a> {
             }
             self.write(&menu);
         }
-        let mut kept = std::mem::take(&mut self.kept);
-        for line in kept.drain(..) {
-            self.write(&line);
-        }
-        self.kept = kept;
         if let Some((line, _)) = next {
             self.write(line);
         }
@@ -317,10 +331,11 @@ impl<'a> Run<'a> {
         line.write_normalized(&mut self.out);
     }
 
-    /// Puts the comments that stay in `kept`, and counts the state comments that do not.
+    /// Writes the comments that stay, behind the menu line that is held, and counts the state comments
+    /// that do not.
     fn sift(&mut self, held: Range<usize>, before: Before) -> u64 {
         let mut dropped = 0;
-        let top = self.out.is_empty() && self.menu.is_none();
+        let mut top = self.out.is_empty() && self.menu.is_none();
         let mut lines = reader::lines_in(self.text, held).peekable();
         while let Some(line) = lines.next() {
             let mut end = line.end;
@@ -328,11 +343,7 @@ impl<'a> Run<'a> {
                 end = rest.end;
             }
             let rest = (end > line.end).then(|| &self.text[line.end..end]);
-            if top
-                && rest.is_none()
-                && self.kept.is_empty()
-                && header::dated_version(line.raw).is_some()
-            {
+            if top && rest.is_none() && header::dated_version(line.raw).is_some() {
                 self.count(DATED_HEADER);
                 continue;
             }
@@ -347,8 +358,12 @@ impl<'a> Run<'a> {
                 }
                 None => {
                     self.in_header &= rest.is_none() && header::is_header_field(line.raw);
+                    top = false;
+                    let menu = self.menu.take();
                     let lines = reader::lines_in(self.text, line.start..end);
-                    self.kept.extend(lines);
+                    for line in menu.into_iter().chain(lines) {
+                        self.write(&line);
+                    }
                 }
             }
         }
@@ -402,16 +417,22 @@ impl<'a> Run<'a> {
 
     fn report(&mut self, comment: &str) {
         self.unknown_lines += 1;
+        if self.unknown.len() == MAX_UNKNOWN {
+            return;
+        }
         let comment = comment.trim_end();
         let cut = comment.char_indices().nth(MAX_COMMENT);
         let shown = cut.map_or(comment, |(end, _)| &comment[..end]);
-        if self.unknown.len() < MAX_UNKNOWN && !self.unknown.iter().any(|known| known == shown) {
+        if !self.unknown.iter().any(|known| known == shown) {
             self.unknown.push(shown.to_owned());
         }
     }
 
     fn count(&mut self, rule: &'a str) {
-        *self.ledger.entry(rule).or_default() += 1;
+        match self.ledger.iter_mut().find(|(known, _)| *known == rule) {
+            Some((_, count)) => *count += 1,
+            None => self.ledger.push((rule, 1)),
+        }
     }
 
     fn due_blank(&mut self) {

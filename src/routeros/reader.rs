@@ -93,25 +93,17 @@ impl<'a> Line<'a> {
 
     /// Writes it with plain line feeds and without blanks at the end, unless they are quoted.
     pub(super) fn write_normalized(&self, out: &mut Copied<'_>) {
-        let raw = self.raw.as_bytes();
-        let mut from = self.start;
-        if self.wrapped {
-            let mut at = 0;
-            while let Some(found) = memchr::memchr(b'\r', &raw[at..]) {
-                let first = at + found;
-                at = first + returns(&raw[first..]);
-                if raw.get(at) == Some(&b'\n') {
-                    out.keep(from, self.start + first);
-                    from = self.start + at;
-                }
-            }
-        }
         let content = match self.kind {
             LineKind::Config if self.open_quote => self.raw,
             LineKind::Config => trim_end(self.raw),
             _ => trim_blanks(self.raw),
         };
-        out.keep(from, self.start + content.len());
+        let end = self.start + content.len();
+        if self.wrapped {
+            out.keep_lines(self.start, end);
+        } else {
+            out.keep(self.start, end);
+        }
         if self.terminated {
             out.keep(self.end - 1, self.end);
         } else {
@@ -156,12 +148,14 @@ impl<'a> Pieces<'a> {
 impl<'a> Iterator for Pieces<'a> {
     type Item = (&'a str, bool);
 
+    #[inline]
     fn next(&mut self) -> Option<(&'a str, bool)> {
         let rest = self.rest.take()?;
         match memchr::memchr(b'\n', rest.as_bytes()) {
             Some(feed) => {
                 self.rest = Some(&rest[feed + 1..]);
-                Some((rest[..feed].trim_end_matches('\r'), false))
+                let content = without_returns(&rest.as_bytes()[..feed]).len();
+                Some((&rest[..content], false))
             }
             None => Some((rest, true)),
         }
@@ -207,6 +201,7 @@ pub(super) fn lines_in(text: &str, part: Range<usize>) -> Lines<'_> {
     Lines {
         text: &text[..part.end],
         at: part.start,
+        mark: part.start,
         before: "",
     }
 }
@@ -216,14 +211,20 @@ pub(super) fn lines_in(text: &str, part: Range<usize>) -> Lines<'_> {
 pub(super) struct Lines<'a> {
     text: &'a str,
     at: usize,
+    /// Neither a quote nor a backslash stands between `at` and there.
+    mark: usize,
     /// The line before, if it may go on in this one.
     before: &'a str,
 }
 
-impl<'a> Lines<'a> {
+impl Lines<'_> {
     /// How the line at `start` goes, if it is a rest of the one before.
     #[cold]
     fn rest(&self, start: usize) -> Option<Found> {
+        // Of nearly all lines behind a comment the first word is enough.
+        if wrapped::begins_as_configuration(&self.text[start..]) {
+            return None;
+        }
         let bytes = &self.text.as_bytes()[start..];
         let feed = memchr::memchr(b'\n', bytes);
         let content = without_returns(&bytes[..feed.unwrap_or(bytes.len())]).len();
@@ -234,6 +235,26 @@ impl<'a> Lines<'a> {
             rest: true,
             ..Found::default()
         })
+    }
+
+    /// How the line of configuration at `start` goes.
+    #[inline(always)]
+    fn follow(&mut self, start: usize) -> Found {
+        let bytes = self.text.as_bytes();
+        if start < self.mark {
+            let found = Found::plain(bytes, start, self.mark);
+            return match found.feed {
+                Some(_) => found,
+                None => Found::from(bytes, self.mark),
+            };
+        }
+        let found = Found::from(bytes, start);
+        if let (true, Some(feed)) = (found.plain, found.feed) {
+            // Where one line is plain, more of them follow.
+            let mark = memchr::memchr2(b'"', b'\\', &bytes[feed..]);
+            self.mark = mark.map_or(bytes.len(), |mark| feed + mark);
+        }
+        found
     }
 }
 
@@ -248,15 +269,11 @@ impl<'a> Iterator for Lines<'a> {
         let text = self.text;
         let bytes = text.as_bytes();
         let found = match bytes.get(start)? {
-            b'#' => Found {
-                feed: memchr::memchr(b'\n', &bytes[start..]).map(|feed| start + feed),
-                plain: true,
-                ..Found::default()
-            },
-            _ if self.before.is_empty() => Found::from(bytes, start),
+            b'#' => Found::plain(bytes, start, bytes.len()),
+            _ if self.before.is_empty() => self.follow(start),
             _ => match self.rest(start) {
                 Some(rest) => rest,
-                None => Found::from(bytes, start),
+                None => self.follow(start),
             },
         };
         let (content, end) = match found.feed {
@@ -310,8 +327,18 @@ struct Found {
 }
 
 impl Found {
-    /// Follows the line of configuration that begins at `start`, from one byte that means something
-    /// to the next.
+    /// A line that begins at `start`, ends before `end` if it ends at all, and has no marks.
+    #[inline(always)]
+    fn plain(bytes: &[u8], start: usize, end: usize) -> Self {
+        Self {
+            feed: memchr::memchr(b'\n', &bytes[start..end]).map(|feed| start + feed),
+            plain: true,
+            ..Self::default()
+        }
+    }
+
+    /// Follows the line of configuration that begins at `start`, or has no marks before, from one byte
+    /// that means something to the next.
     fn from(bytes: &[u8], start: usize) -> Self {
         let mut found = Self {
             plain: true,

@@ -71,26 +71,34 @@ impl<'a> Item<'a> {
             return Self::Relative(line);
         }
         let mut at = 0;
-        for word in line.split(' ') {
-            if is_command(word) || !is_menu_word(word) {
-                return if at == 0 {
-                    Self::Relative(line)
-                } else {
-                    Self::Absolute {
-                        menu: &line[..at - 1],
-                        command: &line[at..],
-                    }
+        loop {
+            let rest = &line[at..];
+            let (word, behind) = rest.split_at(menu_bytes(rest));
+            let is_menu_word =
+                !matches!(word, "" | "/") && (behind.is_empty() || behind.starts_with(' '));
+            if !is_menu_word || is_command(word) {
+                return match at.checked_sub(1) {
+                    None => Self::Relative(line),
+                    Some(end) => Self::Absolute {
+                        menu: &line[..end],
+                        command: rest,
+                    },
                 };
+            }
+            if behind.is_empty() {
+                return Self::Menu(line);
             }
             at += word.len() + 1;
         }
-        Self::Menu(line)
     }
 
     /// Whether it is an item that a state comment can stand before.
     pub(super) fn is_relative_item(&self) -> bool {
-        matches!(self, Self::Relative(command)
-            if command.split([' ', '\\']).next().is_some_and(is_command))
+        let Self::Relative(command) = self else {
+            return false;
+        };
+        let end = command.bytes().position(|b| matches!(b, b' ' | b'\\'));
+        is_command(&command[..end.unwrap_or(command.len())])
     }
 }
 
@@ -99,11 +107,10 @@ pub(super) fn is_command(word: &str) -> bool {
     matches!(word, "add" | "set" | "remove")
 }
 
-/// Whether `word` may be part of a menu's path: `/ip`, `6to4`, `dhcp-server`.
-fn is_menu_word(word: &str) -> bool {
-    let word = word.strip_prefix('/').unwrap_or(word);
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'/';
-    !word.is_empty() && word.bytes().all(plain)
+/// How many bytes `text` begins with that may be part of a menu's path: `/ip`, `6to4`, `dhcp-server`.
+fn menu_bytes(text: &str) -> usize {
+    let other = |b: u8| !(b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'/');
+    text.bytes().position(other).unwrap_or(text.len())
 }
 
 /// Collects the form of an export, item by item.
