@@ -19,6 +19,7 @@ use crate::domain::device::{Device, DeviceId, TenantId};
 use crate::domain::host_key::{Fingerprint, Pin};
 use crate::domain::session::MissingMenus;
 use crate::domain::snapshot::{Shape, Snapshot};
+use crate::domain::suspect::Recurrence;
 
 type Source = Box<dyn StdError + Send + Sync>;
 
@@ -126,6 +127,8 @@ pub struct Begun {
     pub last_incomplete_menus: Vec<String>,
     /// Menus that could not be exported in the attempts before.
     pub missing_menus: MissingMenus,
+    /// The suspect that the attempts before could not confirm.
+    pub suspects: Recurrence,
     /// The store's own time.
     pub now: Timestamp,
 }
@@ -157,7 +160,7 @@ pub struct JournalEntry {
     pub bytes: Option<u64>,
     /// Menus that are missing in what was taken.
     pub incomplete_menus: Vec<String>,
-    /// Why what was taken was read twice before it was believed.
+    /// Why what was taken was read more than once before it was believed.
     pub warning: Option<String>,
     /// Who made it.
     pub replica: String,
@@ -217,7 +220,7 @@ pub struct DeviceStatus {
     pub running_since: Option<Timestamp>,
     /// Menus that are missing in the last good export.
     pub incomplete_menus: Vec<String>,
-    /// Why the last good export was read twice before it was believed.
+    /// Why the last good export was read more than once before it was believed.
     pub warning: Option<String>,
     /// Names of the algorithms of the last key exchange that are weak.
     pub weak_ssh: Vec<String>,

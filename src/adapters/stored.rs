@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::domain::digest::Digest;
 use crate::domain::session::{MissingMenus, Observed};
 use crate::domain::snapshot::{MenuShape, Shape};
+use crate::domain::suspect::{Recurrence, Recurring, Suspect};
 
 /// The stored form of [`Shape::menus`]: arrays, because a JSON object keeps no order.
 pub(super) fn of_menus(menus: &[MenuShape]) -> Value {
@@ -60,6 +61,41 @@ pub(super) fn missing(stored: Option<Value>) -> MissingMenus {
     MissingMenus(menus.unwrap_or_default())
 }
 
+/// The stored form of the suspect that attempts in a row have seen; an empty object for none.
+pub(super) fn of_suspects(observed: &Observed) -> Option<Value> {
+    let Some(seen) = &observed.suspects.as_ref()?.0 else {
+        return Some(serde_json::json!({}));
+    };
+    let restless: Vec<_> = seen.restless.iter().cloned().collect();
+    Some(serde_json::json!({
+        "attempts": seen.attempts,
+        "suspicion": storable(&seen.suspect.suspicion),
+        "menus": of_menus(&seen.suspect.shape.menus),
+        "secrets": seen.suspect.shape.secrets,
+        "incomplete_menus": of_texts(&seen.suspect.incomplete_menus),
+        "restless": of_texts(&restless),
+    }))
+}
+
+/// Reads [`of_suspects`]; what cannot be read is none, and the row begins anew.
+pub(super) fn suspects(stored: Option<Value>) -> Recurrence {
+    Recurrence(stored.as_ref().and_then(recurring))
+}
+
+fn recurring(stored: &Value) -> Option<Recurring> {
+    let list = |name| serde_json::from_value::<Vec<String>>(stored.get(name)?.clone()).ok();
+    let secrets = stored.get("secrets")?.as_i64();
+    Some(Recurring {
+        suspect: Suspect {
+            suspicion: stored.get("suspicion")?.as_str()?.to_owned(),
+            shape: shape(stored.get("menus"), secrets)?,
+            incomplete_menus: list("incomplete_menus")?,
+        },
+        restless: list("restless")?.into_iter().collect(),
+        attempts: u32::try_from(stored.get("attempts")?.as_u64()?).ok()?,
+    })
+}
+
 /// The stored form of the weak algorithms: their names.
 pub(super) fn of_weak(observed: &Observed) -> Option<Value> {
     let weak = observed.weak_ssh.as_ref()?.iter();
@@ -96,8 +132,49 @@ mod tests {
         }
 
         #[test]
+        fn suspects_survive_storage(
+            attempts in any::<u32>(),
+            names in proptest::collection::vec("[^\u{0}]{0,20}", 1..5),
+        ) {
+            let menu = |name: &String| MenuShape {
+                menu: name.clone(),
+                digest: Digest::of(name),
+                items: attempts,
+            };
+            let seen = Recurrence(Some(Recurring {
+                suspect: Suspect {
+                    suspicion: names[0].clone(),
+                    shape: Shape { menus: names.iter().map(menu).collect(), secrets: attempts },
+                    incomplete_menus: names.clone(),
+                },
+                restless: names.iter().cloned().collect(),
+                attempts,
+            }));
+            for suspects in [seen, Recurrence::default()] {
+                let observed = Observed { suspects: Some(suspects.clone()), ..Observed::default() };
+                let stored = of_suspects(&observed).expect("something to store").to_string();
+                let read = serde_json::from_str(&stored).expect("JSON");
+                prop_assert_eq!(super::suspects(Some(read)), suspects);
+            }
+        }
+
+        #[test]
         fn stored_text_has_no_nul(text in any::<String>()) {
             prop_assert!(!storable(&text).contains('\0'));
+        }
+    }
+
+    #[test]
+    fn suspects_that_cannot_be_read_are_none() {
+        assert_eq!(of_suspects(&Observed::default()), None);
+        assert_eq!(suspects(None), Recurrence::default());
+        for stored in [
+            r#"[]"#,
+            r#"{"attempts":3}"#,
+            r#"{"attempts":-1,"suspicion":"x","menus":[],"secrets":0,"incomplete_menus":[],"restless":[]}"#,
+        ] {
+            let value: Value = serde_json::from_str(stored).expect("valid JSON");
+            assert_eq!(suspects(Some(value)), Recurrence::default(), "{stored}");
         }
     }
 

@@ -48,7 +48,7 @@ pub struct Device {
     /// Menus that are missing in its last good export, because the router could not export them three
     /// times in a row.
     pub incomplete_menus: Vec<String>,
-    /// Why its last good export was read twice before it was believed.
+    /// Why its last good export was read more than once before it was believed.
     pub warning: Option<String>,
     /// Algorithms of its last key exchange that are weak by today's measure.
     pub weak_ssh: Vec<String>,
@@ -194,7 +194,7 @@ pub struct Attempt {
     pub bytes: Option<u64>,
     /// Menus that are missing in what was taken.
     pub incomplete_menus: Vec<String>,
-    /// Why what was taken was read twice before it was believed.
+    /// Why what was taken was read more than once before it was believed.
     pub warning: Option<String>,
     /// Who made it.
     pub replica: Option<String>,

@@ -178,7 +178,7 @@ pub struct Taken {
     pub shape: Shape,
     /// Menus that are missing in it, because the router could not export them.
     pub incomplete_menus: Vec<String>,
-    /// Why it was read twice before it was believed.
+    /// Why it was read more than once before it was believed.
     pub warning: Option<String>,
 }
 

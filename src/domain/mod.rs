@@ -16,6 +16,7 @@ pub mod request;
 pub mod schedule;
 pub mod session;
 pub mod snapshot;
+pub mod suspect;
 
 /// A moment in UTC, as the local clock or the database (converted to the local clock) saw it.
 pub type Timestamp = time::OffsetDateTime;

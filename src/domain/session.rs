@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::suspect::Recurrence;
+
 /// Which SSH algorithms may be offered to a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum SshAlgorithms {
@@ -96,20 +98,31 @@ pub struct WeakAlgorithm {
 
 /// How often in a row each menu could not be exported.
 ///
+/// A menu that begins to fail while another one is waited for joins the row of that one: a router
+/// on which now this menu fails and now that is waited for no longer than one on which it is always
+/// the same. So of [`Self::PATIENCE`] exports in a row the last is taken at the latest, without what
+/// it lacks itself. A menu for whose absence an export was taken before is waited for no more, until
+/// it is back, and a menu that begins to fail beside it has a row of its own.
+///
 /// Attempts that do not come to an export say nothing of menus, and so neither count nor end a
 /// row. It is kept with the device's state: a row goes on across restarts and replicas.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MissingMenus(pub BTreeMap<String, u32>);
 
 impl MissingMenus {
-    /// So many attempts in a row are made to get a menu before an export without it is taken.
+    /// So many attempts in a row are made to get what is missing before an export without it is taken.
     pub const PATIENCE: u32 = 3;
 
     /// After one more export, in which `menus` are missing.
     pub fn after(&self, menus: &[String]) -> Self {
+        let waited = self
+            .0
+            .values()
+            .filter(|attempts| **attempts < Self::PATIENCE);
+        let waited = waited.max().copied().unwrap_or(0);
         let count = |menu: &String| {
             let before = self.0.get(menu).copied().unwrap_or(0);
-            (menu.clone(), before.saturating_add(1))
+            (menu.clone(), before.max(waited).saturating_add(1))
         };
         Self(menus.iter().map(count).collect())
     }
@@ -133,12 +146,16 @@ pub struct Observed {
     pub weak_ssh: Option<Vec<WeakAlgorithm>>,
     /// Menus that could not be exported, now and before.
     pub missing_menus: Option<MissingMenus>,
+    /// A suspect that could not be confirmed, now and before.
+    pub suspects: Option<Recurrence>,
     /// Whether the router's firewall might count connections, as far as its configuration tells.
     pub counts_connections: Option<bool>,
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -174,6 +191,30 @@ mod tests {
     }
 
     #[test]
+    fn menus_that_fail_in_turn_are_waited_for_no_longer_than_one() {
+        for rounds in [
+            [&["/a"][..], &["/b"], &["/a"]],
+            [&["/a", "/b"], &["/a"], &["/a", "/b"]],
+            [&["/a"], &["/a"], &["/b"]],
+        ] {
+            let mut missing = MissingMenus::default();
+            for (round, left) in rounds.iter().zip([2, 1, 0]) {
+                missing = missing.after(&menus(round));
+                assert_eq!(missing.attempts_left(), left, "{rounds:?} {missing:?}");
+                assert_eq!(missing.is_final(), left == 0, "{rounds:?} {missing:?}");
+            }
+            assert!(
+                missing.after(&menus(rounds[2])).is_final(),
+                "it goes on to fail"
+            );
+            assert!(
+                !missing.after(&menus(&["/c"])).is_final(),
+                "another one fails"
+            );
+        }
+    }
+
+    #[test]
     fn names_are_read_back() {
         for name in SshAlgorithms::NAMES {
             let read = SshAlgorithms::from_name(name).expect(name);
@@ -199,19 +240,58 @@ mod tests {
         }
     }
 
+    /// The rule in the words of the operator: what was done without, and how many exports in a row
+    /// were refused because of what they lack.
+    #[derive(Default)]
+    struct Rule {
+        done_without: BTreeSet<String>,
+        refused: u32,
+    }
+
+    impl Rule {
+        fn takes(&mut self, missing: &BTreeSet<String>) -> bool {
+            let taken = missing.is_subset(&self.done_without) || self.refused + 1 >= 3;
+            if taken {
+                self.done_without.clone_from(missing);
+                self.refused = 0;
+            } else {
+                self.done_without.retain(|menu| missing.contains(menu));
+                self.refused += 1;
+            }
+            taken
+        }
+    }
+
+    fn rounds() -> impl Strategy<Value = Vec<BTreeSet<String>>> {
+        prop::collection::vec(prop::collection::btree_set("[abc]", 0..4), 1..20)
+    }
+
     proptest! {
         #[test]
-        fn an_export_is_taken_exactly_when_each_of_its_gaps_is_old_enough(
-            rounds in prop::collection::vec(prop::collection::btree_set("[ab]", 0..3), 1..12)
-        ) {
+        fn an_export_is_taken_exactly_when_the_rule_says(rounds in rounds()) {
             let mut missing = MissingMenus::default();
-            for (last, round) in rounds.iter().enumerate() {
-                let now: Vec<String> = round.iter().cloned().collect();
-                missing = missing.after(&now);
-                let old = |menu: &String| {
-                    last >= 2 && rounds[last - 2..=last].iter().all(|round| round.contains(menu))
-                };
-                prop_assert_eq!(missing.is_final(), now.iter().all(old));
+            let mut rule = Rule::default();
+            for round in &rounds {
+                missing = missing.after(&round.iter().cloned().collect::<Vec<_>>());
+                prop_assert_eq!(missing.is_final(), rule.takes(round), "{:?}", &missing);
+                prop_assert_eq!(missing.attempts_left() == 0, missing.is_final());
+                let kept: BTreeSet<_> = missing.0.keys().cloned().collect();
+                prop_assert_eq!(&kept, round, "only what this export lacks");
+            }
+        }
+
+        #[test]
+        fn waiting_ends_whatever_fails(rounds in rounds()) {
+            let mut missing = MissingMenus::default();
+            let mut refused = 0;
+            for round in &rounds {
+                let before = missing.attempts_left();
+                missing = missing.after(&round.iter().cloned().collect::<Vec<_>>());
+                refused = if missing.is_final() { 0 } else { refused + 1 };
+                prop_assert!(refused < MissingMenus::PATIENCE);
+                if refused > 1 {
+                    prop_assert_eq!(missing.attempts_left(), before - 1, "as it was announced");
+                }
             }
         }
     }

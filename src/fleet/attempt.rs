@@ -5,6 +5,7 @@ mod delivery;
 mod ending;
 mod export;
 mod permit;
+mod suspicion;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::domain::host_key::{Fingerprint, HostKeyMismatch};
 use crate::domain::request::Reply;
 use crate::domain::schedule::{Draw, Finish, Schedule};
 use crate::domain::session::DeviceSettings;
+use crate::domain::suspect::Recurrence;
 use crate::metrics::LockResult;
 use crate::ports::{
     Begun, Claim, Claimed, CoordinatorError, Lease, Presence, SinkError, StoreError,
@@ -258,6 +260,8 @@ impl Context {
         let Believed { snapshot, warning } = believed;
         progress.enter(Step::Publish);
         let place = self.deliver(&snapshot, lease).await?;
+        // What was suspected of others is answered.
+        progress.observed.suspects = Some(Recurrence::default());
         let taken = Taken {
             hash: snapshot.hash,
             bytes: snapshot.text.expose().len() as u64,

@@ -29,6 +29,7 @@ use crate::domain::host_key::{Fingerprint, Pin};
 use crate::domain::schedule::Policy;
 use crate::domain::session::MissingMenus;
 use crate::domain::snapshot::Snapshot;
+use crate::domain::suspect::Recurrence;
 use crate::lifecycle::Shutdown;
 use crate::metrics::Metrics;
 use crate::ports::{
@@ -160,6 +161,7 @@ pub struct State {
     /// What was taken last.
     pub taken: BTreeMap<DeviceId, Taken>,
     pub missing: BTreeMap<DeviceId, MissingMenus>,
+    pub suspects: BTreeMap<DeviceId, Recurrence>,
     /// Looks at the digests, and the buckets that were read.
     pub looks: usize,
     pub reads: Vec<Vec<Bucket>>,
@@ -306,6 +308,8 @@ impl Store for MemoryStore {
             .get(&claim.device)
             .cloned()
             .unwrap_or_default();
+        let suspects = state.suspects.get(&claim.device).cloned();
+        let suspects = suspects.unwrap_or_default();
         Ok(Claimed::Begun(Box::new(Begun {
             device,
             last_shape: state
@@ -315,6 +319,7 @@ impl Store for MemoryStore {
             last_bytes: state.taken.get(&claim.device).map(|taken| taken.bytes),
             last_incomplete_menus: incomplete,
             missing_menus: missing,
+            suspects,
             now: self.clock.now(),
         })))
     }
@@ -381,6 +386,9 @@ impl Store for MemoryStore {
         }
         if let Some(missing) = &record.observed.missing_menus {
             state.missing.insert(record.device, missing.clone());
+        }
+        if let Some(suspects) = &record.observed.suspects {
+            state.suspects.insert(record.device, suspects.clone());
         }
         state.records.push(record.clone());
         Ok(())

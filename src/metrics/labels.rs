@@ -100,6 +100,29 @@ impl Asked {
     }
 }
 
+/// What came of an export that looked cut beside the one before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Suspected {
+    /// It came twice, or in enough attempts in a row, and was taken.
+    Confirmed,
+    /// A second reading neither confirmed nor refuted it: refused, and remembered.
+    Unconfirmed,
+    /// A second reading was another one.
+    Refuted,
+}
+
+impl Suspected {
+    pub(super) const ALL: [Self; 3] = [Self::Confirmed, Self::Unconfirmed, Self::Refuted];
+
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Refuted => "refuted",
+        }
+    }
+}
+
 /// What whoever asked for a backup was told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answered {

@@ -24,7 +24,7 @@ use crate::domain::schedule::Condition;
 use crate::domain::session::{SshPart, WeakAlgorithm};
 
 use build::Build;
-pub use labels::{Answered, Asked, Decrypted, LockResult, Skip};
+pub use labels::{Answered, Asked, Decrypted, LockResult, Skip, Suspected};
 use mirror::MirrorMetrics;
 use process::Process;
 
@@ -231,7 +231,7 @@ impl Metrics {
             )?,
             incomplete: new.counter(
                 "mikrotik_config_backup_incomplete_total",
-                "Snapshots taken without menus that the router could not export three times in a row.",
+                "Snapshots taken without menus, after three exports in a row that lacked some.",
             )?,
             suspicions: new.counters(
                 "mikrotik_config_backup_suspicions_total",
@@ -314,8 +314,8 @@ impl Metrics {
         for step in Step::ALL {
             self.stages.with_label_values(&[step.as_str()]);
         }
-        for result in ["confirmed", "refuted"] {
-            self.suspicions.with_label_values(&[result]);
+        for result in Suspected::ALL {
+            self.suspicions.with_label_values(&[result.label()]);
         }
         for part in SshPart::ALL {
             self.weak_ssh.with_label_values(&[part.as_str()]);
@@ -464,10 +464,9 @@ impl Metrics {
         self.incomplete.inc();
     }
 
-    /// Counts an export that was read again: confirmed when both readings are equal.
-    pub fn suspected(&self, confirmed: bool) {
-        let result = if confirmed { "confirmed" } else { "refuted" };
-        self.suspicions.with_label_values(&[result]).inc();
+    /// Counts an export that looked cut and was read again.
+    pub fn suspected(&self, result: Suspected) {
+        self.suspicions.with_label_values(&[result.label()]).inc();
     }
 
     /// Counts what a key exchange agreed on that is weak.

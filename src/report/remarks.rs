@@ -16,7 +16,7 @@ const NAMED: usize = 5;
 pub enum RemarkKind {
     /// The last good export lacks menus.
     Incomplete,
-    /// The last good export was read twice before it was believed.
+    /// The last good export was read more than once before it was believed.
     Suspected,
     /// The last key exchange agreed on weak algorithms.
     WeakSsh,

@@ -173,7 +173,8 @@ impl Diff<'_> {
 /// Lines are physical lines and compared as they are, line ends included.
 pub fn diff<'a>(old: impl Into<Side<'a>>, new: impl Into<Side<'a>>, context: usize) -> Diff<'a> {
     let (old, new) = (old.into(), new.into());
-    let (old_lines, new_lines) = (physical(old), physical(new));
+    let (mut old_lines, mut new_lines) = (physical(old), physical(new));
+    set_gaps_apart([(old, &mut old_lines), (new, &mut new_lines)]);
     let blocks = differences(&old_lines, &new_lines);
     let mut diff = Diff::default();
     if blocks.is_empty() {
@@ -201,6 +202,35 @@ pub fn diff<'a>(old: impl Into<Side<'a>>, new: impl Into<Side<'a>>, context: usi
 struct Physical<'a> {
     text: &'a str,
     secrets: Option<Digest>,
+    /// The menu that it is about, where a side could not export that; 0 elsewhere.
+    gap: u32,
+}
+
+/// Marks the lines of menus that either side could not export. The same line stands in many menus:
+/// without a mark, one in such a menu would be taken for the same in another one, and that one would
+/// seem to have lost it.
+fn set_gaps_apart(sides: [(Side<'_>, &mut Vec<Physical<'_>>); 2]) {
+    let menus = [sides[0].0.incomplete_menus, sides[1].0.incomplete_menus].concat();
+    if menus.is_empty() {
+        return;
+    }
+    let mut numbers: HashMap<String, u32> = HashMap::new();
+    for (side, lines) in sides {
+        let mut places = Places::read(side.text, &menus);
+        for (number, line) in lines.iter_mut().enumerate() {
+            let Some(menu) = places.of(number).unknown else {
+                continue;
+            };
+            line.gap = match numbers.get(menu) {
+                Some(known) => *known,
+                None => {
+                    let next = u32::try_from(numbers.len() + 1).unwrap_or(u32::MAX);
+                    numbers.insert(menu.to_owned(), next);
+                    next
+                }
+            };
+        }
+    }
 }
 
 fn physical<'a>(side: Side<'a>) -> Vec<Physical<'a>> {
@@ -219,6 +249,7 @@ fn physical<'a>(side: Side<'a>) -> Vec<Physical<'a>> {
             Physical {
                 text,
                 secrets: (!of_line.is_empty()).then(|| Digest::of_fields(fields)),
+                gap: 0,
             }
         })
         .collect()

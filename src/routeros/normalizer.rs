@@ -194,6 +194,8 @@ fn lines(old: Part<'_>, new: Part<'_>) -> Lines {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::routeros::{normalize_text, rules_fingerprint};
 
@@ -288,5 +290,39 @@ mod tests {
         assert_eq!(count(part(whole, &[]), part(missing, &menus)), (0, 0));
         assert_eq!(count(part(missing, &menus), part(whole, &[])), (0, 0));
         assert_eq!(count(part(whole, &[]), part(missing, &[])), (0, 2));
+    }
+
+    proptest! {
+        /// Routers lack now this menu and now that: what either side lacks is no line gained or lost,
+        /// and what was edited elsewhere still is.
+        #[test]
+        fn menus_that_fail_in_turn_are_no_change(
+            lacking in prop::array::uniform2(prop::array::uniform4(any::<bool>())),
+            edited in 0usize..4,
+        ) {
+            const MENUS: [&str; 4] = ["/ip pool", "/ipv6 route", "/ppp secret", "/snmp"];
+            let side = |lacking: &[bool; 4], edit: bool| {
+                let kept = (0..4).filter(|menu| !lacking[*menu]);
+                let line = |menu| {
+                    let more = if edit && menu == edited { "add name=new\n" } else { "" };
+                    format!("{}\nadd name=a\nadd name=b\n{more}", MENUS[menu])
+                };
+                let text: String = kept.map(line).collect();
+                let names = (0..4).filter(|menu| lacking[*menu]).map(|menu| MENUS[menu].to_owned());
+                (text, names.collect::<Vec<_>>())
+            };
+            let count = |edit| {
+                let ((old, old_lacks), (new, new_lacks)) =
+                    (side(&lacking[0], false), side(&lacking[1], edit));
+                let part = |text, incomplete_menus| Part { text, incomplete_menus };
+                let lines = Normalizer::default()
+                    .renormalize()
+                    .lines(part(&old, &old_lacks), part(&new, &new_lacks));
+                (lines.added, lines.removed)
+            };
+            prop_assert_eq!(count(false), (0, 0));
+            let compared = !lacking[0][edited] && !lacking[1][edited];
+            prop_assert_eq!(count(true), (u32::from(compared), 0));
+        }
     }
 }

@@ -7,37 +7,33 @@
 //! at any time.
 
 mod error;
+mod making;
 mod names;
+mod trees;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use gix::ObjectId;
-use gix::objs::tree::{Entry, EntryKind};
-use gix::objs::{Commit, Tree};
-use gix::refs::transaction::{PreviousValue, RefEdit};
-use gix::refs::{FullName, Target};
+use gix::objs::Commit;
 
 use crate::domain::Timestamp;
 use crate::domain::device::DeviceId;
 
 pub use error::GitError;
 pub use names::{FilePath, tenant_folder};
+use trees::{Head, advance, find, head, put};
 
 /// The branch that we write.
 const BRANCH: &str = "refs/heads/main";
-/// In `.git`: tells that the repository is ours.
-const MARK: &str = "mikrotik-backup";
-/// A repository that is being made.
-const UNFINISHED: &str = ".git.new";
 /// How often a commit is made anew because somebody else moved the branch. Each time, one of the
 /// contenders has succeeded.
 const MAX_ROUNDS: u32 = 16;
 /// How often objects are written, before it counts as trouble that they cannot be.
-const WRITE_ROUNDS: u32 = 4;
+const WRITE_ROUNDS: u32 = 16;
 
 /// A mirror in a folder.
 #[derive(Clone, Debug)]
@@ -74,14 +70,6 @@ pub struct Change<'a> {
     pub at: Timestamp,
 }
 
-/// The newest commit.
-struct Head {
-    commit: ObjectId,
-    tree: ObjectId,
-    /// Its commit time, in seconds since 1970.
-    seconds: i64,
-}
-
 impl GitMirror {
     /// A mirror in `folder`, whose commits are by mikrotik-backup on the machine `host`. Looks at
     /// nothing yet.
@@ -95,98 +83,6 @@ impl GitMirror {
     /// Its folder.
     pub fn folder(&self) -> &Path {
         &self.folder
-    }
-
-    /// Tells whether there is a mirror in the folder; changes nothing.
-    ///
-    /// # Errors
-    /// [`GitError::Foreign`] when the folder holds something that is not ours, and what keeps the
-    /// repository from being read.
-    pub fn inspect(&self) -> Result<bool, GitError> {
-        if self.folder.join(".git").join(MARK).exists() {
-            self.open()?;
-            return Ok(true);
-        }
-        match fs::read_dir(&self.folder) {
-            Ok(entries) => self.is_free(entries).map(|()| false),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(GitError::io(
-                "read the folder of the git mirror",
-                &self.folder,
-            )(error)),
-        }
-    }
-
-    /// A folder with anything in it that is not ours is somebody else's.
-    fn is_free(&self, entries: fs::ReadDir) -> Result<(), GitError> {
-        let ours = |name: &std::ffi::OsStr| name == UNFINISHED || name == "lost+found";
-        let mut names = entries.flatten().map(|entry| entry.file_name());
-        if names.any(|name| !ours(&name)) {
-            let folder = self.folder.clone();
-            return Err(GitError::Foreign { folder });
-        }
-        Ok(())
-    }
-
-    /// Makes the repository if the folder is not there or empty, and tells whether it did.
-    ///
-    /// # Errors
-    /// [`GitError::Foreign`] when the folder holds something that is not ours.
-    pub fn prepare(&self) -> Result<bool, GitError> {
-        let git = self.folder.join(".git");
-        if git.join(MARK).exists() {
-            return Ok(false);
-        }
-        match fs::read_dir(&self.folder) {
-            Ok(entries) => self.is_free(entries)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mut folder = fs::DirBuilder::new();
-                let made = folder.recursive(true).mode(0o700).create(&self.folder);
-                made.map_err(GitError::io(
-                    "make the folder of the git mirror",
-                    &self.folder,
-                ))?;
-            }
-            Err(error) => {
-                return Err(GitError::io(
-                    "read the folder of the git mirror",
-                    &self.folder,
-                )(error));
-            }
-        }
-        self.create(&git)?;
-        Ok(true)
-    }
-
-    /// Makes the repository aside, so that one that is there is whole.
-    fn create(&self, git: &Path) -> Result<(), GitError> {
-        let new = self.folder.join(UNFINISHED);
-        let failed = |source| GitError::io("make the git mirror", &new)(source);
-        fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o700)).map_err(failed)?;
-        match fs::remove_dir_all(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-        gix::ThreadSafeRepository::init_opts(
-            &new,
-            gix::create::Kind::Bare,
-            gix::create::Options::default(),
-            gix::open::Options::isolated(),
-        )
-        .map_err(GitError::of("make a repository", &self.folder))?;
-        // Git's own files should be as closed as ours, and examples of hooks are no use here.
-        let config = new.join("config");
-        let mut text = fs::read_to_string(&config).map_err(failed)?;
-        text.push_str("[core]\n\tsharedRepository = 0600\n");
-        fs::write(&config, text).map_err(failed)?;
-        let about = "Plain configurations of MikroTik routers, with their passwords\n";
-        fs::write(new.join("description"), about).map_err(failed)?;
-        fs::write(new.join(MARK), "This mirror was made by mikrotik-backup.\n").map_err(failed)?;
-        for example in fs::read_dir(new.join("hooks")).map_err(failed)?.flatten() {
-            fs::remove_file(example.path()).map_err(failed)?;
-        }
-        close_to_others(&new).map_err(failed)?;
-        fs::rename(&new, git).map_err(failed)
     }
 
     /// What it has of `device`. Looks into the folder of `path` first; only for a device that is not
@@ -388,131 +284,4 @@ impl TextId {
         let id = gix::objs::compute_hash(gix::hash::Kind::Sha1, kind, text.as_bytes());
         Self(id.unwrap_or_else(|_| ObjectId::null(gix::hash::Kind::Sha1)))
     }
-}
-
-fn head(repository: &gix::Repository) -> gix::Result<Option<Head>> {
-    let Some(mut branch) = repository.try_find_reference(BRANCH)? else {
-        return Ok(None);
-    };
-    let commit = branch.peel_to_id()?;
-    let commit = repository.find_commit(commit)?;
-    Ok(Some(Head {
-        commit: commit.id,
-        tree: commit.tree_id()?.detach(),
-        seconds: commit.time()?.seconds,
-    }))
-}
-
-/// The entries of a tree.
-fn entries(repository: &gix::Repository, tree: ObjectId) -> gix::Result<Vec<Entry>> {
-    let tree = repository.find_tree(tree)?;
-    let tree = Tree::from(tree.decode()?);
-    Ok(tree.entries)
-}
-
-fn child(entries: &[Entry], name: &str) -> Option<ObjectId> {
-    let found = entries
-        .iter()
-        .find(|entry| entry.filename == name && entry.mode.is_tree());
-    found.map(|entry| entry.oid)
-}
-
-fn find(
-    repository: &gix::Repository,
-    root: ObjectId,
-    device: DeviceId,
-    likely: &str,
-) -> gix::Result<Option<Kept>> {
-    let (bucket, ending) = (names::bucket(device), names::ending(device));
-    let mut folders = entries(repository, root)?;
-    folders.retain(|entry| entry.mode.is_tree());
-    folders.sort_by_key(|entry| entry.filename != likely);
-    for folder in folders {
-        let Some(list) = child(&entries(repository, folder.oid)?, &bucket) else {
-            continue;
-        };
-        let files = entries(repository, list)?;
-        let file = files
-            .iter()
-            .find(|file| file.mode.is_blob() && names::is_of(&file.filename, &ending));
-        if let Some(file) = file {
-            return Ok(Some(Kept {
-                path: FilePath {
-                    folder: folder.filename.to_string(),
-                    bucket,
-                    file: file.filename.to_string(),
-                },
-                text: TextId(file.oid),
-            }));
-        }
-    }
-    Ok(None)
-}
-
-/// `tree` with `file` at `path`, or without anything there; no tree if nothing is left of it.
-fn put(
-    repository: &gix::Repository,
-    tree: Option<ObjectId>,
-    path: &[&str],
-    file: Option<ObjectId>,
-    objects: &mut Vec<ObjectId>,
-) -> gix::Result<Option<ObjectId>> {
-    let mut list = match tree {
-        Some(tree) => entries(repository, tree)?,
-        None => Vec::new(),
-    };
-    let Some((name, rest)) = path.split_first() else {
-        return Ok(tree);
-    };
-    let (kind, made) = if rest.is_empty() {
-        (EntryKind::Blob, file)
-    } else {
-        let below = put(repository, child(&list, name), rest, file, objects)?;
-        (EntryKind::Tree, below)
-    };
-    list.retain(|entry| entry.filename != *name);
-    if let Some(oid) = made {
-        list.push(Entry {
-            mode: kind.into(),
-            filename: (*name).into(),
-            oid,
-        });
-        list.sort();
-    }
-    if list.is_empty() {
-        return Ok(None);
-    }
-    let written = repository.write_object(&Tree { entries: list })?.detach();
-    objects.push(written);
-    Ok(Some(written))
-}
-
-/// Moves the branch from `parent` to `commit`, unless it is elsewhere meanwhile.
-fn advance(
-    repository: &gix::Repository,
-    parent: Option<&Head>,
-    commit: ObjectId,
-) -> Result<(), gix::Error> {
-    let expected = match parent {
-        Some(parent) => PreviousValue::MustExistAndMatch(Target::Object(parent.commit)),
-        None => PreviousValue::MustNotExist,
-    };
-    let name = FullName::try_from(BRANCH)
-        .map_err(|_| gix::error::message!("{BRANCH} is no name of a branch"))?;
-    let edit = RefEdit::update(name, commit, expected, "");
-    repository.edit_references_as(Some(edit), None).map(drop)
-}
-
-/// Takes every right from everybody else.
-fn close_to_others(folder: &Path) -> io::Result<()> {
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            close_to_others(&entry.path())?;
-        } else {
-            fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o600))?;
-        }
-    }
-    Ok(())
 }

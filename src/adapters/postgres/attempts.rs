@@ -78,6 +78,7 @@ const CLAIM: &str = concat!(
          s.running_attempt_id AS lost, now() AS now, \
          s.menu_digests, s.secret_count, s.last_bytes, s.missing_menus, s.incomplete_menus, \
          s.counts_connections, \
+         CASE WHEN s.suspect_as_of = s.last_attempt_id THEN s.suspect END AS suspect, \
          (SELECT jsonb_agg(jsonb_build_array(",
     microseconds_ago!("t.permitted"),
     ", ",
@@ -121,6 +122,8 @@ const PUT_OFF: &str = concat!(
          last_attempt_id = l.running_attempt_id, last_attempt_at = l.running_since, \
          last_finished_at = now(), status = 'interrupted', deaths = l.deaths + 1, \
          counts_connections = NULL, \
+         suspect_as_of = CASE WHEN l.suspect_as_of = l.last_attempt_id \
+             THEN l.running_attempt_id END, \
          next_due = now() + $7 * interval '1 microsecond', \
          endpoint_digest = CASE WHEN l.error_kind IS NULL THEN $4 ELSE l.endpoint_digest END, \
          credentials_digest = CASE WHEN l.error_kind IS NULL THEN $5 ELSE l.credentials_digest END, \
@@ -192,13 +195,15 @@ const RECORD: &str = concat!(
           last_success_at, status, error_kind, error, consecutive_failures, next_due, \
           blocked_since, offered_fingerprint, last_hash, last_bytes, routeros_version, \
           menu_digests, secret_count, endpoint_digest, credentials_digest, pin_digest, \
-          incomplete_menus, warning, missing_menus, weak_ssh, counts_connections) \
+          incomplete_menus, warning, missing_menus, weak_ssh, counts_connections, \
+          suspect, suspect_as_of) \
      SELECT a.device_id, a.tenant_id, a.id, a.started_at, a.finished_at, \
             CASE WHEN a.status = 'success' THEN a.started_at END, a.status, a.error_kind, \
             a.error, $17, a.finished_at + $18 * interval '1 microsecond', \
             CASE WHEN $19 THEN now() END, $20, a.sha256_hash, a.bytes, a.routeros_version, \
             $21, $22, $23, $24, $25, \
-            CASE WHEN a.sha256_hash IS NOT NULL THEN a.incomplete_menus END, a.warning, $30, $31, $33 \
+            CASE WHEN a.sha256_hash IS NOT NULL THEN a.incomplete_menus END, a.warning, $30, $31, $33, \
+            $34, a.id \
      FROM attempt a \
      ON CONFLICT (device_id) DO UPDATE SET \
          tenant_id = excluded.tenant_id, last_attempt_id = excluded.last_attempt_id, \
@@ -225,6 +230,9 @@ const RECORD: &str = concat!(
          weak_ssh = coalesce(excluded.weak_ssh, s.weak_ssh), \
          counts_connections = coalesce(excluded.counts_connections, \
              CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.counts_connections END), \
+         suspect = coalesce(excluded.suspect, \
+             CASE WHEN s.suspect_as_of = s.last_attempt_id THEN s.suspect END), \
+         suspect_as_of = excluded.suspect_as_of, \
          running_attempt_id = nullif(s.running_attempt_id, excluded.last_attempt_id), \
          running_since = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_since END, \
          running_replica = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_replica END, \
@@ -292,6 +300,7 @@ impl PostgresStore {
                     last_bytes: bytes.and_then(|bytes| u64::try_from(bytes).ok()),
                     last_incomplete_menus: rows::texts(&row, "incomplete_menus")?,
                     missing_menus: rows::missing_menus(&row)?,
+                    suspects: rows::suspects(&row)?,
                     now: row.try_get("now")?,
                 })));
             }
@@ -402,7 +411,7 @@ fn counts_connections(row: &PgRow, now: Timestamp) -> sqlx::Result<Option<bool>>
     Ok(counts.filter(|_| same))
 }
 
-/// `RECORD` with its 32 parameters.
+/// `RECORD` with its 34 parameters.
 fn bind(
     record: &AttemptRecord,
     replica: &str,
@@ -471,6 +480,7 @@ fn bind(
         .bind(stored::of_weak(&record.observed).map(Json))
         .bind(record.held.then(|| microseconds(HELD_FOR)))
         .bind(record.observed.counts_connections)
+        .bind(stored::of_suspects(&record.observed).map(Json))
 }
 
 /// Microseconds, at most a thousand years: PostgreSQL's timestamps end somewhere.

@@ -15,6 +15,7 @@ use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Pin;
 use crate::domain::session::{DeviceSettings, MissingMenus, SshAlgorithms};
 use crate::domain::snapshot::Shape;
+use crate::domain::suspect::Recurrence;
 
 /// A device with its profile and its settings: `d`, `p` and `t`.
 macro_rules! devices_with_profiles {
@@ -174,6 +175,11 @@ pub(super) fn texts(row: &PgRow, column: &'static str) -> sqlx::Result<Vec<Strin
 /// Reads `missing_menus`; what cannot be read is none.
 pub(super) fn missing_menus(row: &PgRow) -> sqlx::Result<MissingMenus> {
     json(row, "missing_menus").map(stored::missing)
+}
+
+/// Reads `suspect`; what cannot be read is none.
+pub(super) fn suspects(row: &PgRow) -> sqlx::Result<Recurrence> {
+    json(row, "suspect").map(stored::suspects)
 }
 
 fn json(row: &PgRow, column: &str) -> sqlx::Result<Option<Value>> {

@@ -23,7 +23,7 @@ use crate::ports::{Begun, Claim, Claimed, StoreError};
 const WANTED: &str = concat!(
     "SELECT ?3 OR s.last_attempt_id IS NULL OR s.last_attempt_id IS ?2 AS go, \
             s.running_attempt_id, s.running_since, s.menu_digests, s.secret_count, s.last_bytes, s.missing_menus, \
-            s.incomplete_menus, s.counts_connections, ",
+            s.incomplete_menus, s.counts_connections, s.suspect, ",
     device_columns!(),
     ", ",
     last_attempt_columns!(),
@@ -121,10 +121,10 @@ const STATE: &str = concat!(
           last_success_at, status, error_kind, error, consecutive_failures, next_due, \
           blocked_since, offered_fingerprint, last_hash, last_bytes, routeros_version, \
           menu_digests, secret_count, endpoint_digest, credentials_digest, pin_digest, \
-          incomplete_menus, warning, missing_menus, weak_ssh, counts_connections) \
+          incomplete_menus, warning, missing_menus, weak_ssh, counts_connections, suspect) \
      VALUES (?1, ?2, ?3, ?4, ?5, CASE WHEN ?6 IS NOT NULL THEN ?4 END, ?7, ?8, ?9, ?10, ?11, \
              CASE WHEN ?12 THEN ?5 END, ?13, ?6, ?14, ?15, ?16, ?17, ?18, ?19, ?20, \
-             ?22, ?23, ?24, ?25, ?26) \
+             ?22, ?23, ?24, ?25, ?26, ?27) \
      ON CONFLICT (device_id) DO UPDATE SET \
          tenant_id = excluded.tenant_id, last_attempt_id = excluded.last_attempt_id, \
          last_attempt_at = excluded.last_attempt_at, last_finished_at = excluded.last_finished_at, \
@@ -150,6 +150,7 @@ const STATE: &str = concat!(
          weak_ssh = coalesce(excluded.weak_ssh, s.weak_ssh), \
          counts_connections = coalesce(excluded.counts_connections, \
              CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.counts_connections END), \
+         suspect = coalesce(excluded.suspect, s.suspect), \
          running_attempt_id = nullif(s.running_attempt_id, excluded.last_attempt_id), \
          running_since = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_since END, \
          running_replica = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_replica END, \
@@ -368,6 +369,7 @@ fn begun(row: &SqliteRow, now: Timestamp) -> sqlx::Result<Begun> {
         last_bytes: bytes.and_then(|bytes| u64::try_from(bytes).ok()),
         last_incomplete_menus: rows::texts(row, "incomplete_menus")?,
         missing_menus: rows::missing_menus(row)?,
+        suspects: rows::suspects(row)?,
         now,
     })
 }
@@ -489,6 +491,7 @@ impl Written {
             .bind(stored::of_missing(&record.observed).map(|menus| menus.to_string()))
             .bind(stored::of_weak(&record.observed).map(|weak| weak.to_string()))
             .bind(record.observed.counts_connections)
+            .bind(stored::of_suspects(&record.observed).map(|suspect| suspect.to_string()))
     }
 }
 

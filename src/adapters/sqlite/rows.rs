@@ -20,6 +20,7 @@ use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Pin;
 use crate::domain::session::{DeviceSettings, MissingMenus, SshAlgorithms};
 use crate::domain::snapshot::Shape;
+use crate::domain::suspect::Recurrence;
 
 /// A device with its profile and its settings: `d`, `p` and `t`.
 macro_rules! devices_with_profiles {
@@ -206,6 +207,11 @@ pub(super) fn texts(row: &SqliteRow, column: &'static str) -> sqlx::Result<Vec<S
 /// Reads `missing_menus`; what cannot be read is none.
 pub(super) fn missing_menus(row: &SqliteRow) -> sqlx::Result<MissingMenus> {
     json(row, "missing_menus").map(stored::missing)
+}
+
+/// Reads `suspect`; what cannot be read is none.
+pub(super) fn suspects(row: &SqliteRow) -> sqlx::Result<Recurrence> {
+    json(row, "suspect").map(stored::suspects)
 }
 
 /// What is no JSON is none.

@@ -5,11 +5,13 @@ use std::panic::resume_unwind;
 use tracing::{Span, debug, warn};
 
 use super::Stop;
+use super::suspicion::{Normalised, after_failure, suspicion};
 use crate::domain::attempt::{AttemptId, Step};
 use crate::domain::device::Device;
 use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::session::MissingMenus;
 use crate::domain::snapshot::Snapshot;
+use crate::domain::suspect::Recurrence;
 use crate::fleet::Context;
 use crate::fleet::progress::Progress;
 use crate::ports::Begun;
@@ -19,14 +21,13 @@ use crate::ssh::{Session, SshError};
 /// A snapshot to deliver.
 pub(super) struct Believed {
     pub(super) snapshot: Snapshot,
-    /// Why it was read twice.
+    /// Why it was read more than once.
     pub(super) warning: Option<String>,
 }
 
 impl Context {
     /// Takes the export and makes the snapshot of it, unless it lacks what another attempt may
-    /// still bring. One that looks cut beside the last good one is read again on the same
-    /// connection, within the same deadline: what comes twice is what the router has.
+    /// still bring, or looks cut beside the last good one and is not believed all the same.
     pub(super) async fn take_snapshot(
         &self,
         id: AttemptId,
@@ -36,7 +37,10 @@ impl Context {
     ) -> Result<Believed, Stop> {
         let device = &begun.device;
         progress.enter(Step::Export);
-        let mut export = self.take_export(session, device).await?;
+        let export = self.take_export(session, device).await;
+        let mut export = export.inspect_err(|error| {
+            progress.observed.suspects = after_failure(error);
+        })?;
         let doubt = export.doubt.take().map(|doubt| *doubt);
         let missing = begun.missing_menus.after(&export.incomplete_menus);
         let waited_for = unless_final(&export, &missing);
@@ -45,16 +49,18 @@ impl Context {
             return Err(Stop::Failed(failure));
         }
         progress.enter(Step::Normalise);
-        let (mut snapshot, mut counts) = self.normalise(id, device, export, progress).await;
-        let mut warning = None;
-        if let Some(suspicion) = doubt.or_else(|| suspect(begun, &snapshot)) {
-            let suspicion = suspicion.to_string();
-            (snapshot, counts) = self
-                .read_again(session, snapshot, device, &suspicion, progress)
-                .await?;
-            warn!(suspicion, "Read the export twice, and it was the same");
-            warning = Some(suspicion);
-        }
+        let first = self.normalise(id, device, export, progress).await;
+        let ((snapshot, counts), warning) = match doubt.or_else(|| suspicion(begun, &first.0)) {
+            None => {
+                progress.observed.suspects = Some(Recurrence::default());
+                (first, None)
+            }
+            Some(suspicion) => {
+                let settled = self.settle(first, &suspicion, session, begun, progress);
+                let (believed, warning) = settled.await?;
+                (believed, Some(warning))
+            }
+        };
         if !snapshot.incomplete_menus.is_empty() {
             self.metrics.incomplete();
         }
@@ -62,7 +68,7 @@ impl Context {
         Ok(Believed { snapshot, warning })
     }
 
-    async fn take_export(
+    pub(super) async fn take_export(
         &self,
         session: &mut Session,
         device: &Device,
@@ -71,55 +77,14 @@ impl Context {
         take_export(session, version, &self.normalizer).await
     }
 
-    /// Reads the export once more; what [`Self::normalise`] makes of it, if it is equal to the
-    /// suspected one.
-    async fn read_again(
-        &self,
-        session: &mut Session,
-        suspected: Snapshot,
-        device: &Device,
-        suspicion: &str,
-        progress: &mut Progress,
-    ) -> Result<(Snapshot, bool), Stop> {
-        let (id, hash) = (suspected.attempt, suspected.hash);
-        // Two texts at once would be twice the memory.
-        drop(suspected);
-        let truncated = |why: String| {
-            self.metrics.suspected(false);
-            let text = format!("{suspicion}; so it was read again, {why}");
-            Stop::Failed(Failure::new(FailureKind::TruncatedOutput, text))
-        };
-        progress.enter(Step::Export);
-        let again = self.take_export(session, device).await;
-        let export = again.map_err(|error| {
-            let failure = error.into_failure();
-            let remedy = match failure.kind {
-                FailureKind::Timeout => {
-                    "; both readings must fit into its time: give the device a longer command timeout"
-                }
-                _ => "",
-            };
-            truncated(format!("which failed: {failure}{remedy}"))
-        })?;
-        progress.enter(Step::Normalise);
-        let (again, counts) = self.normalise(id, device, export, progress).await;
-        if again.hash != hash {
-            return Err(truncated(
-                "and was another one: one of the two is cut".to_owned(),
-            ));
-        }
-        self.metrics.suspected(true);
-        Ok((again, counts))
-    }
-
     /// The snapshot of an export, and whether the firewall in it might count connections.
-    async fn normalise(
+    pub(super) async fn normalise(
         &self,
         id: AttemptId,
         device: &Device,
         export: routeros::Export,
         progress: &mut Progress,
-    ) -> (Snapshot, bool) {
+    ) -> Normalised {
         let collected_at = self.clock.now();
         let gap = export.gap();
         let normalizer = self.normalizer.clone();
@@ -137,7 +102,10 @@ impl Context {
             normalized.unknown_comment_lines,
         );
         if let Some(gap) = gap {
-            warn!(gap, "Taken without menus that failed three times in a row");
+            warn!(
+                gap,
+                "Taken without menus: so many exports in a row lacked some"
+            );
         }
         for remark in &export.remarks {
             warn!(
@@ -167,26 +135,6 @@ impl Context {
     }
 }
 
-/// What makes `snapshot` look cut, beside the last good one of its router if there is one.
-fn suspect(begun: &Begun, snapshot: &Snapshot) -> Option<routeros::Suspicion> {
-    let new = routeros::Remembered {
-        shape: &snapshot.shape,
-        bytes: snapshot.text.expose().len() as u64,
-        incomplete_menus: &snapshot.incomplete_menus,
-    };
-    let Some((shape, bytes)) = begun.last_shape.as_ref().zip(begun.last_bytes) else {
-        return routeros::suspicion_of_first(new);
-    };
-    routeros::suspicion(
-        routeros::Remembered {
-            shape,
-            bytes,
-            incomplete_menus: &begun.last_incomplete_menus,
-        },
-        new,
-    )
-}
-
 /// The failure of an export that lacks menus which another attempt may still bring.
 fn unless_final(export: &routeros::Export, missing: &MissingMenus) -> Option<Failure> {
     let gap = export.gap().filter(|_| !missing.is_final())?;
@@ -195,8 +143,8 @@ fn unless_final(export: &routeros::Export, missing: &MissingMenus) -> Option<Fai
     Some(Failure::new(
         FailureKind::TruncatedOutput,
         format!(
-            "{gap}; where the same menus fail in {patience} attempts in a row, the export is taken \
-             without them and marked as incomplete: {left} more"
+            "{gap}; of {patience} exports in a row that lack menus, the last is taken without those \
+             and marked as incomplete: {left} more"
         ),
     ))
 }
@@ -270,4 +218,4 @@ impl ExportError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

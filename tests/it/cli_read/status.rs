@@ -139,8 +139,7 @@ async fn what_is_odd_about_good_backups_is_on_every_screen(fleet: &Fleet) {
             part: SshPart::Mac,
             name: "hmac-sha1".into(),
         }]),
-        missing_menus: None,
-        counts_connections: None,
+        ..Observed::default()
     };
     let incomplete = Taken {
         incomplete_menus: vec!["/ipv6/route".into(), "/ip/pool".into()],

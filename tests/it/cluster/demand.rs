@@ -30,7 +30,7 @@ fn router(name: &str, address: [u8; 4]) -> Router {
     .expect("start a router")
 }
 
-async fn client(cluster: &Cluster) -> Client {
+pub(super) async fn client(cluster: &Cluster) -> Client {
     let client = async_nats::ConnectOptions::new()
         .request_timeout(Some(PATIENCE))
         .connect(cluster.nats.url().expose_secret())
@@ -39,7 +39,7 @@ async fn client(cluster: &Cluster) -> Client {
 }
 
 /// Asks, and asks again while no replica has subscribed yet.
-async fn ask(client: &Client, payload: impl Into<Vec<u8>>) -> Value {
+pub(super) async fn ask(client: &Client, payload: impl Into<Vec<u8>>) -> Value {
     let payload = payload.into();
     let answer = until("somebody who answers", || async {
         let asked = client.request(TRIGGER, payload.clone().into()).await;
@@ -52,11 +52,11 @@ async fn ask(client: &Client, payload: impl Into<Vec<u8>>) -> Value {
     serde_json::from_slice(&answer.await.payload).expect("JSON")
 }
 
-fn naming(device: Uuid, tenant: Uuid) -> String {
+pub(super) fn naming(device: Uuid, tenant: Uuid) -> String {
     json!({ "device_id": device, "tenant_id": tenant }).to_string()
 }
 
-async fn tenant(cluster: &Cluster, device: Uuid) -> Uuid {
+pub(super) async fn tenant(cluster: &Cluster, device: Uuid) -> Uuid {
     sqlx::query_scalar("SELECT tenant_id FROM devices WHERE id = $1")
         .bind(device)
         .fetch_one(cluster.pool())

@@ -17,3 +17,4 @@ mod readme;
 mod replicas;
 mod rights;
 mod secrets;
+mod suspects;

@@ -375,7 +375,7 @@ async fn the_documented_rights_suffice() {
     let source = source.expect("a URL");
     let begun = Instant::now();
     while let Err(error) = source.ready().await {
-        assert!(begun.elapsed() < PATIENCE, "{}", chain(&error));
+        assert!(begun.elapsed() < START_PATIENCE, "{}", chain(&error));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let mut batch = source.fetch(5, Some(1 << 20), Duration::from_secs(5)).await;

@@ -13,12 +13,12 @@ use crate::fleet::fakes::{World, id, told};
 use crate::routeros::Normalizer;
 use crate::sim::{Fault, Router, RouterOptions, SshProfile};
 
-fn router(options: RouterOptions) -> Router {
+pub(in crate::fleet::attempt) fn router(options: RouterOptions) -> Router {
     Router::start_one(options).expect("a free port")
 }
 
 /// Makes one more attempt, and returns its record.
-async fn again(world: &World, device: &Device) -> AttemptRecord {
+pub(in crate::fleet::attempt) async fn again(world: &World, device: &Device) -> AttemptRecord {
     let last = world.store.state().last.get(&device.id).map(|last| last.id);
     again_after(world, device, last).await
 }
@@ -33,7 +33,7 @@ async fn again_after(world: &World, device: &Device, last: Option<AttemptId>) ->
     last
 }
 
-fn message(record: &AttemptRecord) -> &str {
+pub(in crate::fleet::attempt) fn message(record: &AttemptRecord) -> &str {
     match &record.outcome {
         Outcome::Failed(failure) => &failure.message,
         other => panic!("no failure: {other:?}"),
@@ -76,6 +76,44 @@ async fn menus_that_fail_three_times_in_a_row_are_done_without() {
     assert_eq!(taken.incomplete_menus, Vec::<String>::new());
     router.set_fault(Fault::MenuTimeout);
     assert_eq!(told(&again(&world, &device).await), "truncated_output");
+}
+
+#[tokio::test]
+async fn menus_that_fail_in_turn_are_done_without_at_the_third_export() {
+    let router = router(RouterOptions::default());
+    let device = device_at(&router);
+    let world = world(&device);
+    let export = |menu: &str| {
+        let header = "# 2026-01-02 03:04:05 by RouterOS 7.16.2\r\n";
+        let rest = "/system identity\r\nset name=edge\r\n";
+        format!("{header}#error exporting \"{menu}\" (timeout)\r\n{rest}").into_bytes()
+    };
+    let in_turn = ["/ipv6/route", "/ip/pool", "/ipv6/route"];
+    for _ in 0..2 {
+        router.answer_exports_with(in_turn.map(export));
+        for left in [2, 1] {
+            let record = again(&world, &device).await;
+            assert_eq!(told(&record), "truncated_output");
+            let text = message(&record);
+            assert!(text.ends_with(&format!(": {left} more")), "{text}");
+        }
+        let record = again(&world, &device).await;
+        let taken = record.outcome.taken().expect("a snapshot").clone();
+        assert_eq!(
+            taken.incomplete_menus,
+            ["/ipv6/route"],
+            "what it lacks itself"
+        );
+        // Another one than that is waited for again.
+        router.answer_exports_with([export("/ip/pool")]);
+        assert_eq!(told(&again(&world, &device).await), "truncated_output");
+        router.answer_exports_with([export("/ipv6/route")]);
+        assert_eq!(told(&again(&world, &device).await), "truncated_output");
+        let record = again(&world, &device).await;
+        assert_eq!(told(&record), "success");
+        router.answer_exports_with([]);
+        assert_eq!(told(&again(&world, &device).await), "success");
+    }
 }
 
 #[tokio::test]
@@ -144,7 +182,7 @@ async fn a_device_with_a_shorter_timeout_is_given_up_sooner() {
 }
 
 /// A world in which one good export has been taken.
-async fn known(router: &Router) -> (World, Device) {
+pub(in crate::fleet::attempt) async fn known(router: &Router) -> (World, Device) {
     let device = device_at(router);
     let world = world(&device);
     assert_eq!(told(&again(&world, &device).await), "success");

@@ -1,5 +1,6 @@
 //! Faults that have to do with letters: while they wait, are just being relayed, or about to be made.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_nats::jetstream::stream;
@@ -95,12 +96,13 @@ impl Scene {
         held.rollback().await.expect("let go of the journal");
     }
 
-    /// Limits the stream to what it holds, or not at all. A lower limit would delete messages.
-    pub(super) async fn limit_stream(&self, to_what_it_holds: bool) {
+    /// Limits the stream to what it holds, or not at all.
+    pub(super) async fn limit_stream(&mut self, to_what_it_holds: bool) {
         let js = self.cluster.nats.jetstream().await;
         let name = js.stream_by_subject("config.snapshot.create.>").await;
         let stream = js.get_stream(name.expect("a stream")).await;
         let mut stream = stream.expect("open the stream");
+        let before = self.cluster.messages().await;
         let info = stream.info().await.expect("its configuration");
         let held = i64::try_from(info.state.bytes).expect("a small stream");
         let config = stream::Config {
@@ -108,6 +110,11 @@ impl Scene {
             ..info.config.clone()
         };
         js.update_stream(config).await.expect("limit the stream");
+        // What arrives between the question and the limit costs as many of the oldest their place.
+        let after = self.cluster.messages().await;
+        let kept: BTreeSet<&String> = after.iter().map(|(id, _)| id).collect();
+        let lost = before.into_iter().filter(|(id, _)| !kept.contains(id));
+        self.removed.extend(lost);
     }
 
     /// Removes everything from the stream, as an operator who makes room.

@@ -9,9 +9,11 @@ use mikrotik_backup::domain::failure::FailureKind;
 use mikrotik_backup::domain::session::{
     DeviceSettings, MissingMenus, Observed, SshAlgorithms, SshPart, WeakAlgorithm,
 };
+use mikrotik_backup::domain::snapshot::Shape;
+use mikrotik_backup::domain::suspect::{Recurrence, Recurring, Suspect};
 use mikrotik_backup::ports::{Begun, DeviceStatus, StatusPage, Store};
 
-use super::{Operator, begin, claim, failed, listed, record, taken};
+use super::{Operator, begin, claim, failed, interrupted, listed, record, taken};
 use crate::services::postgres::NewDevice;
 
 async fn status(store: &dyn Store, id: DeviceId) -> DeviceStatus {
@@ -65,7 +67,7 @@ pub(super) async fn what_a_session_showed_is_kept(store: &dyn Store, operator: &
     let lacking = Observed {
         weak_ssh: weak(),
         missing_menus: Some(missing(2)),
-        counts_connections: None,
+        ..Observed::default()
     };
     let refused = || failed(FailureKind::TruncatedOutput);
     let (first, _) = attempt(store, id, refused(), lacking).await;
@@ -86,7 +88,7 @@ pub(super) async fn what_a_session_showed_is_kept(store: &dyn Store, operator: &
     let lacking = Observed {
         weak_ssh: weak(),
         missing_menus: Some(missing(3)),
-        counts_connections: None,
+        ..Observed::default()
     };
     let (third, id_of_third) = attempt(store, id, incomplete, lacking).await;
     assert_eq!(third.missing_menus, missing(2), "as it was");
@@ -125,7 +127,7 @@ pub(super) async fn what_a_session_showed_is_kept(store: &dyn Store, operator: &
     let whole = Observed {
         weak_ssh: Some(vec![]),
         missing_menus: Some(MissingMenus::default()),
-        counts_connections: None,
+        ..Observed::default()
     };
     attempt(store, id, Outcome::Delivered(taken("whole")), whole).await;
     let (last, _) = attempt(store, id, refused(), Observed::default()).await;
@@ -134,6 +136,59 @@ pub(super) async fn what_a_session_showed_is_kept(store: &dyn Store, operator: &
     let shown = status(store, id).await;
     assert_eq!((shown.incomplete_menus, shown.warning), (vec![], None));
     assert_eq!(shown.weak_ssh, Vec::<String>::new());
+}
+
+fn seen(attempts: u32) -> Recurrence {
+    Recurrence(Some(Recurring {
+        suspect: Suspect {
+            suspicion: "lost_last_menus".to_owned(),
+            shape: Shape {
+                secrets: 1,
+                ..taken("suspect").shape
+            },
+            incomplete_menus: vec!["/ipv6/route".to_owned()],
+        },
+        restless: ["/system note".to_owned()].into(),
+        attempts,
+    }))
+}
+
+/// What an attempt showed of suspects; `None` is one that did not come so far.
+fn saw(suspects: Option<Recurrence>) -> Observed {
+    Observed {
+        suspects,
+        ..Observed::default()
+    }
+}
+
+pub(super) async fn a_suspect_is_kept_until_something_is_said_of_it(
+    store: &dyn Store,
+    operator: &dyn Operator,
+) {
+    let id = operator.insert(NewDevice::default()).await;
+    let refused = || failed(FailureKind::TruncatedOutput);
+    let (first, _) = attempt(store, id, refused(), saw(Some(seen(1)))).await;
+    assert_eq!(first.suspects, Recurrence::default());
+    let state = operator.state(id).await;
+    let shown = state["suspect"].as_deref().expect("a suspect");
+    assert!(shown.contains("lost_last_menus"), "{shown}");
+
+    let (second, _) = attempt(store, id, failed(FailureKind::Timeout), saw(None)).await;
+    assert_eq!(second.suspects, seen(1));
+    let (third, _) = attempt(store, id, interrupted(), saw(None)).await;
+    assert_eq!(third.suspects, seen(1), "kept by the attempt before it");
+    let (fourth, _) = attempt(store, id, refused(), saw(Some(seen(2)))).await;
+    assert_eq!(fourth.suspects, seen(1), "as it was");
+
+    // What is not answered is not forgotten with a process that dies.
+    let last = listed(store, id).await.expect("listed").last;
+    let lost = claim(id, last.map(|last| last.id), "one");
+    assert_eq!(begin(store, &lost).await.suspects, seen(2));
+    let none = saw(Some(Recurrence::default()));
+    let (fifth, _) = attempt(store, id, Outcome::Delivered(taken("x")), none).await;
+    assert_eq!(fifth.suspects, seen(2));
+    let (last, _) = attempt(store, id, refused(), saw(None)).await;
+    assert_eq!(last.suspects, Recurrence::default());
 }
 
 pub(super) async fn settings_of_one_device_are_part_of_the_inventory(
