@@ -292,7 +292,8 @@ impl<'a> Run<'a> {
         };
         if let Some(menu) = self.menu.take() {
             let rejoin = dropped > 0 && self.kept.is_empty() && self.is_terse();
-            if let (true, Some((line, _))) = (rejoin, next) {
+            let item = next.filter(|(_, item)| item.is_relative_item());
+            if let (true, Some((line, _))) = (rejoin, item) {
                 self.due_blank();
                 self.out.push_str(&menu.logical());
                 self.out.push_str(" ");
