@@ -158,12 +158,16 @@ async fn contract_holds_for_a_role_without_ddl() {
     database
         .sql("REVOKE SELECT ON credential_profiles FROM narrow_suite")
         .await;
+    database
+        .sql("REVOKE EXECUTE ON FUNCTION mikrotik_backup.is_held FROM PUBLIC")
+        .await;
     let missing = store.missing_grants().await.expect("read rights");
     assert_eq!(
         missing,
         [
             "GRANT SELECT ON credential_profiles TO narrow_suite;",
             "GRANT UPDATE (ssh_host_key_last_verified) ON devices TO narrow_suite;",
+            "GRANT EXECUTE ON FUNCTION mikrotik_backup.is_held(uuid) TO narrow_suite;",
         ]
     );
     for grant in missing {
@@ -432,45 +436,6 @@ async fn a_backup_costs_three_statements() {
     assert_eq!(statements.len(), 3, "{statements:#?}");
 }
 
-/// While replicas are replaced, an older one records attempts as well: it does not know the columns
-/// of suspects, and what it did not judge is not in a row.
-#[tokio::test]
-async fn a_suspect_does_not_count_beyond_an_attempt_of_an_older_replica() {
-    use mikrotik_backup::domain::suspect::{Recurrence, SecondReading, Suspect};
-
-    let Some(database) = fresh_database().await else {
-        return;
-    };
-    let store = database.store("new");
-    let id = insert_device(&database.pool, NewDevice::default()).await;
-    let suspect = Suspect {
-        suspicion: "shrank".to_owned(),
-        shape: taken("suspect").shape,
-        incomplete_menus: vec![],
-    };
-    let seen = Recurrence::default().after(&suspect, SecondReading::None);
-    let attempt = async |suspects| {
-        let last = listed(&store, id).await.expect("listed").last;
-        let claim = claim(id, last.map(|last| last.id), "new");
-        let begun = begin(&store, &claim).await;
-        let mut record = record(claim.attempt, &begun.device, interrupted());
-        record.observed.suspects = suspects;
-        store.record(&record, "new").await.expect("record");
-        begun.suspects
-    };
-    attempt(Some(seen.clone())).await;
-    assert_eq!(attempt(None).await, seen);
-    // What the older version writes of an attempt, as far as it matters here.
-    let by_the_older = "UPDATE mikrotik_backup.device_state SET status = 'success', \
-         last_attempt_id = gen_random_uuid(), last_attempt_at = now() - interval '9 s', \
-         last_finished_at = now() - interval '8 s'";
-    database.sql(by_the_older).await;
-    assert_eq!(attempt(None).await, Recurrence::default());
-    assert_eq!(attempt(None).await, Recurrence::default(), "nor later");
-    attempt(Some(seen.clone())).await;
-    assert_eq!(attempt(None).await, seen);
-}
-
 /// How many statements wait for a lock in this database.
 async fn waiting(pool: &PgPool) -> i64 {
     sqlx::query_scalar(
@@ -611,4 +576,43 @@ async fn connections_of_an_endpoint_are_found_by_index_among_ten_thousand() {
     // Filling the tables reads none of their rows, and neither does counting.
     let none = [("attempts".to_owned(), 0), ("device_state".to_owned(), 0)];
     assert_eq!(scans, none);
+}
+
+/// While replicas are replaced, an older one records attempts as well: it does not know the columns
+/// of suspects, and what it did not judge is not in a row.
+#[tokio::test]
+async fn a_suspect_does_not_count_beyond_an_attempt_of_an_older_replica() {
+    use mikrotik_backup::domain::suspect::{Recurrence, SecondReading, Suspect};
+
+    let Some(database) = fresh_database().await else {
+        return;
+    };
+    let store = database.store("new");
+    let id = insert_device(&database.pool, NewDevice::default()).await;
+    let suspect = Suspect {
+        suspicion: "shrank".to_owned(),
+        shape: taken("suspect").shape,
+        incomplete_menus: vec![],
+    };
+    let seen = Recurrence::default().after(&suspect, SecondReading::None);
+    let attempt = async |suspects| {
+        let last = listed(&store, id).await.expect("listed").last;
+        let claim = claim(id, last.map(|last| last.id), "new");
+        let begun = begin(&store, &claim).await;
+        let mut record = record(claim.attempt, &begun.device, interrupted());
+        record.observed.suspects = suspects;
+        store.record(&record, "new").await.expect("record");
+        begun.suspects
+    };
+    attempt(Some(seen.clone())).await;
+    assert_eq!(attempt(None).await, seen);
+    // What the older version writes of an attempt, as far as it matters here.
+    let by_the_older = "UPDATE mikrotik_backup.device_state SET status = 'success', \
+         last_attempt_id = gen_random_uuid(), last_attempt_at = now() - interval '9 s', \
+         last_finished_at = now() - interval '8 s'";
+    database.sql(by_the_older).await;
+    assert_eq!(attempt(None).await, Recurrence::default());
+    assert_eq!(attempt(None).await, Recurrence::default(), "nor later");
+    attempt(Some(seen.clone())).await;
+    assert_eq!(attempt(None).await, seen);
 }
