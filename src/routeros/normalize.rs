@@ -311,7 +311,9 @@ impl<'a> Run<'a> {
             None => 0,
         };
         if let Some(menu) = self.menu.take() {
-            if let (true, Some((line, _))) = (dropped > 0 && self.is_terse(), next) {
+            let rejoin = dropped > 0 && self.is_terse();
+            let item = next.filter(|(_, item)| item.is_relative_item());
+            if let (true, Some((line, _))) = (rejoin, item) {
                 self.due_blank();
                 self.out.push_str(&menu.logical());
                 self.out.push_str(" ");

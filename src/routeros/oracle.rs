@@ -16,8 +16,21 @@ pub(super) fn configuration(text: &str) -> Vec<(String, String)> {
     while at < physical.len() {
         let line = physical[at];
         if line.starts_with('#') {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let dated = matches!(words[..], ["#", _, time, "by", "RouterOS", _] if time.len() == 8);
+            let words: Vec<&str> = line.trim_end().split(' ').collect();
+            let dated = match words[..] {
+                ["#", date, time, "by", "RouterOS", version] => {
+                    let form = format!("{} {}", form(date), form(time));
+                    !version.is_empty()
+                        && !version.contains(|c: char| c.is_whitespace() || c.is_control())
+                        && [
+                            "aaa/00/0000 00:00:00",
+                            "0000-00-00 00:00:00",
+                            "0000/00/00 00:00:00",
+                        ]
+                        .contains(&form.as_str())
+                }
+                _ => false,
+            };
             comment = (!dated).then_some((line, 0));
             at += 1;
             continue;
@@ -51,6 +64,17 @@ pub(super) fn configuration(text: &str) -> Vec<(String, String)> {
         }
     }
     read
+}
+
+/// What kinds of characters stand in `text`.
+fn form(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '0'..='9' => '0',
+            'a'..='z' => 'a',
+            other => other,
+        })
+        .collect()
 }
 
 /// The logical line that begins with the physical line at `at`, and where the next one begins.

@@ -12,6 +12,7 @@ use std::ops::Range;
 use super::reader::{self, LineKind, trim_end};
 use super::secrets::is_secret;
 use super::shape::{Context, Item, plain_menu};
+use super::wrapped::may_be_rest;
 use crate::domain::digest::Digest;
 
 /// What stands in the place of a secret value, however long that is.
@@ -59,8 +60,10 @@ impl Redacted {
             secrets: Vec::new(),
         };
         let mut context = Context::default();
+        let mut before = LineKind::Blank;
         for line in reader::lines(text) {
             let whole = &text[line.start..line.end];
+            let place = Place::of(line.kind, std::mem::replace(&mut before, line.kind));
             if !matches!(line.kind, LineKind::Config | LineKind::Rest) {
                 redacted.text.push_str(whole);
                 continue;
@@ -75,14 +78,12 @@ impl Redacted {
                 Item::Absolute { menu, .. } => (menu, menu.len() + 1, true),
                 Item::Relative(_) => (context.menu().unwrap_or_default(), 0, false),
             };
-            // The rest of a comment is one line, whatever may stand in it.
-            let terse = (line.kind == LineKind::Config).then_some(terse);
             let secrets = find(&plain_menu(menu), &logical, command);
             if secrets.is_empty() {
                 redacted.text.push_str(whole);
             } else {
                 let end = &whole[line.raw.len()..];
-                redacted.mask(&logical, &secrets, terse, end);
+                redacted.mask(&logical, &secrets, (place, terse), end);
             }
         }
         redacted
@@ -98,9 +99,15 @@ impl Redacted {
         &self.secrets
     }
 
-    /// Writes a logical line with masks, wrapped as its form is (`terse` or not) if it may be, and its line
-    /// `end`.
-    fn mask(&mut self, line: &str, secrets: &[Range<usize>], terse: Option<bool>, end: &str) {
+    /// Writes a logical line with masks, wrapped as its form is (terse or not) and its place allows, and
+    /// its line `end`.
+    fn mask(
+        &mut self,
+        line: &str,
+        secrets: &[Range<usize>],
+        (place, terse): (Place, bool),
+        end: &str,
+    ) {
         let mut masked = String::with_capacity(line.len());
         let mut masks = Vec::with_capacity(secrets.len());
         let mut at = 0;
@@ -119,12 +126,14 @@ impl Redacted {
         // A line feed inside quotes is no RouterOS text; it keeps its place. Where a text ends
         // inside quotes, those at its end will be taken for the line's own next time.
         let body = masked.trim_end_matches('\n');
-        let mut breaks = match terse {
-            Some(terse) if !body.contains('\n') => breaks(body, &masks, terse),
-            _ => Vec::new(),
+        let mut breaks = match place {
+            Place::Rest => Vec::new(),
+            _ if body.contains('\n') => Vec::new(),
+            _ => breaks(body, &masks, terse),
         };
-        if masked.starts_with('#') {
-            // Only a wrap before it had kept it from being a comment.
+        let first = masked.split('\n').next().unwrap_or_default();
+        if masked.starts_with('#') || (place == Place::BehindComment && may_be_rest(first)) {
+            // Only a wrap had kept it from being a comment, or the rest of one.
             breaks.insert(0, 0);
         }
         let feed = if end.is_empty() { "\n" } else { end };
@@ -146,6 +155,28 @@ impl Redacted {
         }
         self.text.push_str(&masked[at..]);
         self.text.push_str(end);
+    }
+}
+
+/// Where a line stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It is the rest of a comment: one line, whatever stands in it.
+    Rest,
+    /// Right behind a comment or a rest.
+    BehindComment,
+    /// Elsewhere.
+    Elsewhere,
+}
+
+impl Place {
+    /// Of a line of `kind` behind one of the kind `before`.
+    fn of(kind: LineKind, before: LineKind) -> Self {
+        match (kind, before) {
+            (LineKind::Rest, _) => Self::Rest,
+            (_, LineKind::Comment | LineKind::Rest) => Self::BehindComment,
+            _ => Self::Elsewhere,
+        }
     }
 }
 

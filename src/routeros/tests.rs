@@ -393,6 +393,20 @@ fn a_text_that_is_not_terse_throughout_is_not_rejoined() {
 }
 
 #[test]
+fn the_dated_line_goes_whatever_stands_behind_it() {
+    let text = "# 2026-01-02 03:04:05 by RouterOS 7.20\nwan not ready\n";
+    assert_eq!(normalize_text(text), "wan not ready\n");
+}
+
+#[test]
+fn what_is_no_item_is_not_rejoined_with_a_menu() {
+    // Behind the path it might be read as more of it.
+    let text = "/ip pool add a=b\n/ip address\n# radar detected\nsettings \\\n";
+    let ignoring = Normalizer::ignoring("^# radar").expect("a good pattern");
+    assert_eq!(ignoring.text(text), text.replace("# radar detected\n", ""));
+}
+
+#[test]
 fn unknown_comments_are_kept_listed_and_counted() {
     let text = "# 2026-01-02 03:04:05 by RouterOS 7.30\n/ip address\n# new in 7.30\nadd a=1\n\
         # new in 7.30\nadd a=2\n# DHCP client can not run on slave interface!\nadd a=3\n";

@@ -22,6 +22,7 @@
 //! string, and the export is refused if nothing closes it.
 
 use super::comments::{Class, KNOWN, Known, choose};
+use super::header;
 
 /// How wide RouterOS prints at least: without a terminal its lines have 79 to 81 characters, and no
 /// narrower terminal was seen that wrapped a comment (facts sheet, §5).
@@ -40,7 +41,7 @@ const VERBS: [&str; 7] = ["add", "set", "remove", "unset", "move", "enable", "di
 
 /// Whether the physical `line` is a rest of what stands right `before` it: a comment, or its first rest.
 pub(super) fn is_rest(before: &str, line: &str) -> bool {
-    if !may_be_rest(line) {
+    if !may_be_rest(line) || header::dated_version(before).is_some() {
         return false;
     }
     match (before.starts_with('#'), fills_a_line(before)) {

@@ -133,6 +133,21 @@ fn a_rest_with_half_of_a_quoted_name_swallows_nothing() {
 }
 
 #[test]
+fn masks_make_no_rest_of_what_is_none_and_none_of_a_rest() {
+    for behind in [
+        " x\\\n    y \"\npassword=example-only z\"\nset a=b\n",
+        " with the password=example-only of an interface that is far away from here and there\n it was\n",
+        " with the password=example-only of\nset a=\"b\"\n",
+    ] {
+        let text = format!("/ip address\n{WIDE}\n{behind}");
+        let masked = redact(&text);
+        assert!(!masked.contains("example-only"), "{masked}");
+        assert_eq!(commands(&masked).len(), commands(&text).len(), "{masked}");
+        assert_eq!(redact(&masked), masked);
+    }
+}
+
+#[test]
 fn a_known_comment_above_a_wrapped_one_goes() {
     let wrapped = format!("{WIDE}\n s claimed by \"east\" with mtu=1500");
     let text = format!("/ip firewall nat\n# inactive time\n{wrapped}\nadd a=b\n");
