@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use super::pattern::Pattern;
+use super::probe;
 use super::reader::trim_blanks;
 use super::rules::{Kind, Rule, rules};
 use super::shape::{is_at_or_below, plain_menu};
@@ -66,66 +67,6 @@ impl Known {
 pub(super) static KNOWN: LazyLock<Vec<Known>> =
     LazyLock::new(|| rules().iter().map(Known::of).collect());
 
-/// The first and the last eight bytes of a text as numbers, with zeros in the place of what it does not
-/// have.
-#[derive(Clone, Copy)]
-struct Ends {
-    first: u64,
-    last: u64,
-}
-
-impl Ends {
-    fn of(text: &str) -> Self {
-        let bytes = text.as_bytes();
-        let (mut first, mut last) = ([0; 8], [0; 8]);
-        match (bytes.first_chunk(), bytes.last_chunk()) {
-            (Some(begin), Some(end)) => (first, last) = (*begin, *end),
-            _ => {
-                first[..bytes.len()].copy_from_slice(bytes);
-                last[8 - bytes.len()..].copy_from_slice(bytes);
-            }
-        }
-        Self {
-            first: u64::from_be_bytes(first),
-            last: u64::from_be_bytes(last),
-        }
-    }
-}
-
-/// What the ends of a comment must be where a rule knows it: two comparisons turn away nearly every comment
-/// that is not its own.
-struct Probe {
-    known: &'static Known,
-    ends: Ends,
-    /// The bits of `ends` that mean something.
-    mask: Ends,
-}
-
-impl Probe {
-    fn of(known: &'static Known) -> Self {
-        let bits = |text: &str| 8 * u32::try_from(text.len().min(8)).unwrap_or(8);
-        let none = u64::MAX;
-        Self {
-            known,
-            ends: Ends {
-                first: Ends::of(known.begin).first,
-                last: Ends::of(known.end).last,
-            },
-            mask: Ends {
-                first: !none.checked_shr(bits(known.begin)).unwrap_or(0),
-                last: !none.checked_shl(bits(known.end)).unwrap_or(0),
-            },
-        }
-    }
-
-    fn may_match(&self, ends: Ends) -> bool {
-        ends.first & self.mask.first == self.ends.first
-            && ends.last & self.mask.last == self.ends.last
-    }
-}
-
-static PROBES: LazyLock<Vec<Probe>> = LazyLock::new(|| KNOWN.iter().map(Probe::of).collect());
-
 /// The characters that mean something in a regular expression.
 const META: &[char] = &[
     '\\', '.', '+', '*', '?', '(', ')', '|', '[', ']', '{', '}', '^', '$',
@@ -169,9 +110,7 @@ fn literals(pattern: &str) -> (&str, &str) {
 /// Classifies the comment `line`, which stands in `menu`.
 pub(super) fn classify(menu: &str, line: &str) -> Class {
     let line = trim_blanks(line);
-    let ends = Ends::of(line);
-    let known = PROBES.iter().filter(|probe| probe.may_match(ends));
-    let known = known.map(|probe| probe.known);
+    let known = probe::may_know(line);
     choose(menu, known.filter(|known| known.matches(line)))
 }
 

@@ -20,6 +20,7 @@ mod normalizer;
 #[cfg(test)]
 mod oracle;
 mod pattern;
+mod probe;
 mod reader;
 mod redact;
 mod rules;

@@ -132,6 +132,20 @@ const SECRET_PROPERTIES: [&str; 36] = [
     "connection-request-password",
 ];
 
+/// Where in [`SECRET_PROPERTIES`] the names of each length begin.
+const BY_LENGTH: [usize; 30] = {
+    let mut starts = [0; 30];
+    let (mut length, mut at) = (0, 0);
+    while length < starts.len() {
+        while at < SECRET_PROPERTIES.len() && SECRET_PROPERTIES[at].len() < length {
+            at += 1;
+        }
+        starts[length] = at;
+        length += 1;
+    }
+    starts
+};
+
 /// Ends of property names that are secret in any menu: `static-key-0`, `smb-server-password`,
 /// `vpn-private-key`, `security.passphrase`.
 const SECRET_ENDS: [&str; 5] = [
@@ -154,13 +168,12 @@ pub(super) fn is_secret(menu: &str, property: &str) -> bool {
     if !may_be_secret(property.as_bytes()) {
         return false;
     }
-    // Comparing lengths is far cheaper than comparing texts.
     let length = property.len();
-    let longer = SECRET_PROPERTIES.partition_point(|name| name.len() < length);
-    SECRET_PROPERTIES[longer..]
-        .iter()
-        .take_while(|name| name.len() == length)
-        .any(|name| *name == property)
+    let names = match BY_LENGTH.get(length..length + 2) {
+        Some([from, to]) => &SECRET_PROPERTIES[*from..*to],
+        _ => &[],
+    };
+    names.contains(&property)
         || SECRET_ENDS.iter().any(|end| property.ends_with(end))
         || property
             .strip_prefix("static-key-")
