@@ -78,7 +78,7 @@ pub(super) fn examine(text: &str, normalizer: &Normalizer) -> Findings {
                         // PostgreSQL can store any character but this one.
                         menus.push(menu.replace('\0', "\u{fffd}"));
                     }
-                    if harmless && bare_menu && stands_in(menu, &context) {
+                    if bare_menu && stands_in(menu, &context) {
                         bare_menu = false;
                     }
                     None
@@ -183,8 +183,8 @@ fn is_told(text: &str, comment: &Line<'_>, normalizer: &Normalizer) -> bool {
     wrapped::is_told(comment.raw, rest) || normalizer.ignores_wrapped(comment.raw, rest).is_some()
 }
 
-/// Whether `menu`, which the router says it does not have, is the current one or below it: then nothing
-/// was to come in it.
+/// Whether `menu`, which the router says it does not have or could not export, is the current one or
+/// below it: then nothing was to come in it.
 fn stands_in(menu: &str, context: &Context) -> bool {
     let current = context.menu().map(plain_menu);
     current.is_some_and(|current| is_at_or_below(&plain_menu(menu), &current))
@@ -301,6 +301,9 @@ mod tests {
             "/system/routerboard\r\n#error exporting \"/system/routerboard/mode-button\"\r\n\
              #error exporting \"/system/routerboard/reset-button\"\r\n",
             "/interface bridge calea\r\n#error exporting /interface bridge calea\r\n",
+            // It could not be exported, as the router says.
+            "/ip pool\r\n#error exporting \"/ip/pool\" (timeout)\r\n",
+            "/ip ipsec\r\n#error exporting \"/ip/ipsec/identity\" (timeout)\r\n",
         ] {
             assert_eq!(cut(body), None, "{body:?}");
         }
@@ -335,6 +338,22 @@ mod tests {
             (
                 "/interface bridge calea\r\n#error exporting /interface bridge calea\r\n/ip address\r\n",
                 "a menu without an item",
+            ),
+            (
+                "/ip address\r\n#error exporting \"/ip/pool\" (timeout)\r\n",
+                "a menu without an item",
+            ),
+            (
+                "/ip ipsec identity\r\n#error exporting \"/ip/ipsec\" (timeout)\r\n",
+                "a menu without an item",
+            ),
+            (
+                "/ip pool\r\n#error exporting \"/ip/pool\" (timeout)\r\n/ip pool used\r\n",
+                "a menu without an item",
+            ),
+            (
+                "/ip pool\r\n#error exporting \"/ip/pool\" (timeout)\r\n#interrupted\r\n",
+                "#interrupted",
             ),
             (
                 "/ip firewall nat\r\n# wan not ready\r\n",
@@ -412,5 +431,14 @@ mod tests {
         assert_eq!(findings.cut, None);
         assert_eq!(findings.incomplete_menus, ["/ipv6/route"]);
         assert_eq!(findings.unavailable_menus, ["/interface bridge calea"]);
+
+        let text = format!("{HEADER}/ip pool\r\n#error exporting \"/ip/pool\" (timeout)\r\n");
+        let findings = examine(&text, &Normalizer::default());
+        assert_eq!(findings.cut, None);
+        assert_eq!(
+            findings.incomplete_menus,
+            ["/ip/pool"],
+            "waited for like others"
+        );
     }
 }
