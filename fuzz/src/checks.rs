@@ -6,9 +6,12 @@ use mikrotik_backup::credentials::Login;
 use mikrotik_backup::domain::snapshot::ConfigText;
 use mikrotik_backup::import::{Import, Secrets, from_csv, from_oxidized, router_db_path, to_csv};
 use mikrotik_backup::routeros::{
-    Answer, Dialogue, Redacted, Remembered, Verdict, commands, decode, diff, encode, normalize,
-    normalize_text, suspicion,
+    Answer, Dialogue, Normalizer, Redacted, Remembered, Verdict, commands, decode, diff, encode,
+    normalize, normalize_text, suspicion,
 };
+
+#[path = "../../src/routeros/oracle.rs"]
+mod oracle;
 
 /// The bytes come back from the text, and reading it ends.
 pub fn reader(input: &[u8]) {
@@ -31,6 +34,15 @@ pub fn normalizer(input: &[u8]) {
     assert_eq!(normalize_text(&once), once);
     assert!(once.ends_with('\n'));
     assert_eq!(commands(&once), commands(&text));
+    let configuration = oracle::configuration(&text);
+    assert_eq!(oracle::configuration(&once), configuration);
+    // With every comment ignored that may be, no configuration goes either.
+    for pattern in ["^# \\S", "^# .*[a-z]$", "^# the address .* removed$"] {
+        let ignoring = Normalizer::ignoring(pattern).expect("a good pattern");
+        let bare = ignoring.text(&text);
+        assert_eq!(ignoring.text(&bare), bare);
+        assert_eq!(oracle::configuration(&bare), configuration);
+    }
     let masked = Redacted::new(&once);
     assert_eq!(commands(masked.text()).len(), commands(&once).len());
     assert!(diff(&once, &once, 3).is_empty());

@@ -55,6 +55,8 @@ struct Checked {
     places: Vec<Place>,
     /// Of settings and folders.
     warnings: Vec<String>,
+    /// What is right, and may surprise.
+    notes: Vec<String>,
     problems: Vec<String>,
 }
 
@@ -101,6 +103,10 @@ pub(super) async fn config(command: &ConfigCommand) -> ExitCode {
         Err(_) => Vec::new(),
     };
     warnings.extend(places.iter().flat_map(|place| place.warnings.clone()));
+    let notes = match (&config, need) {
+        (Ok(config), Need::Run) => config.notes(),
+        _ => Vec::new(),
+    };
     let (mode, mut problems) = match config {
         Ok(config) => (config.mode.as_str(), Vec::new()),
         Err(error) => ("", error.problems.iter().map(ToString::to_string).collect()),
@@ -118,6 +124,7 @@ pub(super) async fn config(command: &ConfigCommand) -> ExitCode {
             settings: effective.iter().map(Setting::of).collect(),
             places,
             warnings,
+            notes,
             problems,
         };
         return match emit_json(&checked) {
@@ -135,6 +142,9 @@ pub(super) async fn config(command: &ConfigCommand) -> ExitCode {
     }
     for warning in &warnings {
         text.push_str(&format!("\nwarning: {warning}"));
+    }
+    for note in &notes {
+        text.push_str(&format!("\nnote: {note}"));
     }
     match problems.as_slice() {
         [] => text.push_str(&format!("\nnothing is wrong; mode: {mode}")),

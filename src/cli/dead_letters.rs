@@ -65,20 +65,35 @@ fn unreachable(error: OutboxError) -> AppError {
     AppError::Configuration(error.into())
 }
 
+/// A line of the list: what can be read of a letter, or how large it is and why it cannot.
+type Line = Result<Dead, String>;
+
+/// The oldest dead letters. Of each only what is listed is kept: their texts may be large.
+async fn oldest(outbox: &RedisOutbox, limit: u16) -> Result<Vec<Line>, OutboxError> {
+    let mut lines = Vec::new();
+    for place in 0..limit.into() {
+        let Some(text) = outbox.dead(place).await? else {
+            break;
+        };
+        lines.push(match Filed::read(&text) {
+            Ok(letter) => Ok(Dead::of(&letter)),
+            Err(error) => Err(format!("{} bytes: {}", text.len(), chain(&error))),
+        });
+    }
+    Ok(lines)
+}
+
 /// Lists nothing but dead letters.
 pub(super) async fn list(config: &Config, limit: u16, json: bool) -> Result<ExitCode, AppError> {
-    let texts = outbox(config)?
-        .dead(limit.into())
-        .await
-        .map_err(unreachable)?;
+    let lines = oldest(&outbox(config)?, limit).await;
+    let lines = lines.map_err(unreachable)?;
     if json {
-        let letters = texts.iter().filter_map(|text| Filed::read(text).ok());
-        let dead: Vec<_> = letters.map(|letter| Dead::of(&letter)).collect();
+        let dead: Vec<_> = lines.iter().filter_map(|line| line.as_ref().ok()).collect();
         return emit_json(&dead);
     }
-    match texts.is_empty() {
+    match lines.is_empty() {
         true => Ok(emit("there are no dead letters\n")),
-        false => Ok(emit(&render(&texts))),
+        false => Ok(emit(&render(&lines))),
     }
 }
 
@@ -90,15 +105,10 @@ pub(super) async fn beside(config: &Config, limit: u16) -> String {
     if cluster.redis_url().is_err() {
         return String::new();
     }
-    let asked = async {
-        outbox(config)?
-            .dead(limit.into())
-            .await
-            .map_err(unreachable)
-    };
+    let asked = async { oldest(&outbox(config)?, limit).await.map_err(unreachable) };
     match asked.await {
-        Ok(texts) if texts.is_empty() => String::new(),
-        Ok(texts) => format!("\n{}", render(&texts)),
+        Ok(lines) if lines.is_empty() => String::new(),
+        Ok(lines) => format!("\n{}", render(&lines)),
         Err(AppError::Configuration(error) | AppError::Usage(error) | AppError::Failed(error)) => {
             let error = chain(error.as_ref());
             complain(&format!(
@@ -109,24 +119,24 @@ pub(super) async fn beside(config: &Config, limit: u16) -> String {
     }
 }
 
-fn render(texts: &[Vec<u8>]) -> String {
+fn render(lines: &[Line]) -> String {
     let now = Clock::System.now();
     let mut shown = format!(
         "{} in the outbox; once the cause is corrected, `mikrotik-backup retry --dead-letters` \
          puts them back, or with the id of an attempt or a device only those:\n",
-        count(texts.len(), "dead letter")
+        count(lines.len(), "dead letter")
     );
-    for text in texts {
-        let line = match Filed::read(text) {
-            Ok(letter) => format!(
+    for line in lines {
+        let line = match line {
+            Ok(dead) => format!(
                 "device {}, taken {}, attempt {}, refused {}: {}",
-                letter.device_id,
-                ago(letter.created_at, now),
-                letter.id,
-                count(letter.attempts as usize, "time"),
-                letter.reason.as_deref().unwrap_or("no reason is known"),
+                dead.device,
+                ago(dead.taken_at, now),
+                dead.attempt,
+                count(dead.refusals as usize, "time"),
+                dead.reason.as_deref().unwrap_or("no reason is known"),
             ),
-            Err(error) => format!("{} bytes: {}", text.len(), chain(&error)),
+            Err(problem) => problem.clone(),
         };
         let _ = writeln!(shown, "    {}", printable(&line));
     }
@@ -142,7 +152,15 @@ pub(super) async fn put_back(config: &Config, ids: &[String]) -> Result<ExitCode
     let outbox = outbox(config)?;
     let (mut revived, mut unreadable) = (0, 0);
     let mut found = BTreeSet::new();
-    for text in outbox.dead(u32::MAX).await.map_err(unreachable)? {
+    // Those that are there now: one that is refused again meanwhile comes to the end.
+    let there = outbox.state().await.map_err(unreachable)?.dead;
+    let mut place = 0;
+    for _ in 0..there {
+        let Some(text) = outbox.dead(place).await.map_err(unreachable)? else {
+            break;
+        };
+        // Unless it leaves its place to the next one.
+        place += 1;
         let Ok(letter) = Filed::read(&text) else {
             unreadable += 1;
             continue;
@@ -157,6 +175,7 @@ pub(super) async fn put_back(config: &Config, ids: &[String]) -> Result<ExitCode
         if outbox.revive(&text, &letter).await.map_err(unreachable)? {
             revived += 1;
         }
+        place -= 1;
     }
     let mut said = format!("put {} back into the outbox\n", count(revived, "snapshot"));
     if unreadable > 0 && ids.is_empty() {

@@ -95,7 +95,7 @@ pub struct Config {
     pub ssh_algorithms: SshAlgorithms,
     /// `CONNECTION_TIMEOUT_SECONDS`.
     pub connect_timeout: Duration,
-    /// `CONFIG_BACKUP_CONNECTION_LIMIT`; `None` also where the interval alone is too much for it.
+    /// `CONFIG_BACKUP_CONNECTION_LIMIT`.
     pub connections: Option<Bound>,
     /// `DEVICE_REFRESH_SECONDS`.
     pub refresh: Duration,
@@ -131,6 +131,22 @@ pub struct Inspection {
 }
 
 impl Config {
+    /// What is right, and may surprise: for whoever asks, not for the log.
+    pub fn notes(&self) -> Vec<String> {
+        let (idle, whole) = (self.idle_timeout, self.command_timeout);
+        let never = (idle >= whole).then(|| {
+            format!(
+                "{idle_name} ({idle} s) is not below {whole_name} ({whole} s), which ends every \
+                 session first: it matters only at devices whose own timeout is longer",
+                idle_name = table::IDLE_TIMEOUT.name,
+                idle = idle.as_secs(),
+                whole_name = table::COMMAND_TIMEOUT.name,
+                whole = whole.as_secs(),
+            )
+        });
+        never.into_iter().collect()
+    }
+
     /// Reads and checks everything.
     ///
     /// # Errors
@@ -312,8 +328,16 @@ fn require(need: Need, clustered: bool, reader: &mut Reader<'_>) {
     }
 }
 
-/// Warns of what is set and has no effect in embedded mode. In a cluster everything has one.
+/// Warns of what is set and has no effect: in embedded mode, or on the archive, which keeps everything
+/// elsewhere. For a poller in a cluster everything has one.
 fn warn_of_idle(need: Need, clustered: bool, surroundings: &Environment, reader: &mut Reader<'_>) {
+    let data_dir = table::DATA_DIR.name;
+    if need == Need::Archive && surroundings.get(data_dir).is_some() {
+        reader.warnings.push(format!(
+            "{data_dir} is set and has no effect on archive, which keeps everything in the database of \
+             DATABASE_URL, and in GIT_ARCHIVE_DIR if that is set"
+        ));
+    }
     if need != Need::Run || clustered {
         return;
     }
@@ -386,22 +410,19 @@ fn read_bound(
     let limit = &table::CONNECTION_LIMIT;
     let words = [("recipe", true), ("none", false)];
     let limited = reader.or_default(limit, (true, "recipe".to_owned()), |raw| one_of(raw, words));
-    let bound = Bound::new(connect_timeout);
-    let shortest = bound.shortest_interval();
-    if limited && interval < shortest {
-        if need == Need::Run {
-            reader.warnings.push(format!(
-                "{interval} is below {shortest} s, so regular backups alone are more connections \
-                 than MikroTik's brute-force recipe tolerates: their number is not limited. Have the \
-                 routers accept this address before that recipe, and say so with {limit}=none",
-                interval = table::INTERVAL.name,
-                shortest = shortest.as_secs(),
-                limit = limit.name,
-            ));
-        }
-        return None;
+    let shortest = Bound::new(connect_timeout).shortest_interval();
+    if limited && interval < shortest && need == Need::Run {
+        reader.warnings.push(format!(
+            "{interval} is below {shortest} s, so regular backups alone are more connections than \
+             MikroTik's brute-force recipe tolerates, and a router that has it locks this address out \
+             for a day. Raise it, or have the routers accept this address before that recipe and say \
+             so with {limit}=none",
+            interval = table::INTERVAL.name,
+            shortest = shortest.as_secs(),
+            limit = limit.name,
+        ));
     }
-    limited.then_some(bound)
+    limited.then(|| Bound::for_interval(interval, connect_timeout))
 }
 
 fn read_token(

@@ -255,7 +255,7 @@ settings! {
     DATABASE_URL: Text = "DATABASE_URL" { form: Form::Url(&["postgres", "postgresql"]), default: None, secret: true }
         "The shared PostgreSQL database. Unset: embedded mode, with a database of its own in DATA_DIR.";
     DATA_DIR: Text = "DATA_DIR" { form: Form::Directory, default: Some("./data"), secret: false }
-        "Where embedded mode keeps its database, key, archive and control.sock; in a cluster, where a poller holds sealed snapshots while neither NATS nor Redis can be reached (in memory where it cannot be written).";
+        "Where embedded mode keeps its database, key, archive and control.sock; in a cluster, where a poller holds sealed snapshots while neither NATS nor Redis can be reached (in memory where it cannot be written). archive does not use it.";
     GIT_ARCHIVE_DIR: Text = "GIT_ARCHIVE_DIR" { form: Form::Directory, default: None, secret: false }
         "A git repository that mirrors the archive, one file per device and one commit per change, as PLAIN TEXT WITH EVERY PASSWORD (folder 0700). Unset: none.";
     REDIS_URL: Text = "REDIS_URL" { form: Form::Url(&["redis", "rediss", "unix", "redis+unix"]), default: None, secret: true }
@@ -287,13 +287,13 @@ settings! {
     JOURNAL_DAYS: Number = "CONFIG_BACKUP_JOURNAL_DAYS" { unit: Unit::Days, default: 90, min: 1, max: 36_500 }
         "Attempts older than this are pruned from the journal.";
     IDLE_TIMEOUT: Number = "CONFIG_BACKUP_IDLE_TIMEOUT" { unit: Unit::Seconds, default: 120, min: 10, max: 3600 }
-        "A router that prints nothing for so long while a command runs is given up. Busy routers pause for tens of seconds between menus.";
+        "A router that prints nothing for so long while a command runs is given up. Busy routers pause for tens of seconds between menus. Matters where CONFIG_BACKUP_COMMAND_TIMEOUT, or a device's own, is longer.";
     SSH_ALGORITHMS: Text = "SSH_ALGORITHMS" { form: Form::OneOf(SshAlgorithms::NAMES), default: Some("compatible"), secret: false }
         "What is offered to routers: compatible also offers what RouterOS without strong-crypto needs, after everything better; modern does not.";
     CONNECTION_TIMEOUT: Number = "CONNECTION_TIMEOUT_SECONDS" { unit: Unit::Seconds, default: 10, min: 1, max: 300 }
         "Time for one TCP connection to a device to come about.";
     CONNECTION_LIMIT: Text = "CONFIG_BACKUP_CONNECTION_LIMIT" { form: Form::OneOf(&["recipe", "none"]), default: Some("recipe"), secret: false }
-        "How often a router is connected to at most: recipe keeps within what MikroTik's own recipe against brute force tolerates, three in a row and then none for an hour; none is for fleets whose firewalls accept this address before such rules, or have none.";
+        "How often a router is connected to at most, over all rows with its address and port: recipe keeps within what MikroTik's own recipe against brute force tolerates, three in a row and then none for an hour, unless CONFIG_BACKUP_INTERVAL alone is more; none is for fleets whose firewalls accept this address before such rules, or have none.";
     DEVICE_REFRESH: Number = "DEVICE_REFRESH_SECONDS" { unit: Unit::Seconds, default: 60, min: 1, max: DAY }
         "How often the running tasks are compared with the database. Notifications usually are faster; this is what they may miss.";
     MIGRATE_ON_START: Flag = "MIGRATE_ON_START" { default: true }

@@ -119,6 +119,48 @@ fn every_problem_is_listed_at_once_with_name_value_and_what_is_allowed() {
 }
 
 #[test]
+fn an_interval_that_is_too_short_for_the_recipe_is_kept_and_warned_of() {
+    let load = |pairs: &[(&str, &str)]| Config::load(Need::Run, &only(pairs)).unwrap();
+    let recipe = Bound::new(Duration::from_secs(10));
+    let usual = load(&[("CONFIG_BACKUP_INTERVAL", "385")]);
+    assert_eq!(usual.connections, Some(recipe));
+    assert!(usual.warnings.is_empty(), "{:?}", usual.warnings);
+
+    let short = load(&[("CONFIG_BACKUP_INTERVAL", "384")]);
+    assert_eq!(short.interval, Duration::from_secs(384));
+    let bound = short.connections.expect("what comes on top is bounded");
+    assert!(!bound.spans_rows());
+    let [warning] = short.warnings.as_slice() else {
+        panic!("{:?}", short.warnings);
+    };
+    for part in ["CONFIG_BACKUP_INTERVAL", "385 s", "for a day", "=none"] {
+        assert!(warning.contains(part), "{part} is not in {warning}");
+    }
+    let accepted = load(&[
+        ("CONFIG_BACKUP_INTERVAL", "60"),
+        ("CONFIG_BACKUP_CONNECTION_LIMIT", "none"),
+    ]);
+    assert_eq!(accepted.connections, None);
+    assert!(accepted.warnings.is_empty(), "{:?}", accepted.warnings);
+}
+
+#[test]
+fn a_silence_that_the_whole_session_cannot_outlast_is_noted() {
+    let notes = |pairs: &[(&str, &str)]| Config::load(Need::Run, &only(pairs)).unwrap().notes();
+    for pairs in [
+        [].as_slice(),
+        &[("CONFIG_BACKUP_COMMAND_TIMEOUT", "120")],
+        &[("CONFIG_BACKUP_IDLE_TIMEOUT", "60")],
+    ] {
+        let notes = notes(pairs);
+        assert_eq!(notes.len(), 1, "{pairs:?}: {notes:?}");
+        assert!(notes[0].contains("CONFIG_BACKUP_IDLE_TIMEOUT"), "{notes:?}");
+    }
+    assert!(notes(&[("CONFIG_BACKUP_COMMAND_TIMEOUT", "121")]).is_empty());
+    assert!(notes(&[("CONFIG_BACKUP_IDLE_TIMEOUT", "59")]).is_empty());
+}
+
+#[test]
 fn patterns_of_comments_are_checked_at_the_start() {
     let name = "CONFIG_BACKUP_IGNORE_COMMENTS";
     let config = Config::load(Need::Run, &with(&[(name, "^# a$\n^# b, c$")])).unwrap();
@@ -233,6 +275,12 @@ fn what_has_no_effect_in_a_mode_is_warned_of() {
     );
     assert_eq!(warnings(with(&[outbox])), [""; 0]);
     assert_eq!(warnings(with(&[("DATA_DIR", "/srv/fleet")])), [""; 0]);
+
+    let archive = |environment| Config::load(Need::Archive, &environment).unwrap();
+    assert_eq!(archive(with(&[])).warnings, [""; 0]);
+    let warnings = archive(with(&[("DATA_DIR", "/srv/fleet")])).warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].starts_with("DATA_DIR is set"), "{warnings:?}");
 }
 
 #[test]

@@ -7,10 +7,14 @@
 //! within the hour is not.
 //! <https://help.mikrotik.com/docs/spaces/ROS/pages/268337176/Bruteforce+prevention>
 //!
-//! [`Bound`] plays that firewall over the connections that a device has had. What the service does
-//! by itself never takes the third place in a row, so that one is always left for an operator; an
-//! operator gets the third, and nobody the fourth. Only where the router's own configuration showed
-//! that its firewall remembers nobody, an operator may connect more often.
+//! [`Bound`] plays that firewall over the connections that an address and port has had, for whichever
+//! rows of the inventory. What the service does by itself never takes the third place in a row, so
+//! that one is always left for an operator; an operator gets the third, and nobody the fourth. Only
+//! where the router's own configuration showed that its firewall remembers nobody, an operator may
+//! connect more often.
+//!
+//! Whoever sets an interval that alone is too much for the recipe gets it: what is bounded then is
+//! everything that comes on top of it.
 
 use std::time::Duration;
 
@@ -37,6 +41,14 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// So many connections within an hour are enough for whoever asks, where nobody counts them: one a
 /// minute.
 pub const UNCOUNTED: usize = 60;
+
+/// Where the interval alone is too much for the recipe: so many connections to one device within
+/// [`INTERVALS`], rather more than twice as many as the regular backups make, and no more than these
+/// and one a minute.
+pub const OFTEN: usize = 130;
+
+/// How many intervals [`OFTEN`] is for, but an hour at most.
+pub const INTERVALS: u32 = 60;
 
 /// More than this is never waited, also where the clock that stored a moment was wrong.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(2 * 3600);
@@ -73,23 +85,53 @@ pub struct Dial {
     pub ended: Option<Timestamp>,
 }
 
-/// Bounds the connections to each device by what the recipe tolerates.
+/// Bounds the connections to each router by what the recipe tolerates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bound {
     /// How long after it was permitted a connection may still be made.
     slack: Duration,
+    rule: Rule,
+}
+
+/// What the bound is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Rule {
+    Recipe,
+    /// [`OFTEN`] within so long.
+    Often(Duration),
 }
 
 impl Bound {
     /// A permit is used within this time, or given back.
     pub const PERMIT: Duration = Duration::from_secs(30);
 
-    /// The bound where looking up a name, and the TCP connection to each of its two addresses at
+    /// The recipe, where looking up a name, and the TCP connection to each of its two addresses at
     /// most, may take `connect_timeout`.
     pub fn new(connect_timeout: Duration) -> Self {
         Self {
             slack: Self::PERMIT.saturating_add(connect_timeout.saturating_mul(3)),
+            rule: Rule::Recipe,
         }
+    }
+
+    /// The bound for devices that are backed up every `interval`: the recipe, unless the interval is
+    /// shorter than [`Bound::shortest_interval`].
+    pub fn for_interval(interval: Duration, connect_timeout: Duration) -> Self {
+        let recipe = Self::new(connect_timeout);
+        if interval >= recipe.shortest_interval() {
+            return recipe;
+        }
+        let window = interval.saturating_mul(INTERVALS).min(STAYS[2]);
+        Self {
+            rule: Rule::Often(window),
+            ..recipe
+        }
+    }
+
+    /// Whether the connections of all rows with the same address and port count as one router's: a
+    /// short interval is each row's own.
+    pub fn spans_rows(self) -> bool {
+        self.rule == Rule::Recipe
     }
 
     /// The shortest interval between backups that the recipe tolerates, whole seconds. With a shorter
@@ -103,7 +145,10 @@ impl Bound {
     /// How long connections matter.
     pub fn horizon(self) -> Duration {
         let listed = |sum: Duration, stay| sum.saturating_add(stay + MARGIN + self.slack);
-        STAYS.into_iter().fold(Duration::ZERO, listed)
+        match self.rule {
+            Rule::Recipe => STAYS.into_iter().fold(Duration::ZERO, listed),
+            Rule::Often(window) => listed(Duration::ZERO, window),
+        }
     }
 
     /// When a connection may be made after `dials`, in any order; `None` means now.
@@ -112,21 +157,30 @@ impl Bound {
         // One from the far future was stored while a clock was wrong, and holds nothing up.
         dials.retain(|dial| dial.permitted <= later(now, LONGEST_WAIT));
         dials.sort_by_key(|dial| dial.permitted);
-        let mut lists = Lists::default();
-        for dial in &dials {
-            lists.take_in(dial.permitted, self.made_by(*dial));
-        }
-        let [_, second, third] = lists.left_at;
-        let free = match room {
-            Room::Own => second.max(third),
-            Room::Asked => third,
-            Room::Uncounted => {
-                let oldest = dials.iter().rev().nth(UNCOUNTED - 1);
-                oldest.map(|dial| later(self.made_by(*dial), STAYS[2]))
+        let after = |most: usize, window| {
+            let oldest = dials.iter().rev().nth(most - 1);
+            oldest.map(|dial| later(self.made_by(*dial), window))
+        };
+        let free = match (self.rule, room) {
+            (Rule::Often(window), _) => after(OFTEN, window),
+            (Rule::Recipe, Room::Own) => {
+                let [_, second, third] = self.lists(&dials).left_at;
+                second.max(third)
             }
+            (Rule::Recipe, Room::Asked) => self.lists(&dials).left_at[2],
+            (Rule::Recipe, Room::Uncounted) => after(UNCOUNTED, STAYS[2]),
         };
         free.filter(|at| *at > now)
             .map(|at| at.min(later(now, LONGEST_WAIT)))
+    }
+
+    /// The recipe's lists after `dials`, the oldest first.
+    fn lists(self, dials: &[Dial]) -> Lists {
+        let mut lists = Lists::default();
+        for dial in dials {
+            lists.take_in(dial.permitted, self.made_by(*dial));
+        }
+        lists
     }
 
     /// The latest moment at which `dial` can have been made.
@@ -141,11 +195,17 @@ impl Bound {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Lists {
     left_at: [Option<Timestamp>; 3],
+    /// By when all connections so far had surely been made.
+    reached: Option<Timestamp>,
 }
 
 impl Lists {
-    /// A connection that was made at some moment from `earliest` to `latest`.
+    /// A connection that was made at some moment from `earliest` to `latest`; those before it were
+    /// permitted no later. But they may have been made later, where several rows are one router: it
+    /// is the last of a pair that enters the second list, whichever that was.
     fn take_in(&mut self, earliest: Timestamp, latest: Timestamp) {
+        let latest = self.reached.map_or(latest, |reached| reached.max(latest));
+        self.reached = Some(latest);
         let [first, second, _] = self.left_at.map(|at| at.is_some_and(|at| at > earliest));
         for (list, entered) in [true, first, second].into_iter().enumerate() {
             if entered {
@@ -239,6 +299,16 @@ mod tests {
     }
 
     #[test]
+    fn the_last_of_a_pair_counts_whichever_was_permitted_first() {
+        // One that dials at once overtakes one of another row that takes its time.
+        let mut dials = ago([2, 2]);
+        dials[0].ended = Some(NOW - time::Duration::seconds(70));
+        assert_eq!(waits(&dials).0, 15 * 60 + 5 - 70);
+        dials.reverse();
+        assert_eq!(waits(&dials).0, 15 * 60 + 5 - 70);
+    }
+
+    #[test]
     fn a_clock_that_was_wrong_holds_nothing_up_for_long() {
         let future = |hours| {
             let dial = |minutes| Dial {
@@ -263,5 +333,23 @@ mod tests {
             })
             .collect();
         assert_eq!(waits(&dials), (0, 0));
+        let connect_timeout = Duration::from_secs(10);
+        assert_eq!(Bound::for_interval(interval, connect_timeout), bound());
+    }
+
+    #[test]
+    fn with_a_shorter_interval_what_comes_on_top_is_bounded() {
+        let minute = Duration::from_secs(60);
+        let often = Bound::for_interval(minute, Duration::from_secs(10));
+        assert!(!often.spans_rows());
+        for room in [Room::Own, Room::Asked, Room::Uncounted] {
+            let regular: Vec<_> = ago([1, 2, 3, 4, 5, 6, 7, 8, 9]);
+            assert_eq!(often.not_before(&regular, room, NOW), None);
+            let flood = ago([20; OFTEN - 1]);
+            assert_eq!(often.not_before(&flood, room, NOW), None);
+            let one_more = [flood.as_slice(), &ago([15])].concat();
+            let until = Some(NOW + time::Duration::minutes(40));
+            assert_eq!(often.not_before(&one_more, room, NOW), until);
+        }
     }
 }

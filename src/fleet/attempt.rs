@@ -128,30 +128,37 @@ impl Context {
             });
         }
         self.check_presence(ask).await?;
-        self.has_a_place(ask.device).await?;
+        self.has_a_place(None).await?;
         progress.enter(Step::Slot);
         let slot = self.take_slot(ask).await?;
         ask.slot_held.store(true, Ordering::Relaxed);
         progress.enter(Step::Lock);
         self.metrics
             .waited_for_slot(progress.took(Step::Slot).unwrap_or_default());
-        // The wait may have been long: whoever queued up before that changed stops here.
-        self.has_a_place(ask.device).await?;
         let lease = self.take_lease(ask).await?;
+        // The wait may have been long: whoever queued up before that changed stops here. Only now is
+        // Redis asked about the device: where it is away, the lease said so, and sooner.
+        if let Err(deferral) = self.has_a_place(Some(ask.device)).await {
+            self.coordinator.release(lease).await;
+            return Err(deferral);
+        }
         Ok((slot, lease))
     }
 
-    /// A router is not troubled for an export that could neither be delivered nor be kept.
-    async fn has_a_place(&self, device: DeviceId) -> Result<(), Deferral> {
+    /// A router is not troubled for an export that could neither be delivered nor be kept; nor, with
+    /// `device`, for one that would have to queue up where there is no room.
+    async fn has_a_place(&self, device: Option<DeviceId>) -> Result<(), Deferral> {
         let ready = self.sink.ready().await;
         let Some(outbox) = &self.outbox else {
             return Ok(ready?);
         };
-        let why = match ready {
+        let why = match (ready, device) {
             // It must queue up behind what waits of the device, whatever keeps that from going on.
-            Ok(()) if outbox.waits(device).await => "an older snapshot of the device waits".into(),
-            Ok(()) => return Ok(()),
-            Err(away) => chain(&away),
+            (Ok(()), Some(device)) if outbox.waits(device).await => {
+                "an older snapshot of the device waits".into()
+            }
+            (Ok(()), _) => return Ok(()),
+            (Err(away), _) => chain(&away),
         };
         outbox.room().await.map_err(|reason| Deferral::Unavailable {
             reason: format!("{why}; {reason}"),

@@ -113,8 +113,9 @@ pub trait Outbox: Send + Sync {
         text: &[u8],
     ) -> Result<(), OutboxError>;
 
-    /// The texts of the oldest dead letters.
-    async fn dead(&self, limit: u32) -> Result<Vec<Vec<u8>>, OutboxError>;
+    /// The text of the dead letter in this place, 0 for the oldest; `None` behind the last one. One
+    /// at a time, for each may be large.
+    async fn dead(&self, place: u64) -> Result<Option<Vec<u8>>, OutboxError>;
 
     /// Puts the dead letter of the text `from` to the end of the waiting ones, with its new text.
     /// False when it is not there any more.

@@ -210,6 +210,8 @@ fn is_harmless(menu: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn is_known(menu: &str, line: &str) -> bool {
@@ -257,6 +259,56 @@ mod tests {
             assert!(!known.begin.is_empty(), "{}", known.rule.name);
             let alternatives = groups.replace_all(known.rule.pattern, "").contains('|');
             assert!(!alternatives, "{} has more ends than two", known.rule.name);
+        }
+    }
+
+    /// Comments that two rules know in one menu, and what becomes of them.
+    const CONTESTED: [(&str, &str, &str); 3] = [
+        (
+            "/interface wifi",
+            "# mode: AP, SSID: radio not ready, channel: not ready",
+            "interface-not-ready",
+        ),
+        (
+            "/interface bridge vlan",
+            "# duplicate vlan ids are not allowed on vlan1 not ready",
+            "duplicate-vlan-ids",
+        ),
+        (
+            "/interface ethernet",
+            "# poe-out status: ether1 not ready",
+            "interface-not-ready",
+        ),
+    ];
+
+    proptest! {
+        #[test]
+        fn the_order_of_the_table_means_nothing(
+            table in Just((0..KNOWN.len()).collect::<Vec<_>>()).prop_shuffle()
+        ) {
+            let examples = rules().iter().map(|rule| rule.example);
+            let contested = CONTESTED.iter().map(|(menu, line, _)| (*menu, *line));
+            let cases: Vec<_> = examples.chain(contested).collect();
+            for (_, line) in &cases {
+                let line = line.trim_end();
+                for (menu, _) in &cases {
+                    let known = table.iter().map(|at| &KNOWN[*at]).filter(|known| known.matches(line));
+                    prop_assert_eq!(choose(menu, known), classify(menu, line), "{} in {}", line, menu);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn of_two_rules_the_static_one_counts_and_else_the_first_by_name() {
+        for (menu, line, name) in CONTESTED {
+            let knowing = KNOWN.iter().filter(|known| known.matches(line));
+            let told = match classify(menu, line) {
+                Class::Static(rule) | Class::Volatile(rule) => rule.name,
+                Class::Unknown => "",
+            };
+            assert_eq!(told, name, "{line}");
+            assert_eq!(knowing.count(), 2, "{line}");
         }
     }
 

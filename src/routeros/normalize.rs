@@ -76,8 +76,10 @@ pub struct Normalized {
     pub ledger: BTreeMap<String, u64>,
     /// Different comments that no rule knows, at most 50; they are in the text.
     pub unknown_comments: Vec<String>,
-    /// How many lines such comments have, repetitions included.
+    /// How many such comments there are, repetitions included.
     pub unknown_comment_lines: u64,
+    /// How many comments a rule knows, dropped or not, or the operator ignores.
+    pub known_comment_lines: u64,
     /// What to remember of its form.
     pub shape: Shape,
 }
@@ -104,9 +106,17 @@ pub(super) fn whole(normalizer: &Normalizer, text: &str) -> Normalized {
         run.form = Some(Form::of(text));
         run.all();
         let form = run.form.map(Form::finish).unwrap_or_default();
-        (run.out, (run.ledger, run.unknown, run.unknown_lines, form))
+        (
+            run.out,
+            (
+                run.ledger,
+                run.unknown,
+                [run.unknown_lines, run.known_lines],
+                form,
+            ),
+        )
     });
-    let (ledger, unknown_comments, unknown_comment_lines, shape) = told;
+    let (ledger, unknown_comments, [unknown_comment_lines, known_comment_lines], shape) = told;
     Normalized {
         hash,
         text: ConfigText::new(text),
@@ -116,6 +126,7 @@ pub(super) fn whole(normalizer: &Normalizer, text: &str) -> Normalized {
             .collect(),
         unknown_comments,
         unknown_comment_lines,
+        known_comment_lines,
         shape,
     }
 }
@@ -159,6 +170,7 @@ struct Run<'a> {
     ledger: BTreeMap<&'a str, u64>,
     unknown: Vec<String>,
     unknown_lines: u64,
+    known_lines: u64,
     form: Option<Form<'a>>,
     /// Comments that stay, until they are written.
     kept: Vec<Line<'a>>,
@@ -182,6 +194,7 @@ impl<'a> Run<'a> {
             ledger: BTreeMap::new(),
             unknown: Vec::new(),
             unknown_lines: 0,
+            known_lines: 0,
             form: None,
             kept: Vec::new(),
             scratch: Scratch::default(),
@@ -199,7 +212,10 @@ impl<'a> Run<'a> {
                     self.hold(&line);
                     self.last_comment = Some(line.raw);
                 }
-                LineKind::Rest => self.hold(&line),
+                LineKind::Rest => {
+                    self.hold(&line);
+                    self.last_comment = None;
+                }
                 LineKind::Config => {
                     let ignores = |c: &str| self.normalizer.ignores_across(c, line.raw);
                     if self.last_comment.is_some_and(ignores) {
@@ -355,6 +371,7 @@ impl<'a> Run<'a> {
                 None => self.normalizer.ignores(comment),
             }
         {
+            self.known_lines += 1;
             return Some(name);
         }
         let Some(menu) = self.context.menu() else {
@@ -368,8 +385,14 @@ impl<'a> Run<'a> {
             None => comments::classify(menu, comment),
         };
         match class {
-            Class::Volatile(rule) if before == Before::Item => Some(rule.name),
-            Class::Static(_) => None,
+            Class::Volatile(rule) if before == Before::Item => {
+                self.known_lines += 1;
+                Some(rule.name)
+            }
+            Class::Static(_) => {
+                self.known_lines += 1;
+                None
+            }
             Class::Volatile(_) | Class::Unknown => {
                 self.report(comment);
                 None

@@ -9,6 +9,7 @@ use regex::RegexSet;
 use super::comments;
 use super::dialogue::Export;
 use super::diff::{Side, diff};
+use super::header;
 use super::normalize::{self, NORMALIZATION_VERSION, Normalized};
 use super::rules::fingerprint_with;
 use super::wrapped;
@@ -151,10 +152,12 @@ impl Normalizer {
     }
 
     /// Whether a configured pattern knows `comment` and the configuration `line` right behind it as one
-    /// text, which only the pattern shows to be wrapped.
+    /// text, which only the pattern shows to be wrapped. Lines of a header never are.
     pub(super) fn ignores_across(&self, comment: &str, line: &str) -> bool {
         self.ignored.is_some()
             && wrapped::may_be_plain_rest(line)
+            && header::dated_version(comment).is_none()
+            && !header::is_header_field(comment)
             && self.ignores_wrapped(comment, line).is_some()
     }
 

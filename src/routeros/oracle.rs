@@ -16,7 +16,9 @@ pub(super) fn configuration(text: &str) -> Vec<(String, String)> {
     while at < physical.len() {
         let line = physical[at];
         if line.starts_with('#') {
-            comment = (!line.contains(" by RouterOS ")).then_some((line, 0));
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let dated = matches!(words[..], ["#", _, time, "by", "RouterOS", _] if time.len() == 8);
+            comment = (!dated).then_some((line, 0));
             at += 1;
             continue;
         }

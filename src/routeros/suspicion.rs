@@ -1,5 +1,6 @@
 //! Owns the suspicion that a whole-looking export is not what the router has: a cut between two
-//! items shows in no line of it, only beside the export before it.
+//! items shows in no line of it, only beside the export before it; and that something else has written
+//! into it, which shows in lines that no export has.
 //!
 //! A suspicion condemns nothing. Whoever has one reads the export again on the same connection:
 //! the same answer twice is the router's configuration. So a suspicion may be wrong, and the last

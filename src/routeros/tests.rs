@@ -399,6 +399,7 @@ fn unknown_comments_are_kept_listed_and_counted() {
     let normalized = normalize(&whole(text));
     assert_eq!(normalized.unknown_comments, ["# new in 7.30"]);
     assert_eq!(normalized.unknown_comment_lines, 2);
+    assert_eq!(normalized.known_comment_lines, 1);
     assert!(text.ends_with(normalized.text.expose()));
 }
 

@@ -334,6 +334,19 @@ mod tests {
 
     proptest! {
         #[test]
+        fn the_order_of_the_table_means_nothing_for_wrapped_ones(
+            (rule, comment, rest) in broken(),
+            table in Just((0..KNOWN.len()).collect::<Vec<_>>()).prop_shuffle(),
+        ) {
+            if comment.trim_end().len() < LEAST {
+                return Ok(());
+            }
+            let menu = rule.example.0;
+            let known = table.into_iter().map(|at| &KNOWN[at]).filter(|known| joins(known, &comment, &rest));
+            prop_assert_eq!(choose(menu, known), classify_wrapped(menu, &comment, &rest));
+        }
+
+        #[test]
         fn a_broken_comment_goes_as_a_whole_or_stays_as_a_whole((rule, comment, rest) in broken()) {
             let known = KNOWN.iter().find(|known| known.rule.name == rule.name).unwrap();
             let menu = rule.example.0;

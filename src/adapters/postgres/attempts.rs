@@ -20,24 +20,22 @@ use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Fingerprint;
 use crate::ports::{Begun, Claim, Claimed, HELD_FOR, StoreError};
 
-/// How long ago a time was; null for null.
-macro_rules! microseconds_ago {
-    ($column:literal) => {
-        concat!(
-            "(extract(epoch FROM now() - ",
-            $column,
-            ") * 1000000)::bigint"
-        )
+/// Where connections are counted, as the row states it: of the router behind it nothing more is known
+/// before it is dialled.
+macro_rules! endpoint {
+    () => {
+        "lower(rtrim(btrim(format('%s', d.ip_address), ' []'), '.')) \
+         || ' port ' || coalesce(d.ssh_port::text, '22')"
     };
 }
 
 /// `prior` locks the state first, so two claims of one device take turns. A mark that another
 /// attempt left becomes a journal row; if the one before it did, too, the device is deadly, and
 /// nothing begins. Nor does it while another process holds the last snapshot. Parts of one statement
-/// do not see each other's writes: the answer is made of what was there before. One that had to wait
-/// for the lock is older, by `now()`, than the mark that it finds. `dials` is of what was there
-/// before, too: `[[permitted, ended], …]`, in microseconds ago, of the attempts since `$8`
-/// microseconds that dialled or may have; of one without steps nobody knows when it ended.
+/// do not see each other's writes, nor what was committed while it waited for the lock: the answer is
+/// made of what was there before, and one that had to wait is older, by `now()`, than the mark that
+/// it finds. But `is_held` and `connections_to` look when they are called: after the lock, and, with
+/// what the last `$8` microseconds saw, after the turn at the endpoint, if rows count together (`$10`).
 const CLAIM: &str = concat!(
     "WITH prior AS MATERIALIZED ( \
          SELECT * FROM mikrotik_backup.device_state WHERE device_id = $1 FOR UPDATE \
@@ -48,29 +46,32 @@ const CLAIM: &str = concat!(
                         AS current, \
                     coalesce(NOT $4 AND s.deaths > 0 AND s.running_attempt_id <> $2, false) \
                         AS deadly, \
-                    NOT $9 AND EXISTS (SELECT FROM mikrotik_backup.attempts h \
-                        WHERE h.device_id = d.id AND h.status = 'queued' \
-                          AND h.held_until > now()) AS held \
-             FROM ",
+                    NOT $9 AND mikrotik_backup.is_held(coalesce(s.device_id, d.id)) AS held, ",
+    endpoint!(),
+    " AS endpoint FROM ",
     devices_with_profiles!(),
     "    LEFT JOIN prior s ON true \
          WHERE d.id = $1 AND ",
     is_ours!(),
     ") w), orphan AS ( \
          INSERT INTO mikrotik_backup.attempts \
-             (id, device_id, tenant_id, cause, started_at, finished_at, status, error, replica) \
+             (id, device_id, tenant_id, cause, started_at, finished_at, status, error, replica, \
+              endpoint) \
          SELECT s.running_attempt_id, s.device_id, s.tenant_id, s.running_cause, s.running_since, \
-                greatest(now(), s.running_since), 'interrupted', $7, s.running_replica \
+                greatest(now(), s.running_since), 'interrupted', $7, s.running_replica, \
+                s.running_endpoint \
          FROM prior s, wanted w WHERE w.go AND s.running_attempt_id <> $2 \
          ON CONFLICT (id) DO NOTHING \
      ), mark AS ( \
          INSERT INTO mikrotik_backup.device_state AS s \
-             (device_id, tenant_id, running_attempt_id, running_since, running_replica, running_cause) \
-         SELECT w.id, w.tenant_id, $2, now(), $5, $6 FROM wanted w WHERE w.go \
+             (device_id, tenant_id, running_attempt_id, running_since, running_replica, running_cause, \
+              running_endpoint) \
+         SELECT w.id, w.tenant_id, $2, now(), $5, $6, w.endpoint FROM wanted w WHERE w.go \
          ON CONFLICT (device_id) DO UPDATE SET \
              tenant_id = excluded.tenant_id, running_attempt_id = excluded.running_attempt_id, \
              running_since = excluded.running_since, running_replica = excluded.running_replica, \
              running_cause = excluded.running_cause, \
+             running_endpoint = excluded.running_endpoint, \
              deaths = s.deaths + (s.running_attempt_id IS NOT NULL \
                  AND s.running_attempt_id <> excluded.running_attempt_id)::int \
      ) SELECT w.go, w.current AND w.held AS held, \
@@ -79,24 +80,11 @@ const CLAIM: &str = concat!(
          s.menu_digests, s.secret_count, s.last_bytes, s.missing_menus, s.incomplete_menus, \
          s.counts_connections, \
          CASE WHEN s.suspect_as_of = s.last_attempt_id THEN s.suspect END AS suspect, \
-         (SELECT jsonb_agg(jsonb_build_array(",
-    microseconds_ago!("t.permitted"),
-    ", ",
-    microseconds_ago!("t.ended"),
-    ")) FROM ( \
-             SELECT s.running_since AS permitted, NULL::timestamptz AS ended \
-             WHERE s.running_attempt_id <> $2 \
-             UNION ALL ( \
-                 SELECT a.started_at, CASE WHEN t.dialled THEN a.finished_at END \
-                 FROM mikrotik_backup.attempts a CROSS JOIN LATERAL ( \
-                     SELECT bool_or(t.step = 'connect') AS dialled \
-                     FROM mikrotik_backup.attempt_steps t WHERE t.attempt_id = a.id) t \
-                 WHERE a.device_id = $1 AND a.id <> $2 \
-                     AND a.id IS DISTINCT FROM s.running_attempt_id \
-                     AND a.started_at > now() - $8 * interval '1 microsecond' \
-                     AND t.dialled IS NOT FALSE \
-                 ORDER BY a.started_at DESC LIMIT 100) \
-         ) t) AS dials, ",
+         CASE WHEN s.running_attempt_id <> $2 \
+                   AND coalesce(s.running_endpoint, w.endpoint) = w.endpoint \
+             THEN (extract(epoch FROM now() - s.running_since) * 1000000)::bigint END AS lost_ago, \
+         CASE WHEN w.go AND $8 > 0 THEN mikrotik_backup.connections_to( \
+             CASE WHEN $10 THEN w.endpoint END, w.id, $2, s.running_attempt_id, $8 * interval '1 microsecond') END AS dials, ",
     device_columns!(),
     ", ",
     last_attempt_columns!(),
@@ -113,9 +101,11 @@ const PUT_OFF: &str = concat!(
          WHERE device_id = $1 AND running_attempt_id = $2 FOR UPDATE \
      ), orphan AS ( \
          INSERT INTO mikrotik_backup.attempts \
-             (id, device_id, tenant_id, cause, started_at, finished_at, status, error, replica) \
+             (id, device_id, tenant_id, cause, started_at, finished_at, status, error, replica, \
+              endpoint) \
          SELECT l.running_attempt_id, l.device_id, l.tenant_id, l.running_cause, l.running_since, \
-                greatest(now(), l.running_since), 'interrupted', $3, l.running_replica \
+                greatest(now(), l.running_since), 'interrupted', $3, l.running_replica, \
+                l.running_endpoint \
          FROM lost l \
          ON CONFLICT (id) DO NOTHING \
      ) UPDATE mikrotik_backup.device_state s SET \
@@ -129,13 +119,13 @@ const PUT_OFF: &str = concat!(
          credentials_digest = CASE WHEN l.error_kind IS NULL THEN $5 ELSE l.credentials_digest END, \
          pin_digest = CASE WHEN l.error_kind IS NULL THEN $6 ELSE l.pin_digest END, \
          running_attempt_id = NULL, running_since = NULL, running_replica = NULL, \
-         running_cause = NULL \
+         running_cause = NULL, running_endpoint = NULL \
      FROM lost l WHERE s.device_id = l.device_id RETURNING ",
     last_attempt_columns!(),
 );
 
 const UNCLAIM: &str = "UPDATE mikrotik_backup.device_state SET running_attempt_id = NULL, \
-     running_since = NULL, running_replica = NULL, running_cause = NULL \
+     running_since = NULL, running_replica = NULL, running_cause = NULL, running_endpoint = NULL \
      WHERE device_id = $1 AND running_attempt_id = $2";
 
 const ORPHAN: &str = "the process that made this attempt died, or lost its lease, before it \
@@ -159,17 +149,20 @@ macro_rules! unless_an_older_block_stands {
 
 /// An attempt that was taken for interrupted may still report its true outcome. One that was queued
 /// may have been delivered by the relay before it is recorded here: then its mark is still there,
-/// and it is recorded as the success that it is. Anything else that is there already stays. State
-/// only moves forward, by the time at which attempts started.
+/// and it is recorded as the success that it is. Anything else that is there already stays. Where it
+/// went is in its mark, or in the row that was made of it. State only moves forward, by the time at
+/// which attempts started.
 const RECORD: &str = concat!(
     "WITH attempt AS ( \
          INSERT INTO mikrotik_backup.attempts AS a \
              (id, device_id, tenant_id, cause, started_at, finished_at, status, error_kind, error, \
               sha256_hash, bytes, routeros_version, offered_fingerprint, ledger, replica, \
-              incomplete_menus, warning, held_until) \
+              incomplete_menus, warning, held_until, endpoint) \
          VALUES ($1, $2, $3, $4, now() - $5 * interval '1 microsecond', \
                  now() - $27 * interval '1 microsecond', $6, $7, $8, \
-                 $9, $10, $11, $12, $13, $14, $28, $29, now() + $32 * interval '1 microsecond') \
+                 $9, $10, $11, $12, $13, $14, $28, $29, now() + $32 * interval '1 microsecond', \
+                 (SELECT m.running_endpoint FROM mikrotik_backup.device_state m \
+                  WHERE m.device_id = $2 AND m.running_attempt_id = $1)) \
          ON CONFLICT (id) DO UPDATE SET \
              started_at = excluded.started_at, finished_at = excluded.finished_at, \
              status = CASE WHEN a.status = 'success' THEN a.status ELSE excluded.status END, \
@@ -178,7 +171,8 @@ const RECORD: &str = concat!(
              routeros_version = excluded.routeros_version, \
              offered_fingerprint = excluded.offered_fingerprint, ledger = excluded.ledger, \
              incomplete_menus = excluded.incomplete_menus, warning = excluded.warning, \
-             held_until = excluded.held_until \
+             held_until = excluded.held_until, \
+             endpoint = coalesce(a.endpoint, excluded.endpoint) \
              WHERE a.device_id = excluded.device_id AND (a.status = 'interrupted' \
                  OR a.status = 'success' AND excluded.status = 'queued' AND EXISTS ( \
                      SELECT FROM mikrotik_backup.device_state m \
@@ -236,7 +230,8 @@ const RECORD: &str = concat!(
          running_attempt_id = nullif(s.running_attempt_id, excluded.last_attempt_id), \
          running_since = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_since END, \
          running_replica = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_replica END, \
-         running_cause = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_cause END \
+         running_cause = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_cause END, \
+         running_endpoint = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_endpoint END \
      WHERE s.last_attempt_id IS NULL \
         OR (s.last_attempt_at, s.last_attempt_id) <= (excluded.last_attempt_at, excluded.last_attempt_id)",
 );
@@ -264,6 +259,7 @@ impl PostgresStore {
                         .bind(ORPHAN)
                         .bind(microseconds(horizon))
                         .bind(claim.held_here)
+                        .bind(claim.bound.is_some_and(Bound::spans_rows))
                         .fetch_optional(connection)
                         .await
                 },
@@ -319,9 +315,11 @@ impl PostgresStore {
         let dials: Option<Json<Vec<Ages>>> = row.try_get("dials")?;
         let now = self.clock.now();
         let ago = |ago| now.saturating_sub(time::Duration::microseconds(ago));
+        let lost: Option<i64> = row.try_get("lost_ago")?;
         let dials: Vec<_> = dials
             .map_or(Vec::new(), |dials| dials.0)
             .into_iter()
+            .chain(lost.map(|permitted| (permitted, None)))
             .map(|(permitted, ended)| Dial {
                 permitted: ago(permitted),
                 ended: ended.map(ago),

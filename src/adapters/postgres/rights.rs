@@ -35,6 +35,11 @@ const MISSING: &str = "SELECT format('GRANT %s ON %s TO %I;', privilege, place, 
          UNION ALL SELECT format('UPDATE (%s)', c), 'devices', has_column_privilege('devices', c, 'UPDATE') \
          FROM unnest(ARRAY['ssh_host_key_fingerprint', 'ssh_host_key_first_seen', \
                            'ssh_host_key_last_verified']) AS c \
+         UNION ALL SELECT 'EXECUTE', \
+                format('FUNCTION mikrotik_backup.%I(%s)', p.proname, oidvectortypes(p.proargtypes)), \
+                has_function_privilege(p.oid, 'EXECUTE') \
+         FROM pg_catalog.pg_proc p WHERE p.pronamespace = to_regnamespace('mikrotik_backup') \
+           AND p.proname IN ('connections_to', 'is_held') \
      ) AS needed (privilege, place, granted) WHERE NOT granted";
 
 /// The same for the `archive` role, which reads nothing of the platform's.

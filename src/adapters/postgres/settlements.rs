@@ -23,9 +23,10 @@ const DELIVERED: &str = "WITH known AS ( \
      ), unrecorded AS ( \
          INSERT INTO mikrotik_backup.attempts \
              (id, device_id, tenant_id, cause, started_at, finished_at, status, sha256_hash, bytes, \
-              replica) \
+              replica, endpoint) \
          SELECT s.running_attempt_id, s.device_id, s.tenant_id, s.running_cause, s.running_since, \
-                greatest(now(), s.running_since), 'success', $3, $4, s.running_replica \
+                greatest(now(), s.running_since), 'success', $3, $4, s.running_replica, \
+                s.running_endpoint \
          FROM mikrotik_backup.device_state s \
          WHERE s.device_id = $2 AND s.running_attempt_id = $1 \
          ON CONFLICT (id) DO NOTHING \

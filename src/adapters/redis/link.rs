@@ -173,12 +173,22 @@ impl Link {
         on: &Numbered,
         request: Request,
     ) -> Result<T, Trouble> {
+        self.ask_within(on, request, self.timeouts.response).await
+    }
+
+    /// The same, where the answer may take another time, at most that of [`Timeouts::response`].
+    async fn ask_within<T: FromRedisValue>(
+        &self,
+        on: &Numbered,
+        request: Request,
+        within: Duration,
+    ) -> Result<T, Trouble> {
         let mut connection = on.connection.clone();
-        let asked = timeout(self.timeouts.response, request.send::<T>(&mut connection)).await;
+        let asked = timeout(within, request.send::<T>(&mut connection)).await;
         let (text, kind, usable) = match asked {
             Ok(Ok(answer)) => return Ok(answer),
-            Err(_) => self.no_answer(),
-            Ok(Err(error)) if error.is_timeout() => self.no_answer(),
+            Err(_) => no_answer(within),
+            Ok(Err(error)) if error.is_timeout() => no_answer(within),
             Ok(Err(error)) => {
                 let kind = match error.kind() {
                     ErrorKind::Io | ErrorKind::Parse => TroubleKind::Broken,
@@ -199,19 +209,25 @@ impl Link {
         })
     }
 
-    fn no_answer(&self) -> (String, TroubleKind, bool) {
-        let text = format!("no answer within {:?}", self.timeouts.response);
-        (text, TroubleKind::TimedOut, false)
-    }
-
     /// Sends a request that may safely be executed twice. A connection that turns out to be
     /// broken (the server was restarted since the last request) is replaced once.
     pub(super) async fn ask_again<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, Trouble> {
-        let first = self.connection().await?;
-        match self.ask(&first, Request::One(cmd.clone())).await {
+        self.ask_again_within(cmd, self.timeouts.response).await
+    }
+
+    /// The same, where the answer may take another time, at most that of [`Timeouts::response`].
+    pub(super) async fn ask_again_within<T: FromRedisValue>(
+        &self,
+        cmd: &Cmd,
+        within: Duration,
+    ) -> Result<T, Trouble> {
+        let ask = |on: Numbered| async move {
+            self.ask_within(&on, Request::One(cmd.clone()), within)
+                .await
+        };
+        match ask(self.connection().await?).await {
             Err(trouble) if trouble.kind == TroubleKind::Broken => {
-                let second = self.connection().await?;
-                self.ask(&second, Request::One(cmd.clone())).await
+                ask(self.connection().await?).await
             }
             answer => answer,
         }
@@ -254,6 +270,11 @@ impl Link {
             }
         }
     }
+}
+
+fn no_answer(within: Duration) -> (String, TroubleKind, bool) {
+    let text = format!("no answer within {within:?}");
+    (text, TroubleKind::TimedOut, false)
 }
 
 impl fmt::Debug for Link {

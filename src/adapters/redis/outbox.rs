@@ -40,19 +40,38 @@ const LEASE: &str = "backup:outbox:relay";
 const RELAYS: &str = "backup:outbox:relays";
 const PROCESSING: &str = "backup:outbox:processing:";
 
-/// Letters may have many megabytes, so an answer may take longer than that to a question for a lock.
+/// For what is small.
 const TIMEOUTS: Timeouts = Timeouts {
     connect: Duration::from_secs(2),
     response: Duration::from_secs(5),
 };
 
+/// What travels with more than this has a connection of its own: on the other one, whatever is asked
+/// next would wait behind it, the renewal of a lease among it.
+const LARGE: usize = 1 << 20;
+
+/// A large text may take so many seconds longer as it has times so many bytes: 8 Mbit/s. Over a
+/// slower way it would be tried again and again, so it is better to say that Redis does not answer.
+const SLOWEST: usize = 1 << 20;
+
+/// No text may take longer. Redis takes none above 512 MiB (`proto-max-bulk-len`).
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// How long a request with texts of `bytes`, or such an answer, may take.
+fn allowed(bytes: usize) -> Duration {
+    let travel = Duration::from_millis((bytes as u64).saturating_mul(1000) / SLOWEST as u64);
+    TIMEOUTS.response.saturating_add(travel).min(LONGEST)
+}
+
 /// How many letters one script moves, and how many ids one request asks for: a script keeps the
 /// server from everything else.
 const BATCH: u32 = 100;
 
-/// The outbox of a cluster, over a connection of its own.
+/// The outbox of a cluster, over connections of its own.
 pub struct RedisOutbox {
     link: Link,
+    /// For large texts.
+    freight: Link,
     /// The list of what this process has in its hands.
     processing: String,
 }
@@ -64,13 +83,21 @@ impl RedisOutbox {
     /// # Errors
     /// When `url` does not parse. The error does not repeat it.
     pub fn connect(url: &SecretString, replica: &str) -> Result<Self, OutboxError> {
-        let link = Link::new(url, TIMEOUTS).map_err(|error| {
-            let (operation, source) = invalid_url(&error);
-            OutboxError { operation, source }
+        let connect = |timeouts| {
+            Link::new(url, timeouts).map_err(|error| {
+                let (operation, source) = invalid_url(&error);
+                OutboxError { operation, source }
+            })
+        };
+        let link = connect(TIMEOUTS)?;
+        let freight = connect(Timeouts {
+            response: LONGEST,
+            ..TIMEOUTS
         })?;
         let unique = hex::encode(rand::random::<[u8; 4]>());
         Ok(Self {
             link,
+            freight,
             processing: format!("{PROCESSING}{replica}:{unique}"),
         })
     }
@@ -82,6 +109,22 @@ impl RedisOutbox {
     ) -> Result<T, OutboxError> {
         self.link
             .ask_again(command)
+            .await
+            .map_err(|trouble| failed(operation(), trouble))
+    }
+
+    /// The same for a request with texts of `bytes`, or such an answer.
+    async fn carry<T: FromRedisValue>(
+        &self,
+        operation: impl FnOnce() -> String,
+        command: &Cmd,
+        bytes: usize,
+    ) -> Result<T, OutboxError> {
+        if bytes <= LARGE {
+            return self.ask(operation, command).await;
+        }
+        self.freight
+            .ask_again_within(command, allowed(bytes))
             .await
             .map_err(|trouble| failed(operation(), trouble))
     }
@@ -122,7 +165,10 @@ impl Outbox for RedisOutbox {
             .arg(letter.device.to_string())
             .arg(score(letter.created_at));
         let operation = || format!("put the snapshot of attempt {} into the outbox", letter.id);
-        self.ask::<i64>(operation, &command).await.map(drop)
+        let bytes = letter.text.len();
+        self.carry::<i64>(operation, &command, bytes)
+            .await
+            .map(drop)
     }
 
     async fn waits(&self, device: DeviceId) -> Result<bool, OutboxError> {
@@ -246,18 +292,26 @@ impl Outbox for RedisOutbox {
 
     async fn take(&self, lease: &RelayLease) -> Result<Next, OutboxError> {
         let mut command = script(scripts::TAKE, [LEASE, WAITING, &self.processing, RELAYS]);
-        command.arg(&lease.token);
+        command.arg(&lease.token).arg(LARGE);
+        let operation = || "take a letter from the outbox".to_owned();
         let taken = async {
             let connection = self.link.connection().await?;
             self.link.ask(&connection, Request::One(command)).await
         };
-        let (ours, text): (i64, Option<Vec<u8>>) = taken
+        let (ours, bytes, text): (i64, usize, Option<Vec<u8>>) = taken
             .await
-            .map_err(|trouble| failed("take a letter from the outbox".to_owned(), trouble))?;
-        Ok(match (ours, text) {
-            (0, _) => Next::LeaseLost,
-            (_, Some(text)) => Next::Letter(text),
-            (_, None) => Next::Empty,
+            .map_err(|trouble| failed(operation(), trouble))?;
+        Ok(match (ours, bytes, text) {
+            (0, _, _) => Next::LeaseLost,
+            (_, _, Some(text)) => Next::Letter(text),
+            (_, 0, None) => Next::Empty,
+            (_, bytes, None) => {
+                // It is in our hands; to look at it twice changes nothing.
+                let mut fetch = script(scripts::FETCH, [LEASE, &self.processing]);
+                fetch.arg(&lease.token);
+                let text: Option<Vec<u8>> = self.carry(operation, &fetch, bytes).await?;
+                text.map_or(Next::LeaseLost, Next::Letter)
+            }
         })
     }
 
@@ -268,14 +322,20 @@ impl Outbox for RedisOutbox {
             .arg(letter.id.to_string())
             .arg(letter.device.to_string());
         let operation = || format!("remove attempt {} from the outbox", letter.id);
-        self.ask::<i64>(operation, &command).await.map(drop)
+        let bytes = letter.text.len();
+        self.carry::<i64>(operation, &command, bytes)
+            .await
+            .map(drop)
     }
 
     async fn replace(&self, letter: &Letter, text: &[u8]) -> Result<(), OutboxError> {
         let mut command = script(scripts::REPLACE, [self.processing.as_str(), BYTES]);
         command.arg(&letter.text).arg(text);
         let operation = || format!("change attempt {} in the outbox", letter.id);
-        self.ask::<i64>(operation, &command).await.map(drop)
+        let bytes = letter.text.len() + text.len();
+        self.carry::<i64>(operation, &command, bytes)
+            .await
+            .map(drop)
     }
 
     async fn bury(
@@ -291,22 +351,22 @@ impl Outbox for RedisOutbox {
         let mut command = script(scripts::BURY, keys);
         command.arg(from).arg(id).arg(device).arg(text);
         let operation = || "put a letter among the dead".to_owned();
-        self.ask::<i64>(operation, &command).await.map(drop)
+        self.carry::<i64>(operation, &command, from.len() + text.len())
+            .await
+            .map(drop)
     }
 
-    async fn dead(&self, limit: u32) -> Result<Vec<Vec<u8>>, OutboxError> {
-        let mut texts = Vec::new();
-        // One by one: each may be large, and there should be few.
-        for index in 0..limit {
-            let mut command = redis::cmd("LINDEX");
-            command.arg(DEAD).arg(index);
-            let operation = || "read the dead letters of the outbox".to_owned();
-            let Some(text) = self.ask::<Option<Vec<u8>>>(operation, &command).await? else {
-                break;
-            };
-            texts.push(text);
-        }
-        Ok(texts)
+    async fn dead(&self, place: u64) -> Result<Option<Vec<u8>>, OutboxError> {
+        let operation = || "read the dead letters of the outbox".to_owned();
+        let mut command = script(scripts::DEAD, [DEAD]);
+        command.arg(place).arg(LARGE);
+        let (bytes, text): (i64, Option<Vec<u8>>) = self.ask(operation, &command).await?;
+        let (Ok(bytes), None) = (usize::try_from(bytes), &text) else {
+            return Ok(text);
+        };
+        let mut command = redis::cmd("LINDEX");
+        command.arg(DEAD).arg(place);
+        self.carry(operation, &command, bytes).await
     }
 
     async fn revive(&self, from: &[u8], letter: &Letter) -> Result<bool, OutboxError> {
@@ -318,11 +378,26 @@ impl Outbox for RedisOutbox {
             .arg(letter.device.to_string())
             .arg(score(letter.created_at));
         let operation = || format!("put the dead letter {} back into the outbox", letter.id);
-        let revived: i64 = self.ask(operation, &command).await?;
+        let bytes = from.len() + letter.text.len();
+        let revived: i64 = self.carry(operation, &command, bytes).await?;
         Ok(revived == 1)
     }
 }
 
 fn milliseconds(ttl: Duration) -> u64 {
     u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_may_travel_for_a_second_a_mebibyte_and_ten_minutes_at_most() {
+        let seconds = |bytes| allowed(bytes).as_secs();
+        assert_eq!(seconds(0), 5);
+        assert_eq!(seconds(24 << 20), 29);
+        assert_eq!(seconds(512 << 20), 517);
+        assert_eq!(seconds(usize::MAX), 600);
+    }
 }

@@ -19,11 +19,21 @@ use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Fingerprint;
 use crate::ports::{Begun, Claim, Claimed, StoreError};
 
+/// Where connections are counted, as the row states it: of the router behind it nothing more is known
+/// before it is dialled.
+macro_rules! endpoint {
+    () => {
+        "lower(rtrim(trim(d.ip_address, ' []'), '.')) || ' port ' || coalesce(d.ssh_port, 22)"
+    };
+}
+
 /// The device as it is, and whether the caller's wish is not out of date.
 const WANTED: &str = concat!(
     "SELECT ?3 OR s.last_attempt_id IS NULL OR s.last_attempt_id IS ?2 AS go, \
-            s.running_attempt_id, s.running_since, s.menu_digests, s.secret_count, s.last_bytes, s.missing_menus, \
+            s.running_attempt_id, s.running_since, s.running_endpoint, s.menu_digests, s.secret_count, s.last_bytes, s.missing_menus, \
             s.incomplete_menus, s.counts_connections, s.suspect, ",
+    endpoint!(),
+    " AS endpoint, ",
     device_columns!(),
     ", ",
     last_attempt_columns!(),
@@ -33,20 +43,31 @@ const WANTED: &str = concat!(
     is_ours!(),
 );
 
-/// The attempts since `?4` that dialled or may have; of one without steps nobody knows when it ended.
+/// The attempts since `?4` at the endpoint `?5` that dialled or may have, whichever row they were for;
+/// of one without steps nobody knows when it ended. Those without an endpoint are of an older program,
+/// and count for their own row. Without `?5` only the row's own count.
 const DIALS: &str = "SELECT started_at, CASE WHEN dialled THEN finished_at END AS ended FROM ( \
          SELECT a.started_at, a.finished_at, \
                 (SELECT max(t.step = 'connect') FROM attempt_steps t WHERE t.attempt_id = a.id) \
                     AS dialled \
-         FROM attempts a WHERE a.device_id = ?1 AND a.id <> ?2 AND a.id IS NOT ?3 \
-             AND a.started_at > ?4 \
-     ) WHERE dialled IS NOT FALSE ORDER BY started_at DESC LIMIT 100";
+         FROM ( \
+             SELECT e.id, e.started_at, e.finished_at FROM attempts e \
+             WHERE e.endpoint = ?5 AND e.started_at > ?4 \
+             UNION ALL \
+             SELECT e.id, e.started_at, e.finished_at FROM attempts e \
+             WHERE e.device_id = ?1 AND (e.endpoint IS NULL OR ?5 IS NULL) AND e.started_at > ?4 \
+         ) a WHERE a.id <> ?2 AND a.id IS NOT ?3 \
+     ) WHERE dialled IS NOT FALSE ORDER BY started_at DESC LIMIT 200";
+
+/// The attempts that run at an endpoint for other rows.
+const ELSEWHERE: &str = "SELECT running_since FROM device_state \
+     WHERE running_endpoint = ?1 AND device_id <> ?2 AND running_since > ?3";
 
 /// A mark that another attempt left becomes a journal row.
 const ORPHAN: &str = "INSERT INTO attempts \
-         (id, device_id, tenant_id, cause, started_at, finished_at, status, error, replica) \
+         (id, device_id, tenant_id, cause, started_at, finished_at, status, error, replica, endpoint) \
      SELECT s.running_attempt_id, s.device_id, s.tenant_id, s.running_cause, s.running_since, \
-            max(?3, s.running_since), 'interrupted', ?4, s.running_replica \
+            max(?3, s.running_since), 'interrupted', ?4, s.running_replica, s.running_endpoint \
      FROM device_state s WHERE s.device_id = ?1 AND s.running_attempt_id <> ?2 \
      ON CONFLICT (id) DO NOTHING";
 
@@ -61,16 +82,17 @@ const PUT_OFF: &str = "UPDATE device_state SET \
          credentials_digest = CASE WHEN error_kind IS NULL THEN ?4 ELSE credentials_digest END, \
          pin_digest = CASE WHEN error_kind IS NULL THEN ?5 ELSE pin_digest END, \
          running_attempt_id = NULL, running_since = NULL, running_replica = NULL, \
-         running_cause = NULL \
+         running_cause = NULL, running_endpoint = NULL \
      WHERE device_id = ?1";
 
 const MARK: &str = "INSERT INTO device_state AS s \
-         (device_id, tenant_id, running_attempt_id, running_since, running_replica, running_cause) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+         (device_id, tenant_id, running_attempt_id, running_since, running_replica, running_cause, \
+          running_endpoint) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
      ON CONFLICT (device_id) DO UPDATE SET \
          tenant_id = excluded.tenant_id, running_attempt_id = excluded.running_attempt_id, \
          running_since = excluded.running_since, running_replica = excluded.running_replica, \
-         running_cause = excluded.running_cause, \
+         running_cause = excluded.running_cause, running_endpoint = excluded.running_endpoint, \
          deaths = s.deaths + (s.running_attempt_id IS NOT NULL \
              AND s.running_attempt_id <> excluded.running_attempt_id)";
 
@@ -78,19 +100,23 @@ const DIED: &str = "the process that made this attempt died, or lost its lease, 
                     recorded how the attempt ended";
 
 /// An attempt that was taken for interrupted may still report its true outcome; anything else
-/// that is there already stays, and then no row comes back.
+/// that is there already stays, and then no row comes back. Where it went is in its mark, or in the
+/// row that was made of it.
 const ATTEMPT: &str = "INSERT INTO attempts AS a \
          (id, device_id, tenant_id, cause, started_at, finished_at, status, error_kind, error, \
           sha256_hash, bytes, routeros_version, offered_fingerprint, ledger, replica, \
-          incomplete_menus, warning) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
+          incomplete_menus, warning, endpoint) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, \
+             (SELECT m.running_endpoint FROM device_state m \
+              WHERE m.device_id = ?2 AND m.running_attempt_id = ?1)) \
      ON CONFLICT (id) DO UPDATE SET \
          started_at = excluded.started_at, finished_at = excluded.finished_at, \
          status = excluded.status, error_kind = excluded.error_kind, error = excluded.error, \
          sha256_hash = excluded.sha256_hash, bytes = excluded.bytes, \
          routeros_version = excluded.routeros_version, \
          offered_fingerprint = excluded.offered_fingerprint, ledger = excluded.ledger, \
-         incomplete_menus = excluded.incomplete_menus, warning = excluded.warning \
+         incomplete_menus = excluded.incomplete_menus, warning = excluded.warning, \
+         endpoint = coalesce(a.endpoint, excluded.endpoint) \
          WHERE a.status = 'interrupted' AND a.device_id = excluded.device_id \
      RETURNING 1";
 
@@ -154,7 +180,8 @@ const STATE: &str = concat!(
          running_attempt_id = nullif(s.running_attempt_id, excluded.last_attempt_id), \
          running_since = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_since END, \
          running_replica = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_replica END, \
-         running_cause = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_cause END \
+         running_cause = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_cause END, \
+         running_endpoint = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_endpoint END \
      WHERE s.last_attempt_id IS NULL OR s.last_attempt_at > excluded.last_finished_at \
         OR (s.last_attempt_at, s.last_attempt_id) <= (excluded.last_attempt_at, excluded.last_attempt_id)",
 );
@@ -163,7 +190,7 @@ const STATE: &str = concat!(
 const MAX_ERROR: usize = 16 * 1024;
 
 const UNCLAIM: &str = "UPDATE device_state SET running_attempt_id = NULL, running_since = NULL, \
-     running_replica = NULL, running_cause = NULL \
+     running_replica = NULL, running_cause = NULL, running_endpoint = NULL \
      WHERE device_id = ?1 AND running_attempt_id = ?2";
 
 impl SqliteStore {
@@ -192,7 +219,7 @@ impl SqliteStore {
                 }
                 let begun = begun(&row, now)?;
                 let wait = must_wait(connection, claim, &row, now).await?;
-                mark(connection, claim, &begun).await?;
+                mark(connection, claim, &begun, row.try_get("endpoint")?).await?;
                 if let Some(wait) = wait {
                     // The mark of an attempt that was lost is gone, and ours has never been.
                     take_back(connection, claim.device, claim.attempt).await?;
@@ -272,23 +299,36 @@ async fn must_wait(
         return Ok(None);
     };
     let lost: Option<String> = state.try_get("running_attempt_id")?;
+    let endpoint: String = state.try_get("endpoint")?;
+    let together = bound.spans_rows().then(|| endpoint.clone());
+    let horizon = stored_time(now - span(bound.horizon()));
     let rows = sqlx::query(DIALS)
         .bind(claim.device.0.hyphenated())
         .bind(claim.attempt.0.hyphenated())
         .bind(lost.as_deref())
-        .bind(stored_time(now - span(bound.horizon())))
+        .bind(horizon.clone())
+        .bind(together.clone())
+        .fetch_all(&mut *connection)
+        .await?;
+    let elsewhere = sqlx::query(ELSEWHERE)
+        .bind(together)
+        .bind(claim.device.0.hyphenated())
+        .bind(horizon)
         .fetch_all(connection)
         .await?;
-    let mut dials = Vec::with_capacity(rows.len() + 1);
+    let mut dials = Vec::with_capacity(rows.len() + elsewhere.len() + 1);
     for row in &rows {
         dials.push(Dial {
             permitted: rows::needed_time(row, "started_at")?,
             ended: rows::time(row, "ended")?,
         });
     }
-    if lost.is_some_and(|lost| lost != claim.attempt.to_string()) {
+    let lost_at: Option<String> = state.try_get("running_endpoint")?;
+    let lost_here = lost.is_some_and(|lost| lost != claim.attempt.to_string())
+        && lost_at.is_none_or(|lost_at| lost_at == endpoint);
+    for row in elsewhere.iter().chain(lost_here.then_some(state)) {
         dials.push(Dial {
-            permitted: rows::needed_time(state, "running_since")?,
+            permitted: rows::needed_time(row, "running_since")?,
             ended: None,
         });
     }
@@ -374,7 +414,12 @@ fn begun(row: &SqliteRow, now: Timestamp) -> sqlx::Result<Begun> {
     })
 }
 
-async fn mark(connection: &mut SqliteConnection, claim: &Claim, begun: &Begun) -> sqlx::Result<()> {
+async fn mark(
+    connection: &mut SqliteConnection,
+    claim: &Claim,
+    begun: &Begun,
+    endpoint: String,
+) -> sqlx::Result<()> {
     let now = stored_time(begun.now);
     orphan(connection, claim, begun.now).await?;
     sqlx::query(MARK)
@@ -384,6 +429,7 @@ async fn mark(connection: &mut SqliteConnection, claim: &Claim, begun: &Begun) -
         .bind(&now)
         .bind(storable(&claim.replica))
         .bind(claim.cause.as_str())
+        .bind(endpoint)
         .execute(connection)
         .await
         .map(drop)

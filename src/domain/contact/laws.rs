@@ -19,7 +19,6 @@ use crate::domain::schedule::{Condition, Draw, Event, Finish, Made, Next, Policy
 const START: Timestamp = datetime!(2026-01-02 03:04:05 UTC);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
-const DEVICE: DeviceId = DeviceId(Uuid::from_u128(7));
 
 /// What comes of an attempt, if nothing comes in between.
 #[derive(Clone, Copy, Debug)]
@@ -44,20 +43,45 @@ struct Running {
     leased: bool,
 }
 
-/// A process that has the device.
+/// A process that has the device of a row.
 #[derive(Debug)]
 struct Replica {
+    row: usize,
     schedule: Schedule,
     known: Option<AttemptId>,
     running: Option<Running>,
 }
 
-/// A row of the journal, as far as it matters here.
+/// An attempt in the journal, as far as it matters here.
 #[derive(Debug)]
-struct Row {
+struct Entry {
     id: AttemptId,
     dial: Dial,
     dialled: bool,
+}
+
+/// A row of the inventory, and what is stored of its device. All rows say the same address and port.
+#[derive(Debug)]
+struct Row {
+    revision: Revision,
+    stored: Option<LastAttempt>,
+    mark: Option<(AttemptId, Timestamp)>,
+    successes: usize,
+}
+
+impl Row {
+    /// The attempt that runs, or whose process died.
+    fn marked(&self) -> Option<Dial> {
+        let (_, permitted) = self.mark?;
+        Some(Dial {
+            permitted,
+            ended: None,
+        })
+    }
+}
+
+fn device(row: usize) -> DeviceId {
+    DeviceId(Uuid::from_u128(row as u128 * 7))
 }
 
 #[derive(Debug)]
@@ -65,10 +89,8 @@ struct World {
     policy: Policy,
     bound: Bound,
     now: Timestamp,
-    row: Revision,
-    stored: Option<LastAttempt>,
-    journal: Vec<Row>,
-    mark: Option<(AttemptId, Timestamp)>,
+    rows: Vec<Row>,
+    journal: Vec<Entry>,
     replicas: Vec<Replica>,
     fates: Vec<Fate>,
     draws: Vec<f64>,
@@ -79,7 +101,6 @@ struct World {
     recipe: Recipe,
     dials: Vec<Timestamp>,
     punished: bool,
-    successes: usize,
     longest_wait: Duration,
 }
 
@@ -92,7 +113,14 @@ fn revision(n: usize) -> Revision {
 }
 
 impl World {
-    fn new(interval: Duration, replicas: usize, fates: Vec<Fate>, draws: Vec<f64>) -> Self {
+    /// `replicas` processes that have `rows` rows each.
+    fn new(
+        interval: Duration,
+        rows: usize,
+        replicas: usize,
+        fates: Vec<Fate>,
+        draws: Vec<f64>,
+    ) -> Self {
         let mut world = Self {
             policy: Policy {
                 interval,
@@ -100,12 +128,10 @@ impl World {
                 jitter_max: Duration::from_secs(300),
                 recheck: Duration::from_secs(300),
             },
-            bound: Bound::new(Duration::from_secs(10)),
+            bound: Bound::for_interval(interval, Duration::from_secs(10)),
             now: START,
-            row: revision(0),
-            stored: None,
+            rows: Vec::new(),
             journal: Vec::new(),
-            mark: None,
             replicas: Vec::new(),
             fates,
             draws,
@@ -114,12 +140,19 @@ impl World {
             recipe: Recipe::default(),
             dials: Vec::new(),
             punished: false,
-            successes: 0,
             longest_wait: Duration::ZERO,
         };
-        for _ in 0..replicas {
-            let replica = world.started();
-            world.replicas.push(replica);
+        for row in 0..rows {
+            world.rows.push(Row {
+                revision: revision(0),
+                stored: None,
+                mark: None,
+                successes: 0,
+            });
+            for _ in 0..replicas {
+                let replica = world.started(row);
+                world.replicas.push(replica);
+            }
         }
         world
     }
@@ -129,11 +162,12 @@ impl World {
         Draw::new(self.draws[0])
     }
 
-    fn started(&mut self) -> Replica {
-        let (draw, last) = (self.draw(), self.stored.as_ref());
-        let (policy, row, now) = (self.policy, self.row, self.now);
+    fn started(&mut self, row: usize) -> Replica {
+        let (draw, last) = (self.draw(), self.rows[row].stored.as_ref());
+        let (policy, revision, now) = (self.policy, self.rows[row].revision, self.now);
         Replica {
-            schedule: Schedule::resume(policy, DEVICE, row, last, now, draw),
+            row,
+            schedule: Schedule::resume(policy, device(row), revision, last, now, draw),
             known: last.map(|last| last.id),
             running: None,
         }
@@ -194,11 +228,14 @@ impl World {
 
     /// What lease and store say.
     fn claim(&mut self, n: usize, cause: Cause) -> Result<Running, Deferral> {
-        let running = |replica: &Replica| replica.running.is_some_and(|running| running.leased);
+        let row = self.replicas[n].row;
+        let running = |replica: &Replica| {
+            replica.row == row && replica.running.is_some_and(|running| running.leased)
+        };
         if self.replicas.iter().any(running) {
             return Err(Deferral::Contended);
         }
-        if let Some(last) = &self.stored
+        if let Some(last) = &self.rows[row].stored
             && Some(last.id) != self.replicas[n].known
             && cause != Cause::Manual
         {
@@ -208,31 +245,29 @@ impl World {
         }
         self.ids += 1;
         let id = AttemptId(Uuid::from_u128(self.ids));
-        if let Some((id, permitted)) = self.mark.replace((id, self.now)) {
+        if let Some((id, permitted)) = self.rows[row].mark.take() {
             let ended = None;
             let dial = Dial { permitted, ended };
-            self.journal.push(Row {
+            self.journal.push(Entry {
                 id,
                 dial,
                 dialled: true,
             });
         }
         let room = Room::of(cause, self.counts);
-        let dialled = self.journal.iter().filter(|row| row.dialled);
-        let dials: Vec<_> = dialled.map(|row| row.dial).collect();
-        if let Some(until) = self.bound.not_before(&dials, room, self.now) {
-            self.mark = None;
+        if let Some(until) = self.bound.not_before(&self.counted(), room, self.now) {
             let wait = Duration::try_from(until - self.now).expect("it lies ahead");
             self.longest_wait = self.longest_wait.max(wait);
             return Err(Deferral::RateLimited { until, wait });
         }
+        self.rows[row].mark = Some((id, self.now));
         self.fates.rotate_left(1);
         let fate = self.fates[0];
         let slack = |part| later(self.now, self.bound.slack.mul_f64(part));
         let dials = fate.dials_after.map(slack);
         Ok(Running {
             id,
-            revision: self.row,
+            revision: self.rows[row].revision,
             claimed: self.now,
             dials,
             dialled: false,
@@ -243,6 +278,13 @@ impl World {
             },
             leased: true,
         })
+    }
+
+    /// What is stored of connections, whichever row they were for.
+    fn counted(&self) -> Vec<Dial> {
+        let dialled = self.journal.iter().filter(|entry| entry.dialled);
+        let marked = self.rows.iter().filter_map(Row::marked);
+        dialled.map(|entry| entry.dial).chain(marked).collect()
     }
 
     /// The attempt of replica `n` ends and is recorded.
@@ -263,13 +305,14 @@ impl World {
             result,
         };
         self.tell(n, Event::Finished(finish));
-        self.journal.retain(|row| row.id != id);
+        let row = self.replicas[n].row;
+        self.journal.retain(|entry| entry.id != id);
         let dial = Dial {
             permitted: claimed,
             ended: Some(self.now),
         };
-        self.journal.push(Row { id, dial, dialled });
-        self.mark = self.mark.filter(|(marked, _)| *marked != id);
+        self.journal.push(Entry { id, dial, dialled });
+        self.rows[row].mark.take_if(|(marked, _)| *marked == id);
         let schedule = &self.replicas[n].schedule;
         let standing = schedule.standing_failure();
         let (status, failed) = match result {
@@ -278,9 +321,10 @@ impl World {
             Made::Interrupted => (Status::Interrupted, None),
         };
         let succeeded = (result == Made::Taken).then_some(claimed);
-        self.successes += usize::from(succeeded.is_some());
-        let before = self.stored.as_ref().and_then(|last| last.last_success_at);
-        self.stored = Some(LastAttempt {
+        let stored = &mut self.rows[row];
+        stored.successes += usize::from(succeeded.is_some());
+        let before = stored.stored.as_ref().and_then(|last| last.last_success_at);
+        stored.stored = Some(LastAttempt {
             id,
             started_at: claimed,
             finished_at: self.now,
@@ -297,16 +341,21 @@ impl World {
     /// Replica `n` gives back a claim under which it has not dialled.
     fn give_back(&mut self, n: usize) {
         if let Some(running) = self.replicas[n].running.take_if(|running| !running.dialled) {
-            self.mark = self.mark.filter(|(marked, _)| *marked != running.id);
+            let row = self.replicas[n].row;
+            self.rows[row]
+                .mark
+                .take_if(|(marked, _)| *marked == running.id);
             let reason = "the credentials could not be opened in time".to_owned();
             let away = Finish::Deferred(Deferral::Unavailable { reason });
             self.tell(n, Event::Finished(away));
         }
     }
 
-    /// The snapshot of the last attempt, which was to be published later, is lost.
-    fn lose_the_snapshot(&mut self) {
-        let Some(last) = &mut self.stored else { return };
+    /// The snapshot of the last attempt at a row's device, which was to be published later, is lost.
+    fn lose_the_snapshot(&mut self, row: usize) {
+        let Some(last) = &mut self.rows[row].stored else {
+            return;
+        };
         if last.status != Status::Success {
             return;
         }
@@ -314,16 +363,22 @@ impl World {
         last.failure = Some(FailureKind::SnapshotLost);
         last.consecutive_failures = 1;
         let last = last.clone();
-        for n in 0..self.replicas.len() {
+        for n in self.replicas_of(row) {
             self.replicas[n].known = Some(last.id);
             self.tell(n, Event::Revised(Box::new(last.clone())));
         }
     }
 
-    fn edit(&mut self, n: usize) {
-        self.row = revision(n);
-        for n in 0..self.replicas.len() {
-            self.tell(n, Event::Edited(self.row));
+    fn replicas_of(&self, row: usize) -> Vec<usize> {
+        let all = 0..self.replicas.len();
+        all.filter(|n| self.replicas[*n].row == row).collect()
+    }
+
+    fn edit(&mut self, row: usize, edition: usize) {
+        let revision = revision(edition);
+        self.rows[row].revision = revision;
+        for n in self.replicas_of(row) {
+            self.tell(n, Event::Edited(revision));
         }
     }
 
@@ -339,15 +394,15 @@ impl World {
                     self.run_for(Duration::ZERO);
                 }
             }
-            Do::Edit => self.edit(edition),
+            Do::Edit(n) => self.edit(n % self.rows.len(), edition),
             Do::Kill(n) => {
                 let n = n % replicas;
-                self.replicas[n] = self.started();
+                self.replicas[n] = self.started(self.replicas[n].row);
             }
             Do::Stop(n) => {
                 let n = n % replicas;
                 self.end(n, Made::Interrupted);
-                self.replicas[n] = self.started();
+                self.replicas[n] = self.started(self.replicas[n].row);
             }
             Do::GiveBack(n) => self.give_back(n % replicas),
             Do::LoseLease => {
@@ -357,7 +412,7 @@ impl World {
                     }
                 }
             }
-            Do::LoseSnapshot => self.lose_the_snapshot(),
+            Do::LoseSnapshot(n) => self.lose_the_snapshot(n % self.rows.len()),
         }
     }
 }
@@ -368,8 +423,8 @@ enum Do {
     Wait(Duration),
     /// A request: over NATS, over HTTP, by hand.
     Ask(usize),
-    /// An edit of the row that answers any failure: address, credentials, a host key reset.
-    Edit,
+    /// An edit of a row that answers any failure: credentials, a host key reset.
+    Edit(usize),
     /// The process is killed in the middle of whatever it does, and started again.
     Kill(usize),
     /// It is told to stop and not to wait, and started again.
@@ -379,7 +434,7 @@ enum Do {
     /// Redis is emptied: two may work on the device at once.
     LoseLease,
     /// So is the outbox.
-    LoseSnapshot,
+    LoseSnapshot(usize),
 }
 
 fn waits() -> impl Strategy<Value = Do> {
@@ -395,9 +450,12 @@ fn doings(operators: bool) -> impl Strategy<Value = Vec<Do>> {
         1 => any::<usize>().prop_map(Do::Stop),
         1 => any::<usize>().prop_map(Do::GiveBack),
         1 => Just(Do::LoseLease),
-        1 => Just(Do::LoseSnapshot),
+        1 => any::<usize>().prop_map(Do::LoseSnapshot),
     ];
-    let somebody = prop_oneof![any::<usize>().prop_map(Do::Ask), Just(Do::Edit)];
+    let somebody = prop_oneof![
+        any::<usize>().prop_map(Do::Ask),
+        any::<usize>().prop_map(Do::Edit)
+    ];
     let share = if operators { 8 } else { 0 };
     vec(prop_oneof![15 => nobody, share => somebody], 1..150)
 }
@@ -418,21 +476,35 @@ fn fates() -> impl Strategy<Value = Vec<Fate>> {
     vec(fate, 1..20)
 }
 
-fn intervals() -> impl Strategy<Value = Duration> {
-    let shortest = Bound::new(Duration::from_secs(10)).shortest_interval();
-    prop_oneof![shortest.as_secs()..3600, 3600..48 * 3600u64].prop_map(Duration::from_secs)
+fn shortest() -> u64 {
+    Bound::new(Duration::from_secs(10))
+        .shortest_interval()
+        .as_secs()
 }
 
-fn played(operators: bool) -> impl Strategy<Value = (World, Vec<Do>)> {
+fn intervals() -> impl Strategy<Value = Duration> {
+    prop_oneof![shortest()..3600, 3600..48 * 3600u64].prop_map(Duration::from_secs)
+}
+
+fn short_intervals() -> impl Strategy<Value = Duration> {
+    (1..shortest()).prop_map(Duration::from_secs)
+}
+
+fn played(
+    intervals: impl Strategy<Value = Duration>,
+    rows: std::ops::Range<usize>,
+    operators: bool,
+) -> impl Strategy<Value = (World, Vec<Do>)> {
     let parts = (
-        intervals(),
+        (intervals, rows),
         1..4usize,
         fates(),
         vec(0.0..1.0, 7),
         doings(operators),
     );
-    parts.prop_map(|(interval, replicas, fates, draws, doings)| {
-        (World::new(interval, replicas, fates, draws), doings)
+    parts.prop_map(|((interval, rows), replicas, fates, draws, doings)| {
+        let world = World::new(interval, rows, replicas, fates, draws);
+        (world, doings)
     })
 }
 
@@ -449,7 +521,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn whatever_happens_the_recipe_punishes_nobody((mut world, doings) in played(true)) {
+    fn whatever_happens_the_recipe_punishes_nobody((mut world, doings) in played(intervals(), 1..4, true)) {
         for (n, doing) in doings.iter().enumerate() {
             world.does(doing, n + 1);
             prop_assert!(!world.punished, "{:?}", world.dials);
@@ -460,7 +532,7 @@ proptest! {
     }
 
     #[test]
-    fn where_nobody_counts_the_hour_is_bounded_all_the_same((mut world, doings) in played(true)) {
+    fn where_nobody_counts_the_hour_is_bounded_all_the_same((mut world, doings) in played(intervals(), 1..4, true)) {
         world.counts = Some(false);
         for (n, doing) in doings.iter().enumerate() {
             world.does(doing, n + 1);
@@ -471,19 +543,16 @@ proptest! {
     }
 
     #[test]
-    fn a_place_is_always_left_for_an_operator((mut world, doings) in played(false)) {
+    fn a_place_is_always_left_for_an_operator((mut world, doings) in played(intervals(), 1..4, false)) {
         for (n, doing) in doings.iter().enumerate() {
             world.does(doing, n + 1);
             prop_assert!(!world.recipe.saw_a_third(), "{:?}", world.dials);
-            let dials: Vec<_> = world.journal.iter().filter(|row| row.dialled).map(|row| row.dial).collect();
-            let marked = world.mark.map(|(_, permitted)| Dial { permitted, ended: None });
-            let dials: Vec<_> = dials.into_iter().chain(marked).collect();
-            prop_assert_eq!(world.bound.not_before(&dials, Room::Asked, world.now), None);
+            prop_assert_eq!(world.bound.not_before(&world.counted(), Room::Asked, world.now), None);
         }
     }
 
     #[test]
-    fn nobody_waits_for_ever((mut world, doings) in played(true)) {
+    fn nobody_waits_for_ever((mut world, doings) in played(intervals(), 1..4, true)) {
         for (n, doing) in doings.iter().enumerate() {
             world.does(doing, n + 1);
         }
@@ -493,11 +562,30 @@ proptest! {
         let takes = Duration::from_secs(10);
         world.fates = vec![Fate { result: Made::Taken, dials_after: Some(0.0), takes }];
         world.run_for(5 * MINUTE);
-        world.edit(doings.len() + 1);
-        let successes = world.successes;
-        // A device that is well may have just been backed up.
+        let rows = 0..world.rows.len();
+        rows.clone().for_each(|row| world.edit(row, doings.len() + 1));
+        let before: Vec<_> = world.rows.iter().map(|row| row.successes).collect();
+        // A device that is well may have just been backed up; and those that share a router may have
+        // to wait for each other.
         let interval = world.policy.interval.mul_f64(1.0 + PHASE);
-        world.run_for(interval + hour_and_slack + 10 * MINUTE);
-        prop_assert!(world.successes > successes);
+        world.run_for(interval + hour_and_slack + rows.len() as u32 * 20 * MINUTE);
+        let after: Vec<_> = world.rows.iter().map(|row| row.successes).collect();
+        prop_assert!(rows.into_iter().all(|row| after[row] > before[row]), "{before:?} {after:?}");
+    }
+
+    #[test]
+    fn with_a_short_interval_everything_on_top_is_bounded_too(
+        (mut world, doings) in played(short_intervals(), 1..2, true)
+    ) {
+        for (n, doing) in doings.iter().enumerate() {
+            let doing = match doing {
+                // So many backups would take long to play.
+                Do::Wait(time) => Do::Wait((*time).min(10 * world.policy.interval)),
+                other => other.clone(),
+            };
+            world.does(&doing, n + 1);
+        }
+        let window = world.policy.interval * INTERVALS;
+        prop_assert!(most_within(&world.dials, window.min(HOUR)) <= OFTEN, "{:?}", world.dials);
     }
 }

@@ -160,7 +160,7 @@ async fn what_must_queue_up_is_not_taken_while_the_outbox_is_full() {
     let older = queue.write(&snapshot(1, id(1)), START).await;
     let put = queue.put(&older.expect("memory")).await;
     put.expect("it is there");
-    let place = async |device| world.context.has_a_place(device).await;
+    let place = async |device| world.context.has_a_place(Some(device)).await;
     assert!(place(id(1)).await.is_ok());
     post.letters.full.store(true, Ordering::Relaxed);
     match place(id(1)).await {

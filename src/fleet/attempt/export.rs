@@ -98,7 +98,7 @@ impl Context {
         .await;
         progress.ledger.clone_from(&normalized.ledger);
         self.metrics.comments(
-            normalized.ledger.values().sum(),
+            normalized.known_comment_lines,
             normalized.unknown_comment_lines,
         );
         if let Some(gap) = gap {

@@ -22,8 +22,9 @@ impl Context {
             Cause::Scheduled | Cause::Retry => warn!(
                 wait_s,
                 "The backup of {} is put off: one connection more so soon, and a firewall with \
-                 MikroTik's brute-force recipe would take us for an attacker. Requests, edits or a \
-                 service that dies in the middle of backups use up what it tolerates",
+                 MikroTik's brute-force recipe would take us for an attacker. Requests, edits, \
+                 another row with the same address and port, or a service that dies in the middle of \
+                 backups use up what it tolerates",
                 ask.name
             ),
             // Whoever asked is told; whoever edited the row finds it here and in the metric.

@@ -9,7 +9,9 @@ use tracing::Dispatch;
 use tracing::instrument::WithSubscriber as _;
 
 use super::super::backlog;
-use super::super::fakes::{Lines, POLICY, World, device, id, sealed, succeeded, told};
+use super::super::fakes::{
+    Lines, POLICY, START, World, device, id, sealed, snapshot, succeeded, told,
+};
 use super::*;
 use crate::domain::attempt::{AttemptRecord, Status};
 use crate::domain::device::CredentialSource;
@@ -467,6 +469,41 @@ async fn a_sink_that_goes_away_during_the_wait_for_a_slot_costs_no_connection() 
     assert!(matches!(deferral(&report), Deferral::Unavailable { .. }));
     assert_eq!(router.stats().connections, 0);
     assert_eq!(world.store.state().records, []);
+    assert_all_free(&world, &router).await;
+}
+
+#[tokio::test]
+async fn what_waits_of_a_device_is_asked_once_and_only_under_its_lease() {
+    let router = router();
+    let device = device_at(&router);
+    let (world, post) = World::with_outbox();
+    world.store.state().put(device.clone());
+    let asked = || post.letters.asked.load(Ordering::Relaxed);
+    // Somebody else has the lease: Redis is not asked for more.
+    let lease = world.coordinator.try_lease(device.id, GENEROUS).await;
+    let lease = lease.expect("locks in memory").expect("it is free");
+    let report = attempt(&world, &device).await;
+    assert_eq!(*deferral(&report), Deferral::Contended);
+    assert_eq!(asked(), 0);
+    world.coordinator.release(lease).await;
+
+    // An older one waits, and there is no room behind it.
+    let queue = world.context.outbox.as_ref().expect("there is one");
+    let older = queue.write(&snapshot(1, device.id), START).await;
+    let put = queue.put(&older.expect("memory")).await;
+    put.expect("it is there");
+    post.letters.full.store(true, Ordering::Relaxed);
+    let report = attempt(&world, &device).await;
+    assert!(matches!(deferral(&report), Deferral::Unavailable { .. }));
+    assert_eq!(asked(), 1);
+    assert_eq!(router.stats().connections, 0);
+    assert_all_free(&world, &router).await;
+
+    // Once before the router is troubled, and once before the snapshot is published.
+    post.letters.full.store(false, Ordering::Relaxed);
+    let report = attempt(&world, &device).await;
+    assert!(report.made.is_some(), "{report:?}");
+    assert_eq!(asked(), 3);
     assert_all_free(&world, &router).await;
 }
 

@@ -186,3 +186,40 @@ async fn a_service_that_dies_at_each_connection_does_not_make_a_fourth() {
     assert_eq!(refused, 3);
     assert_eq!(cluster.attempts("status = 'interrupted'").await, 3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_tenants_rows_for_one_router_make_three_connections_to_it() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let router = router("shared", [127, 91, 0, 3]);
+    let (first, second) = (cluster.insert(&router).await, cluster.insert(&router).await);
+    let (_one, two) = tokio::join!(cluster.replica("one", &[]), cluster.replica("two", &[]));
+    // The service's own: one for each row.
+    for device in [first, second] {
+        cluster
+            .state_when(device, "a success", |state| state.status == "success")
+            .await;
+    }
+    assert_eq!(router.stats().connections, 2);
+    let answer = by_nats(&cluster, first).await;
+    assert_eq!(answer["status"], "success", "{answer}");
+    assert_eq!(router.stats().connections, ENOUGH);
+
+    // The other tenant learns that it has to wait, and nothing else.
+    let answer = by_nats(&cluster, second).await;
+    assert_eq!(answer["status"], "failed", "{answer}");
+    let wait = answer["retry_after"].as_u64().expect("seconds");
+    assert!((3500..=3700).contains(&wait), "{wait}");
+    let told = by_http(&two, second).await;
+    let told = format!("{answer} {}", told.problem(429));
+    let tenant: Uuid = sqlx::query_scalar("SELECT tenant_id FROM devices WHERE id = $1")
+        .bind(first)
+        .fetch_one(cluster.pool())
+        .await
+        .expect("the other tenant");
+    for secret in [first.to_string(), tenant.to_string()] {
+        assert!(!told.contains(&secret), "{told}");
+    }
+    assert_eq!(router.stats().connections, ENOUGH);
+}

@@ -359,11 +359,16 @@ impl Replica {
 
     /// One series of the metrics page.
     pub async fn metric(&self, series: &str) -> f64 {
-        let page = get(&self.http, "/metrics").await.expect("the metrics page");
-        page.lines()
-            .find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
-            .unwrap_or_else(|| panic!("no series {series} in:\n{page}"))
+        metric(&self.http, series).await
     }
+}
+
+/// One series of the metrics page at `address`.
+pub async fn metric(address: &str, series: &str) -> f64 {
+    let page = get(address, "/metrics").await.expect("the metrics page");
+    page.lines()
+        .find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+        .unwrap_or_else(|| panic!("no series {series} in:\n{page}"))
 }
 
 /// GETs a page and returns its body, whatever the status.

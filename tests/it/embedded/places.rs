@@ -97,6 +97,29 @@ async fn good_folders_are_told_and_left_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_may_surprise_is_noted_and_is_no_problem() {
+    let folder = Folder::new();
+    let note =
+        "note: CONFIG_BACKUP_IDLE_TIMEOUT (120 s) is not below CONFIG_BACKUP_COMMAND_TIMEOUT";
+    let done = folder.cli(&CHECK, "").await.exits(0);
+    says(&done, &[note, "nothing is wrong"]);
+    let json = ["config", "check", "--json"];
+    let done = folder.cli(&json, "").await.exits(0);
+    let told: Value = serde_json::from_str(&done.stdout).expect("JSON");
+    assert_eq!(told["notes"].as_array().map(Vec::len), Some(1), "{told}");
+    assert_eq!(told["warnings"], serde_json::json!([]));
+    // Where it can act, and for a command that connects to no router.
+    let long = [("CONFIG_BACKUP_COMMAND_TIMEOUT", "121")];
+    let status = ["config", "check", "--command", "status"];
+    for done in [
+        folder.cli_with(&long, &CHECK, "").await.exits(0),
+        folder.cli(&status, "").await.exits(0),
+    ] {
+        assert!(!done.stdout.contains("note: "), "{done:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_that_do_not_fit_are_told() {
     let folder = Folder::new();
     folder.insert(&router("edge-1", [127, 87, 3, 2])).await;

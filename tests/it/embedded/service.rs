@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use nix::sys::signal::Signal;
 
 use super::harness::{Folder, router};
-use crate::cluster::harness::get;
+use crate::cluster::harness::{get, metric};
 
 /// One attempt per device and then silence for the rest of a test.
 const STILL: &[(&str, &str)] = &[("CONFIG_BACKUP_INTERVAL", "86400")];
@@ -37,6 +37,51 @@ async fn a_router_is_backed_up_into_the_archive_without_any_server() {
 
     service.signal(Signal::SIGTERM);
     assert_eq!(service.exit_code().await, 0, "{}", service.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn comments_are_counted_by_whether_they_are_known() {
+    const KNOWN: &str = "mikrotik_config_backup_comments_total{known=\"true\"}";
+    const UNKNOWN: &str = "mikrotik_config_backup_comments_total{known=\"false\"}";
+    let folder = Folder::new();
+    let idle = folder.run("idle", STILL).await;
+    for series in [KNOWN, UNKNOWN] {
+        assert_eq!(
+            metric(&idle.http, series).await,
+            0.0,
+            "{series} from the start"
+        );
+    }
+    drop(idle);
+
+    let router = router("edge-1", [127, 80, 0, 4]);
+    let device = folder.insert(&router).await;
+    // Dropped, kept, and ignored, the last one wrapped; two nobody knows, one of them twice.
+    let export = "# 2026-01-02 03:04:05 by RouterOS 7.30\r\n# software id = ABCD-EF12\r\n#\r\n\
+        /interface bridge vlan\r\n\
+        # duplicate vlan ids are not allowed within the same bridge\r\nadd bridge=a vlan-ids=2\r\n\
+        # wan not ready\r\n# mine\r\nadd bridge=b vlan-ids=2\r\n\
+        # mine\r\n# yours\r\nadd bridge=c vlan-ids=2\r\n\
+        # radar was detect\r\ned here\r\nadd bridge=d vlan-ids=2\r\n\
+        #error exporting /interface bridge calea\r\n";
+    router.answer_exports_with([export.as_bytes().to_vec()]);
+    let ignore = (
+        "CONFIG_BACKUP_IGNORE_COMMENTS",
+        "^# radar was detected here$",
+    );
+    let service = folder.run("service", &[STILL, &[ignore]].concat()).await;
+    folder.backed_up(device, 1).await;
+    assert_eq!(metric(&service.http, KNOWN).await, 3.0);
+    assert_eq!(metric(&service.http, UNKNOWN).await, 3.0);
+    let text = folder.newest_text(device).await;
+    for (comment, kept) in [
+        ("duplicate", true),
+        ("wan", false),
+        ("radar", false),
+        ("ed here", false),
+    ] {
+        assert_eq!(text.contains(comment), kept, "{text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

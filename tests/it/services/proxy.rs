@@ -20,6 +20,8 @@ enum Network {
     Cut,
     /// Passes nothing and closes nothing: packets that are lost until they are sent again.
     Frozen,
+    /// Passes so many bytes a second on each connection, in each direction.
+    Slow(u32),
 }
 
 /// A proxy on a loopback port of its own; it ends when this is dropped.
@@ -62,6 +64,11 @@ impl Proxy {
     /// Accepts connections and bytes, and holds them until [`Self::give_back`].
     pub fn freeze(&self) {
         self.network.send_replace(Network::Frozen);
+    }
+
+    /// Passes so many bytes a second on each connection, in each direction.
+    pub fn slow_down(&self, bytes: u32) {
+        self.network.send_replace(Network::Slow(bytes));
     }
 
     /// Passes everything again, what was held first.
@@ -146,6 +153,11 @@ async fn pump(
         };
         // What was read before the network froze is held, too.
         open(&mut network).await.ok_or(Broken)?;
+        let now = *network.borrow();
+        if let Network::Slow(bytes) = now {
+            let travel = Duration::from_secs(read as u64) / bytes;
+            tokio::time::sleep(travel).await;
+        }
         let written = match read {
             0 => to.shutdown().await,
             read => to.write_all(&buffer[..read]).await,
@@ -163,7 +175,7 @@ async fn open(network: &mut watch::Receiver<Network>) -> Option<()> {
         .wait_for(|network| *network != Network::Frozen)
         .await;
     network
-        .is_ok_and(|network| *network == Network::Open)
+        .is_ok_and(|network| *network != Network::Cut)
         .then_some(())
 }
 

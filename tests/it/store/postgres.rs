@@ -1,15 +1,17 @@
 //! PostgreSQL by the contract, and what only shows with several connections, roles and clocks.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use mikrotik_backup::adapters::postgres::{PostgresStore, grants};
 use mikrotik_backup::clock::Clock;
-use mikrotik_backup::domain::attempt::{AttemptId, Outcome};
+use mikrotik_backup::domain::attempt::{AttemptId, Cause, Outcome};
+use mikrotik_backup::domain::contact::Bound;
 use mikrotik_backup::domain::device::DeviceId;
 use mikrotik_backup::domain::host_key::{Fingerprint, Pin};
-use mikrotik_backup::ports::{Claimed, Store};
+use mikrotik_backup::ports::{Claim, Claimed, Store};
 use sqlx::{AssertSqlSafe, PgPool, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -17,6 +19,7 @@ use uuid::Uuid;
 use super::contract::{
     self, Operator, Value, all_buckets, begin, claim, interrupted, listed, record, taken,
 };
+use crate::cluster::poll::until;
 use crate::services::postgres::{NewDevice, fresh_database, insert_device, shared_log};
 
 /// An operator with `psql`.
@@ -155,12 +158,16 @@ async fn contract_holds_for_a_role_without_ddl() {
     database
         .sql("REVOKE SELECT ON credential_profiles FROM narrow_suite")
         .await;
+    database
+        .sql("REVOKE EXECUTE ON FUNCTION mikrotik_backup.is_held FROM PUBLIC")
+        .await;
     let missing = store.missing_grants().await.expect("read rights");
     assert_eq!(
         missing,
         [
             "GRANT SELECT ON credential_profiles TO narrow_suite;",
             "GRANT UPDATE (ssh_host_key_last_verified) ON devices TO narrow_suite;",
+            "GRANT EXECUTE ON FUNCTION mikrotik_backup.is_held(uuid) TO narrow_suite;",
         ]
     );
     for grant in missing {
@@ -427,6 +434,148 @@ async fn a_backup_costs_three_statements() {
         .filter(|line| !line.ends_with(": SELECT 1"))
         .collect();
     assert_eq!(statements.len(), 3, "{statements:#?}");
+}
+
+/// How many statements wait for a lock in this database.
+async fn waiting(pool: &PgPool) -> i64 {
+    sqlx::query_scalar(
+        "SELECT count(*) FROM pg_stat_activity \
+         WHERE datname = current_database() AND wait_event_type = 'Lock'",
+    )
+    .fetch_one(pool)
+    .await
+    .expect("look who waits")
+}
+
+#[tokio::test]
+async fn a_claim_that_had_to_wait_sees_what_was_held_meanwhile() {
+    let Some(database) = fresh_database().await else {
+        return;
+    };
+    let id = insert_device(&database.pool, NewDevice::default()).await;
+    let store = database.store("one");
+    let first = claim(id, None, "one");
+    let device = begin(&store, &first).await.device;
+    let done = record(first.attempt, &device, Outcome::Delivered(taken("x")));
+    store.record(&done, "one").await.expect("record");
+
+    // Another replica records, slowly, that it holds a snapshot.
+    let mut slow = database.pool.begin().await.expect("begin");
+    sqlx::query("UPDATE mikrotik_backup.device_state SET status = 'queued' WHERE device_id = $1")
+        .bind(id.0)
+        .execute(&mut *slow)
+        .await
+        .expect("lock the state");
+    let asked = Claim {
+        any_last: true,
+        cause: Cause::Manual,
+        ..claim(id, None, "two")
+    };
+    let claiming = {
+        let store = database.store("two");
+        let asked = asked.clone();
+        tokio::spawn(async move { store.claim(&asked).await })
+    };
+    let waits = async || (waiting(&database.pool).await > 0).then_some(());
+    until("the claim waits for the state", waits).await;
+    sqlx::query(
+        "INSERT INTO mikrotik_backup.attempts (id, device_id, tenant_id, cause, started_at, \
+             finished_at, status, sha256_hash, bytes, replica, held_until) \
+         VALUES ($1, $2, $3, 'scheduled', now(), now(), 'queued', repeat('a', 64), 1, 'three', \
+             now() + interval '1 hour')",
+    )
+    .bind(Uuid::new_v4())
+    .bind(id.0)
+    .bind(device.tenant.0)
+    .execute(&mut *slow)
+    .await
+    .expect("a snapshot is held");
+    slow.commit().await.expect("commit");
+    let claimed = claiming.await.expect("no panic").expect("claim");
+    assert_eq!(claimed, Claimed::HeldElsewhere);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_one_router_that_are_claimed_at_once_share_its_connections() {
+    let Some(database) = fresh_database().await else {
+        return;
+    };
+    let mut rows = Vec::new();
+    for _ in 0..12 {
+        rows.push(insert_device(&database.pool, NewDevice::default()).await);
+    }
+    let stores = [database.store("one"), database.store("two")].map(Arc::new);
+    // Connected already, so that all begin at the same moment.
+    for store in &stores {
+        store.ping().await.expect("a connection");
+    }
+    let claims = rows.iter().zip(stores.iter().cycle()).map(|(id, store)| {
+        let asked = Claim {
+            any_last: true,
+            cause: Cause::Manual,
+            bound: Some(Bound::new(Duration::from_secs(10))),
+            ..claim(*id, None, "one")
+        };
+        let store = Arc::clone(store);
+        tokio::spawn(async move { store.claim(&asked).await.expect("claim") })
+    });
+    let (mut begun, mut refused) = (0, 0);
+    for claimed in claims.collect::<Vec<_>>() {
+        match claimed.await.expect("no panic") {
+            Claimed::Begun(_) => begun += 1,
+            Claimed::TooSoon(_) => refused += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((begun, refused), (3, 9));
+}
+
+/// Rows and marks of ten thousand routers, and a journal of a few weeks.
+const MANY: &str = "\
+    INSERT INTO mikrotik_backup.device_state (device_id, tenant_id, running_attempt_id, \
+        running_since, running_replica, running_cause, running_endpoint) \
+    SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), now(), 'one', 'scheduled', \
+        '10.1.' || n / 250 || '.' || n % 250 || ' port 22' FROM generate_series(1, 10000) n; \
+    INSERT INTO mikrotik_backup.attempts (id, device_id, tenant_id, cause, started_at, finished_at, \
+        status, sha256_hash, bytes, replica, endpoint) \
+    SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'scheduled', \
+        now() - n * interval '15 seconds', now() - n * interval '14 seconds', 'success', \
+        repeat('a', 64), 1, 'one', '10.1.' || n % 10000 / 250 || '.' || n % 250 || ' port 22' \
+    FROM generate_series(1, 100000) n; \
+    ANALYZE mikrotik_backup.device_state; ANALYZE mikrotik_backup.attempts;";
+
+#[tokio::test]
+async fn connections_of_an_endpoint_are_found_by_index_among_ten_thousand() {
+    let Some(database) = fresh_database().await else {
+        return;
+    };
+    database.sql(MANY).await;
+    let id = insert_device(&database.pool, NewDevice::default()).await;
+    let mut connection = database.pool.acquire().await.expect("a connection");
+    let connection = &mut *connection;
+    // Function bodies are planned per connection: later calls, too, with plans for any value.
+    for _ in 0..8 {
+        sqlx::query("SELECT mikrotik_backup.connections_to($1, $2, $2, NULL, '82 minutes')")
+            .bind("10.1.2.3 port 22")
+            .bind(id.0)
+            .execute(&mut *connection)
+            .await
+            .expect("count");
+    }
+    sqlx::query("SELECT pg_stat_force_next_flush()")
+        .execute(&mut *connection)
+        .await
+        .expect("tell the counts");
+    let scans: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT relname::text, seq_tup_read FROM pg_stat_user_tables \
+         WHERE relname IN ('attempts', 'device_state') ORDER BY relname",
+    )
+    .fetch_all(connection)
+    .await
+    .expect("read the counts");
+    // Filling the tables reads none of their rows, and neither does counting.
+    let none = [("attempts".to_owned(), 0), ("device_state".to_owned(), 0)];
+    assert_eq!(scans, none);
 }
 
 /// While replicas are replaced, an older one records attempts as well: it does not know the columns

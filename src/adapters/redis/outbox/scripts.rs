@@ -21,11 +21,29 @@ pub(super) const RENEW: &str = "
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])";
 
-/// KEYS lease, waiting, processing, relays. ARGV token. A relay that lost its lease takes nothing.
+/// KEYS lease, waiting, processing, relays. ARGV token, the largest text that is returned. A relay
+/// that lost its lease takes nothing. Returns whether the lease is held, the size of what was taken,
+/// and its text unless that is larger.
 pub(super) const TAKE: &str = "
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {0, false} end
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {0, 0, false} end
 redis.call('SADD', KEYS[4], KEYS[3])
-return {1, redis.call('LMOVE', KEYS[2], KEYS[3], 'LEFT', 'RIGHT')}";
+local text = redis.call('LMOVE', KEYS[2], KEYS[3], 'LEFT', 'RIGHT')
+if not text then return {1, 0, false} end
+if #text > tonumber(ARGV[2]) then return {1, #text, false} end
+return {1, #text, text}";
+
+/// KEYS lease, processing. ARGV token. What was taken last, while nobody else can have put it back.
+pub(super) const FETCH: &str = "
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
+return redis.call('LINDEX', KEYS[2], -1)";
+
+/// KEYS dead. ARGV place, the largest text that is returned. Returns the size of the letter there, or
+/// -1, and its text unless that is larger.
+pub(super) const DEAD: &str = "
+local text = redis.call('LINDEX', KEYS[1], ARGV[1])
+if not text then return {-1, false} end
+if #text > tonumber(ARGV[2]) then return {#text, false} end
+return {#text, text}";
 
 /// KEYS lease, processing, waiting, relays. ARGV token, how many at most. From the last one taken
 /// to the first, each to the front: their order is as before. Returns how many were moved.

@@ -91,7 +91,13 @@ impl<'a> Desk<'a> {
         if full || self.lanes.pause().lasts(now) {
             return Ok(false);
         }
-        match self.queue.letters.take(lease).await? {
+        let taken = tokio::select! {
+            biased;
+            // A large one may be minutes on its way. Whatever is in our hands is put back at the end.
+            () = self.context.shutdown.soft().cancelled() => return Ok(false),
+            taken = self.queue.letters.take(lease) => taken?,
+        };
+        match taken {
             Next::Letter(text) => {
                 self.take_in(text).await?;
                 Ok(true)

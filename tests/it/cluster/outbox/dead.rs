@@ -2,6 +2,7 @@
 
 use async_nats::jetstream::stream;
 use nix::sys::signal::Signal;
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{ONCE, drained, exactly_once_in_order, fleet, letters, queued, shows};
@@ -202,4 +203,75 @@ async fn one_bad_letter_holds_no_other_device_up() {
     assert_eq!(cluster.attempts("status = 'success'").await, 2);
     assert_eq!(cluster.attempts("status = 'queued'").await, 1);
     drop(fleet);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_dead_letters_are_put_back_in_order_and_what_is_none_stays() {
+    let Some(cluster) = Cluster::start().await else {
+        return;
+    };
+    let mut client = cluster.redis.client().await;
+    let devices = [Uuid::new_v4(), Uuid::new_v4()];
+    let dead = |number: usize| {
+        json!({
+            "id": Uuid::from_u128(number as u128), "type": "config_snapshot",
+            "device_id": devices[number % 2], "tenant_id": Uuid::nil(),
+            "created_at": "2026-01-02T03:04:05Z", "attempts": 5,
+            "sha256_hash": "", "size_bytes": 1, "payload": "c2VhbGVk",
+            "reason": "too large", "dead_since": "2026-01-02T03:04:05Z",
+        })
+        .to_string()
+    };
+    let mut filling = redis::pipe();
+    for number in 0..250 {
+        if number % 100 == 0 {
+            filling.rpush("backup:outbox:dead", "no letter").ignore();
+        }
+        filling.rpush("backup:outbox:dead", dead(number)).ignore();
+    }
+    filling
+        .exec_async(&mut client)
+        .await
+        .expect("fill the list");
+    let run = |words: &[&str]| {
+        let mut command = cluster.command("operator", &[]);
+        let output = command.args(words).output().expect("run the binary");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let left = async || {
+        let mut client = cluster.redis.client().await;
+        let length = redis::cmd("LLEN").arg("backup:outbox:dead").to_owned();
+        let left: usize = length.query_async(&mut client).await.expect("a length");
+        left
+    };
+    let second = devices[1].to_string();
+    let said = run(&["retry", "--dead-letters", &second]);
+    assert!(said.contains("put 125 snapshots back"), "{said}");
+    assert_eq!(left().await, 128);
+    let said = run(&["retry", "--dead-letters"]);
+    assert!(said.contains("put 125 snapshots back"), "{said}");
+    assert!(said.contains("3 dead letters cannot be read"), "{said}");
+    assert_eq!(left().await, 3);
+
+    let texts: Vec<Vec<u8>> = redis::cmd("LRANGE")
+        .arg("backup:outbox")
+        .arg(0)
+        .arg(-1)
+        .query_async(&mut client)
+        .await
+        .expect("what waits");
+    let ids = texts.iter().map(|text| {
+        let letter: serde_json::Value = serde_json::from_slice(text).expect("JSON");
+        let id: Uuid = letter["id"]
+            .as_str()
+            .expect("an id")
+            .parse()
+            .expect("a UUID");
+        id.as_u128()
+    });
+    let expected = (0..250)
+        .filter(|n| n % 2 == 1)
+        .chain((0..250).filter(|n| n % 2 == 0));
+    assert!(ids.eq(expected));
 }

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use mikrotik_backup::domain::attempt::{AttemptId, Cause, Outcome, Status, Step, StepTime};
-use mikrotik_backup::domain::contact::{Bound, UNCOUNTED};
+use mikrotik_backup::domain::contact::{Bound, OFTEN, UNCOUNTED};
 use mikrotik_backup::domain::device::{Device, DeviceId};
 use mikrotik_backup::domain::failure::FailureKind;
 use mikrotik_backup::ports::{Claim, Claimed, Store};
 
-use super::{Operator, begin, claim, failed, interrupted, journal_status, last, record, taken};
+use super::{
+    Operator, Value, begin, claim, failed, interrupted, journal_status, last, record, taken,
+};
 use crate::services::postgres::NewDevice;
 
 const QUARTER: Duration = Duration::from_secs(15 * 60);
@@ -21,6 +23,14 @@ fn bounded(device: DeviceId, cause: Cause, replica: &str) -> Claim {
         cause,
         bound: Some(Bound::new(Duration::from_secs(10))),
         ..claim(device, None, replica)
+    }
+}
+
+/// A row that says `address`: connections are counted by address, so that each test has its own.
+fn at(address: &str) -> NewDevice {
+    NewDevice {
+        ip_address: address.to_owned(),
+        ..NewDevice::default()
     }
 }
 
@@ -61,7 +71,7 @@ pub(super) async fn connections_to_a_device_are_bounded(
     store: &dyn Store,
     operator: &dyn Operator,
 ) {
-    let id = operator.insert(NewDevice::default()).await;
+    let id = operator.insert(at("198.51.100.1")).await;
     // Long ago it was connected to often; that is over.
     for _ in 0..3 {
         let old = claim(id, None, "one");
@@ -93,18 +103,14 @@ pub(super) async fn connections_to_a_device_are_bounded(
     }
     assert_eq!(operator.state(id).await["running_attempt_id"], None);
 
-    // One more for an operator, and then for nobody; an edit changes nothing about that.
+    // One more for an operator, and then for nobody; new credentials change nothing about that.
     let asked = bounded(id, Cause::Edited, "two");
     let device = begin(store, &asked).await.device;
     let delivered = Outcome::Delivered(taken("x"));
     ended(store, asked.attempt, &device, delivered, Step::Connect).await;
+    let edited = Value::Bytes(b"edited");
     operator
-        .set(
-            "devices",
-            id.0,
-            "ip_address",
-            super::Value::Text("192.0.2.99"),
-        )
+        .set("devices", id.0, "encrypted_credentials", edited)
         .await;
     for cause in [Cause::Manual, Cause::Edited, Cause::Scheduled] {
         let late = bounded(id, cause, "one");
@@ -119,7 +125,7 @@ pub(super) async fn connections_to_a_device_are_bounded(
     };
     begin(store, &unbounded).await;
 
-    let other = operator.insert(NewDevice::default()).await;
+    let other = operator.insert(at("198.51.100.2")).await;
     begin(store, &bounded(other, Cause::Scheduled, "one")).await;
 }
 
@@ -127,7 +133,7 @@ pub(super) async fn what_died_counts_and_what_never_dialled_does_not(
     store: &dyn Store,
     operator: &dyn Operator,
 ) {
-    let id = operator.insert(NewDevice::default()).await;
+    let id = operator.insert(at("198.51.100.3")).await;
     for _ in 0..5 {
         // Its credentials cannot be opened; or what opens them is away.
         let unopened = bounded(id, Cause::Edited, "one");
@@ -189,7 +195,7 @@ pub(super) async fn a_router_that_counts_nobody_may_be_asked_more_often(
         store.record(&record, "one").await.expect("record");
     };
     // What an export showed is not forgotten for a failure after it.
-    let uncounted = operator.insert(NewDevice::default()).await;
+    let uncounted = operator.insert(at("198.51.100.4")).await;
     for n in 0..UNCOUNTED {
         ask(uncounted, (n % 2 == 0).then_some(false)).await;
     }
@@ -198,19 +204,115 @@ pub(super) async fn a_router_that_counts_nobody_may_be_asked_more_often(
         assert!(about(wait, HOUR), "{wait:?}");
     }
     // The rules are there now; and who knows what is at another address?
-    let counted = operator.insert(NewDevice::default()).await;
-    let moved = operator.insert(NewDevice::default()).await;
+    let counted = operator.insert(at("198.51.100.5")).await;
+    let moved = operator.insert(at("198.51.100.6")).await;
     for (id, last) in [(counted, true), (moved, false)] {
         for counts in [false, false, last] {
             ask(id, Some(counts)).await;
         }
     }
-    let address = super::Value::Text("192.0.2.99");
+    let address = Value::Text("198.51.100.7");
     operator
         .set("devices", moved.0, "ip_address", address)
         .await;
+    for _ in 0..3 {
+        ask(moved, None).await;
+    }
     for id in [counted, moved] {
         let wait = refused(store, &bounded(id, Cause::Manual, "one")).await;
         assert!(about(wait, HOUR), "{wait:?}");
     }
+}
+
+pub(super) async fn rows_that_say_the_same_address_share_its_connections(
+    store: &dyn Store,
+    operator: &dyn Operator,
+) {
+    let connected = async |id, cause| {
+        let own = bounded(id, cause, "one");
+        let device = begin(store, &own).await.device;
+        let outcome = failed(FailureKind::Timeout);
+        ended(store, own.attempt, &device, outcome, Step::Connect).await;
+    };
+    // Of two tenants, written in two ways; another port is another router.
+    let one = operator.insert(at("2001:db8::A")).await;
+    let two = operator.insert(at("[2001:db8::a]")).await;
+    let port = NewDevice {
+        ssh_port: Some(2222),
+        ..at("2001:db8::a")
+    };
+    let port = operator.insert(port).await;
+    connected(one, Cause::Scheduled).await;
+    connected(two, Cause::Scheduled).await;
+    for id in [one, two] {
+        let wait = refused(store, &bounded(id, Cause::Retry, "one")).await;
+        assert!(about(wait, QUARTER), "{wait:?}");
+    }
+    // The third runs at the one row, and the other one waits for as long as it may take to dial.
+    let third = bounded(one, Cause::Manual, "one");
+    let device = begin(store, &third).await.device;
+    let longest = HOUR + Duration::from_secs(60);
+    let wait = refused(store, &bounded(two, Cause::Manual, "two")).await;
+    assert!(about(wait, longest), "{wait:?}");
+    // It never dialled; so another one may.
+    let outcome = failed(FailureKind::CredentialsUnreadable);
+    ended(store, third.attempt, &device, outcome, Step::Lock).await;
+    connected(two, Cause::Manual).await;
+    for id in [one, two] {
+        let wait = refused(store, &bounded(id, Cause::Manual, "one")).await;
+        assert!(about(wait, HOUR), "{wait:?}");
+    }
+    connected(port, Cause::Scheduled).await;
+
+    // A row that says another address waits for nobody there, and takes none of its count along;
+    // the address keeps it, also for a row that is new.
+    let address = Value::Text("2001:db8::b");
+    operator.set("devices", two.0, "ip_address", address).await;
+    connected(two, Cause::Edited).await;
+    connected(two, Cause::Scheduled).await;
+    operator.delete(one).await;
+    let again = operator.insert(at("2001:db8::a.")).await;
+    let wait = refused(store, &bounded(again, Cause::Manual, "one")).await;
+    assert!(about(wait, HOUR), "{wait:?}");
+
+    // What died at the address that the row had before does not count at the new one.
+    let moved = operator.insert(at("2001:db8::c")).await;
+    begin(store, &bounded(moved, Cause::Manual, "one")).await;
+    let address = Value::Text("2001:db8::d");
+    operator
+        .set("devices", moved.0, "ip_address", address)
+        .await;
+    for _ in 0..3 {
+        connected(moved, Cause::Manual).await;
+    }
+    let old = operator.insert(at("2001:db8::c")).await;
+    connected(old, Cause::Scheduled).await;
+    let wait = refused(store, &bounded(old, Cause::Scheduled, "one")).await;
+    assert!(wait > QUARTER - Duration::from_secs(20), "{wait:?}");
+}
+
+pub(super) async fn a_short_interval_is_each_rows_own(store: &dyn Store, operator: &dyn Operator) {
+    let minute = Duration::from_secs(60);
+    let often = Bound::for_interval(minute, Duration::from_secs(10));
+    let connected = async |id| {
+        let own = Claim {
+            bound: Some(often),
+            ..bounded(id, Cause::Scheduled, "one")
+        };
+        let device = begin(store, &own).await.device;
+        let outcome = failed(FailureKind::Timeout);
+        ended(store, own.attempt, &device, outcome, Step::Connect).await;
+    };
+    let one = operator.insert(at("198.51.100.8")).await;
+    let two = operator.insert(at("198.51.100.8")).await;
+    for _ in 0..OFTEN {
+        connected(one).await;
+    }
+    let one_more = Claim {
+        bound: Some(often),
+        ..bounded(one, Cause::Manual, "one")
+    };
+    let wait = refused(store, &one_more).await;
+    assert!(about(wait, HOUR), "{wait:?}");
+    connected(two).await;
 }

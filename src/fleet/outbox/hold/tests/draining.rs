@@ -92,7 +92,7 @@ impl Outbox for Letters {
         Err(away())
     }
 
-    async fn dead(&self, _limit: u32) -> Result<Vec<Vec<u8>>, OutboxError> {
+    async fn dead(&self, _place: u64) -> Result<Option<Vec<u8>>, OutboxError> {
         Err(away())
     }
 
