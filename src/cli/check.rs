@@ -224,7 +224,7 @@ async fn show_export(
         &format!(
             "whole: RouterOS {}, {raw} bytes, {} menus; normalised {kept} bytes, sha256 {}",
             export.header.routeros_version,
-            normalized.shape.menus.len(),
+            normalized.shape.different_menus(),
             normalized.hash
         ),
     );

@@ -1,6 +1,6 @@
 //! A snapshot: one whole, normalised export with its digest, device and time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -42,13 +42,22 @@ impl fmt::Debug for ConfigText {
 /// What is remembered of an export's form, to suspect the next one of being cut.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Shape {
-    /// Each menu that has configuration, in the order of first appearance.
+    /// The menus that have configuration, in the order of the export. One that is printed twice, with
+    /// another one between, is there twice: a cut shows in what stands last.
     pub menus: Vec<MenuShape>,
     /// How many properties with secret values (passwords, keys, …) are in it.
     pub secrets: u32,
 }
 
-/// What is remembered of one menu.
+impl Shape {
+    /// How many menus have configuration.
+    pub fn different_menus(&self) -> usize {
+        let names = self.menus.iter().map(|menu| menu.menu.as_str());
+        names.collect::<BTreeSet<_>>().len()
+    }
+}
+
+/// What is remembered of one menu, from where it begins to where another one does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MenuShape {
     /// Its path, such as `/ip firewall filter`; empty for what stands before the first menu.

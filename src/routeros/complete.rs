@@ -78,7 +78,7 @@ pub(super) fn examine(text: &str, normalizer: &Normalizer) -> Findings {
                         // PostgreSQL can store any character but this one.
                         menus.push(menu.replace('\0', "\u{fffd}"));
                     }
-                    if harmless && bare_menu && stands_in(menu, &context) {
+                    if bare_menu && stands_in(menu, &context) {
                         bare_menu = false;
                     }
                     None
@@ -183,8 +183,8 @@ fn is_told(text: &str, comment: &Line<'_>, normalizer: &Normalizer) -> bool {
     wrapped::is_told(comment.raw, rest) || normalizer.ignores_wrapped(comment.raw, rest).is_some()
 }
 
-/// Whether `menu`, which the router says it does not have, is the current one or below it: then nothing
-/// was to come in it.
+/// Whether `menu`, which the router says it does not have or could not export, is the current one or
+/// below it: then nothing was to come in it.
 fn stands_in(menu: &str, context: &Context) -> bool {
     let current = context.menu().map(plain_menu);
     current.is_some_and(|current| is_at_or_below(&plain_menu(menu), &current))

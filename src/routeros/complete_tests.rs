@@ -26,6 +26,9 @@ fn whole_exports_are_whole() {
         "/system/routerboard\r\n#error exporting \"/system/routerboard/mode-button\"\r\n\
          #error exporting \"/system/routerboard/reset-button\"\r\n",
         "/interface bridge calea\r\n#error exporting /interface bridge calea\r\n",
+        // It could not be exported, as the router says.
+        "/ip pool\r\n#error exporting \"/ip/pool\" (timeout)\r\n",
+        "/ip ipsec\r\n#error exporting \"/ip/ipsec/identity\" (timeout)\r\n",
     ] {
         assert_eq!(cut(body), None, "{body:?}");
     }
@@ -60,6 +63,22 @@ fn every_sign_of_a_cut_is_named() {
         (
             "/interface bridge calea\r\n#error exporting /interface bridge calea\r\n/ip address\r\n",
             "a menu without an item",
+        ),
+        (
+            "/ip address\r\n#error exporting \"/ip/pool\" (timeout)\r\n",
+            "a menu without an item",
+        ),
+        (
+            "/ip ipsec identity\r\n#error exporting \"/ip/ipsec\" (timeout)\r\n",
+            "a menu without an item",
+        ),
+        (
+            "/ip pool\r\n#error exporting \"/ip/pool\" (timeout)\r\n/ip pool used\r\n",
+            "a menu without an item",
+        ),
+        (
+            "/ip pool\r\n#error exporting \"/ip/pool\" (timeout)\r\n#interrupted\r\n",
+            "#interrupted",
         ),
         (
             "/ip firewall nat\r\n# wan not ready\r\n",
@@ -137,4 +156,13 @@ fn menus_that_did_not_answer_are_told_from_those_that_are_not_there() {
     assert_eq!(findings.cut, None);
     assert_eq!(findings.incomplete_menus, ["/ipv6/route"]);
     assert_eq!(findings.unavailable_menus, ["/interface bridge calea"]);
+
+    let text = format!("{HEADER}/ip pool\r\n#error exporting \"/ip/pool\" (timeout)\r\n");
+    let findings = examine(&text, &Normalizer::default());
+    assert_eq!(findings.cut, None);
+    assert_eq!(
+        findings.incomplete_menus,
+        ["/ip/pool"],
+        "waited for like others"
+    );
 }

@@ -8,7 +8,7 @@ use crate::domain::snapshot::Shape;
 /// What a pass over a text remembers of its form.
 pub(super) struct Form<'a> {
     shape: ShapeBuilder,
-    /// Where the shape keeps the current menu, once an item was in it.
+    /// Where the shape keeps the current menu, once an item was in it, until one of another was.
     current: Option<usize>,
     names: SecretNames<'a>,
 }
@@ -33,7 +33,11 @@ impl<'a> Form<'a> {
         (logical, wraps): (&str, &[usize]),
     ) {
         let (slot, menu, command) = match *item {
-            Item::Absolute { menu, command } => (self.shape.slot(menu), menu, command),
+            Item::Absolute { menu, command } => {
+                // What follows in the current menu stands behind this.
+                self.current = None;
+                (self.shape.slot(menu), menu, command)
+            }
             Item::Menu(_) => {
                 self.current = None;
                 return;

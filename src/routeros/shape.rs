@@ -1,7 +1,6 @@
 //! Owns the form of an export: which item stands in which menu, and which properties are secret.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use super::reader::trim_blanks;
 use crate::domain::digest::Digest;
@@ -116,10 +115,7 @@ fn menu_bytes(text: &str) -> usize {
 /// Collects the form of an export, item by item.
 #[derive(Default)]
 pub(super) struct ShapeBuilder {
-    index: HashMap<String, usize>,
     menus: Vec<(String, Mix, u32)>,
-    /// The slot asked for last.
-    last: usize,
     secrets: u32,
 }
 
@@ -133,27 +129,17 @@ impl ShapeBuilder {
         self.secrets = self.secrets.saturating_add(secrets);
     }
 
-    /// Where `menu` (empty before the first one) is kept.
+    /// Where the next item of `menu` (empty before the first one) is kept. An export goes menu by
+    /// menu; one that comes again, behind another one, is kept apart from what it was before.
     pub(super) fn slot(&mut self, menu: &str) -> usize {
-        // An export goes menu by menu.
-        match self.menus.get(self.last) {
-            Some((last, ..)) if last == menu => {}
-            _ => self.last = self.find(menu),
+        let menu = match self.menus.len() {
+            ..MAX_MENUS => menu,
+            _ => OTHER_MENUS,
+        };
+        if self.menus.last().is_none_or(|(last, ..)| last != menu) {
+            self.menus.push((menu.to_owned(), Mix::default(), 0));
         }
-        self.last
-    }
-
-    fn find(&mut self, menu: &str) -> usize {
-        if let Some(slot) = self.index.get(menu) {
-            return *slot;
-        }
-        if self.menus.len() >= MAX_MENUS && menu != OTHER_MENUS {
-            return self.find(OTHER_MENUS);
-        }
-        let slot = self.menus.len();
-        self.menus.push((menu.to_owned(), Mix::default(), 0));
-        self.index.insert(menu.to_owned(), slot);
-        slot
+        self.menus.len() - 1
     }
 
     /// The form of everything added.
@@ -284,9 +270,23 @@ mod tests {
             shape(&[("/a", "ab"), ("/a", "c")]),
             shape(&[("/a", "a"), ("/a", "bc")])
         );
-        let split = shape(&[("/b", "x"), ("/a", "y"), ("/b", "z")]);
-        assert_eq!(split, shape(&[("/b", "x"), ("/b", "z"), ("/a", "y")]));
-        assert_eq!(split.menus[0].menu, "/b");
-        assert_eq!(split.menus[0].items, 2);
+        let twice = shape(&[("/b", "x"), ("/a", "y"), ("/b", "z"), ("/b", "z")]);
+        let items: Vec<_> = twice
+            .menus
+            .iter()
+            .map(|it| (it.menu.as_str(), it.items))
+            .collect();
+        assert_eq!(items, [("/b", 1), ("/a", 1), ("/b", 2)]);
+        assert_eq!(twice.different_menus(), 2);
+        let more = |menus: usize| {
+            let names: Vec<_> = (0..menus).map(|n| format!("/m{n}")).collect();
+            let items: Vec<_> = names.iter().map(|menu| (menu.as_str(), "x")).collect();
+            shape(&items)
+        };
+        assert_eq!(more(MAX_MENUS).menus.len(), MAX_MENUS);
+        let cut_off = more(MAX_MENUS + 9);
+        assert_eq!(cut_off.menus.len(), MAX_MENUS + 1);
+        let last = cut_off.menus.last().expect("a menu");
+        assert_eq!((last.menu.as_str(), last.items), (OTHER_MENUS, 9));
     }
 }

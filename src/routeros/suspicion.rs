@@ -6,6 +6,7 @@
 //! the same answer twice is the router's configuration. So a suspicion may be wrong, and the last
 //! item of an export, when an operator deletes it, is read twice.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::normalize::Normalized;
@@ -210,27 +211,55 @@ fn ends_early(before: &[&MenuShape], now: &[&MenuShape]) -> Option<Suspicion> {
 }
 
 fn lost_last_menus(before: &[&MenuShape], now: &[&MenuShape]) -> Option<Suspicion> {
-    let names: std::collections::HashSet<&str> =
-        now.iter().map(|menu| menu.menu.as_str()).collect();
+    let places: HashSet<_> = places(now).collect();
+    let before: Vec<_> = self::places(before).collect();
     let lost = before.iter().rev();
-    let menus = lost
-        .take_while(|menu| !names.contains(menu.menu.as_str()))
-        .count();
-    let last = before.last().filter(|_| menus > 0)?;
+    let menus = lost.take_while(|place| !places.contains(place)).count();
+    let (last, _) = before.last().filter(|_| menus > 0)?;
     Some(Suspicion::LostLastMenus {
         menus,
-        last: last.menu.clone(),
+        last: (*last).to_owned(),
     })
 }
 
-/// The last item that an operator deletes in the last menu looks the same, and is read twice.
+/// The last item that an operator deletes in the last menu looks the same, and is read twice. Where a
+/// menu is printed more often than before, or less, nobody can tell which place is which.
 fn last_menu_shrank(before: &[&MenuShape], now: &[&MenuShape]) -> Option<Suspicion> {
     let last = now.last()?;
-    let old = before.iter().find(|old| old.menu == last.menu)?;
-    (last.items < old.items).then(|| Suspicion::LastMenuShrank {
+    let of_it = |menus: &[&MenuShape]| -> Vec<u32> {
+        let menus = menus.iter().filter(|menu| menu.menu == last.menu);
+        menus.map(|menu| menu.items).collect()
+    };
+    let (had, has) = (of_it(before), of_it(now));
+    let place = has.len() - 1;
+    let sum = |items: &[u32]| {
+        items
+            .iter()
+            .fold(0, |sum: u32, more| sum.saturating_add(*more))
+    };
+    let (from, to) = if had.len() == has.len() {
+        (had[place], last.items)
+    } else {
+        (sum(&had), sum(&has))
+    };
+    if to >= from {
+        return None;
+    }
+    Some(Suspicion::LastMenuShrank {
         menu: last.menu.clone(),
-        from: old.items,
-        to: last.items,
+        from,
+        to,
+    })
+}
+
+/// Each menu, with how often it was printed before.
+fn places<'a>(menus: &[&'a MenuShape]) -> impl Iterator<Item = (&'a str, usize)> {
+    let mut times: HashMap<&str, usize> = HashMap::new();
+    menus.iter().map(move |menu| {
+        let times = times.entry(menu.menu.as_str()).or_default();
+        let before = *times;
+        *times += 1;
+        (menu.menu.as_str(), before)
     })
 }
 

@@ -126,6 +126,48 @@ fn a_cut_inside_the_last_menu_is_told_whatever_was_edited_before_it() {
 }
 
 #[test]
+fn a_cut_in_a_menu_that_is_printed_twice_is_told() {
+    const OLD: &[(&str, &str)] = &[
+        ("/ip pool", "add name=a"),
+        ("/ip pool", "add name=b"),
+        ("/ppp profile", "add name=c"),
+        ("/ip pool", "set a next-pool=b"),
+        ("/ip pool", "set b next-pool=a"),
+    ];
+    let old = shape(OLD);
+    let told = |new: &[(&str, &str)]| {
+        let found = suspicion(remembered(&old, 300), remembered(&shape(new), 299));
+        found.map(|found| found.as_str())
+    };
+    assert_eq!(told(OLD), None);
+    assert_eq!(told(&OLD[..4]), Some("ends_early"));
+    assert_eq!(told(&OLD[..3]), Some("ends_early"));
+    assert_eq!(told(&OLD[..1]), Some("ends_early"));
+    // Whatever was edited before it.
+    let edited = ("/ppp profile", "add name=d");
+    let cut = [&OLD[..2], &[edited, OLD[3]]].concat();
+    assert_eq!(told(&cut), Some("last_menu_shrank"));
+    assert_eq!(told(&[OLD[0], edited, OLD[3], OLD[4]]), None);
+    assert_eq!(
+        told(&[&OLD[..2], &[edited]].concat()),
+        Some("lost_last_menus")
+    );
+    // The menu is printed once more than before, or once less.
+    let more = [&OLD[..1], &[edited], &OLD[1..2], &[edited, OLD[3]]].concat();
+    assert_eq!(told(&more), Some("last_menu_shrank"));
+    assert_eq!(told(&[edited, OLD[3]]), Some("lost_last_menus"));
+}
+
+#[test]
+fn a_form_that_an_older_program_remembered_raises_no_suspicion() {
+    // It had all items of a menu in one place, where the menu came first.
+    let merged = shape(&[("/a", "x"), ("/a", "y"), ("/b", "z")]);
+    let apart = shape(&[("/a", "x"), ("/b", "z"), ("/a", "y")]);
+    let told = |old: &Shape, new: &Shape| suspicion(remembered(old, 100), remembered(new, 100));
+    assert_eq!(told(&merged, &apart), None);
+}
+
+#[test]
 fn a_menu_that_fails_for_ever_hides_nothing_of_the_others() {
     let whole = shape(WHOLE);
     let hidden: Vec<_> = WHOLE
@@ -229,9 +271,17 @@ fn borrowed(items: &[(String, String)]) -> Vec<(&str, &str)> {
         .collect()
 }
 
+/// Menus in any order, some of them more than once.
+fn repeating() -> impl Strategy<Value = Vec<(String, String)>> {
+    prop::collection::vec((0..4u8, "[a-c]{1,3}"), 1..15).prop_map(|items| {
+        let item = |(menu, item)| (format!("/menu {menu}"), format!("add name={item}"));
+        items.into_iter().map(item).collect()
+    })
+}
+
 proptest! {
     #[test]
-    fn every_cut_between_two_items_is_suspected(items in exports(), at in any::<prop::sample::Index>()) {
+    fn every_cut_between_two_items_is_suspected(items in prop_oneof![exports(), repeating()], at in any::<prop::sample::Index>()) {
         let items = borrowed(&items);
         let cut = at.index(items.len());
         let (old, new) = (shape(&items), shape(&items[..cut]));
@@ -241,12 +291,16 @@ proptest! {
 
     #[test]
     fn a_cut_inside_the_last_menu_is_suspected_whatever_changed_before_it(
-        items in exports(),
+        items in prop_oneof![exports(), repeating()],
+        earlier in prop::collection::vec("[a-c]{1,3}", 0..3),
         last in prop::collection::vec("[a-c]{1,3}", 2..6),
         others in exports(),
         keep in any::<prop::sample::Index>(),
         edited in any::<prop::sample::Index>(),
     ) {
+        // The menu that it ends in may be printed before, too.
+        let earlier = earlier.iter().map(|item| ("/tail".to_owned(), item.clone()));
+        let items: Vec<_> = earlier.chain(items).collect();
         let items = borrowed(&items);
         let last: Vec<_> = last.iter().map(|item| ("/tail", item.as_str())).collect();
         let old = shape(&[items.clone(), last.clone()].concat());

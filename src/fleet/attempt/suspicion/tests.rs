@@ -166,6 +166,33 @@ async fn what_speaks_against_a_suspect_begins_its_row_anew() {
 }
 
 #[tokio::test]
+async fn lines_that_are_written_into_exports_at_chance_are_never_published() {
+    let router = router(RouterOptions::default());
+    let (world, device) = knowing(&router).await;
+    // As many each time, in one menu, and another text.
+    let with = |n: u32| {
+        let text = String::from_utf8(whole(0)).expect("UTF-8");
+        text.replace(
+            "/system logging",
+            &format!("session {n} has ended\r\n/system logging"),
+        )
+    };
+    for attempt in 1..5 {
+        router.answer_exports_with(
+            [with(2 * attempt), with(2 * attempt + 1)].map(String::into_bytes),
+        );
+        let record = again(&world, &device).await;
+        let text = message(&record);
+        assert!(
+            text.starts_with("1 line of the export is neither"),
+            "{text}"
+        );
+        assert!(text.ends_with("one of the two is cut"), "{text}");
+    }
+    assert_eq!(world.sink.taken().len(), 1);
+}
+
+#[tokio::test]
 async fn a_router_that_is_cut_at_changing_places_is_never_published() {
     let router = router(RouterOptions::default());
     let lines: Vec<String> = (0..30)
