@@ -19,6 +19,8 @@ use crate::domain::schedule::{Condition, Draw, Event, Finish, Made, Next, Policy
 const START: Timestamp = datetime!(2026-01-02 03:04:05 UTC);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
+/// Of several rows that share a router, each takes up so much time of it.
+const EACH: Duration = Duration::from_secs(20 * 60);
 
 /// What comes of an attempt, if nothing comes in between.
 #[derive(Clone, Copy, Debug)]
@@ -553,6 +555,9 @@ proptest! {
 
     #[test]
     fn nobody_waits_for_ever((mut world, doings) in played(intervals(), 1..4, true)) {
+        // Rows that share a router can be too many for what it tolerates within an interval.
+        let shared = if world.rows.len() > 1 { world.rows.len() as u32 * EACH } else { Duration::ZERO };
+        prop_assume!(world.policy.interval >= shared);
         for (n, doing) in doings.iter().enumerate() {
             world.does(doing, n + 1);
         }
@@ -568,7 +573,7 @@ proptest! {
         // A device that is well may have just been backed up; and those that share a router may have
         // to wait for each other.
         let interval = world.policy.interval.mul_f64(1.0 + PHASE);
-        world.run_for(interval + hour_and_slack + rows.len() as u32 * 20 * MINUTE);
+        world.run_for(interval + hour_and_slack + rows.len() as u32 * EACH);
         let after: Vec<_> = world.rows.iter().map(|row| row.successes).collect();
         prop_assert!(rows.into_iter().all(|row| after[row] > before[row]), "{before:?} {after:?}");
     }
