@@ -73,6 +73,8 @@ impl Drop for DataDirLock {
     fn drop(&mut self) {
         // The file stays: removing it would let two processes lock two files of one name.
         let _ = self.file.set_len(0);
+        // Closing it is not enough: a program that is just being started still has it, too.
+        let _ = self.file.unlock();
     }
 }
 
@@ -134,4 +136,20 @@ pub enum LockError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_in_a_program_that_is_being_started_holds_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = DataDirLock::acquire(folder.path()).unwrap();
+        // As between fork and exec.
+        let _copy = lock.file.try_clone().unwrap();
+        assert!(DataDirLock::acquire(folder.path()).is_err());
+        drop(lock);
+        DataDirLock::acquire(folder.path()).unwrap();
+    }
 }
