@@ -92,13 +92,14 @@ pub(super) fn examine(text: &str, normalizer: &Normalizer) -> Findings {
                     None
                 }
             },
-            LineKind::Rest => match comment {
-                Some(comment) if !is_told(text, &comment, normalizer) => {
+            LineKind::Rest => {
+                let error = stray_error(line.raw);
+                let told = |comment| is_told(text, &comment, normalizer);
+                if error.is_none() && !comment.is_none_or(told) {
                     strays.note(&place);
-                    stray_error(line.raw)
                 }
-                _ => None,
-            },
+                error
+            }
             LineKind::Config if line.open_quote => Some("it ends inside a quoted string".into()),
             LineKind::Config if line.dangling => Some("it ends where a line goes on".into()),
             LineKind::Config if begins_as_configuration(&line) => {
@@ -176,7 +177,11 @@ fn begins_as_configuration(line: &Line<'_>) -> bool {
 /// comment may be anything.
 #[cold]
 fn is_told(text: &str, comment: &Line<'_>, normalizer: &Normalizer) -> bool {
-    let behind = reader::lines_in(text, comment.start..text.len()).skip(1);
+    // Both rests that it may have, and no more of the text: this is asked for every such comment.
+    let feed =
+        |from: usize| memchr::memchr(b'\n', &text.as_bytes()[from..]).map(|at| from + at + 1);
+    let end = feed(comment.end).map_or(text.len(), |end| feed(end).unwrap_or(text.len()));
+    let behind = reader::lines_in(text, comment.start..end).skip(1);
     let rests = behind.take_while(|line| line.kind == LineKind::Rest);
     let end = rests.last().map_or(comment.end, |rest| rest.end);
     let rest = &text[comment.end..end];

@@ -113,6 +113,13 @@ fn every_sign_of_a_cut_is_named() {
             "/ip address\r\nadd a=b\r\naction timed out - try again (13)\r\n",
             "an error of the router's console stands in it: \"action timed out - try again (13)\"",
         ),
+        // Behind a comment that may go on in a line without a mark.
+        (
+            "/ip neighbor discovery-settings\r\n# ipv6 neighbor configuration has changed, please \
+             restart the device in order to apply the new settings\r\ninterrupted\r\n\
+             /ip service\r\nset telnet disabled=yes\r\n",
+            "\"interrupted\"",
+        ),
         (
             "/ip address\r\nadd a=b\r\ninterrupted\r\n",
             "\"interrupted\"",
