@@ -61,7 +61,7 @@ fn same(a: &MenuShape, b: &MenuShape) -> bool {
 /// and none of these.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SecondReading<'a> {
-    /// Nothing: the time was up, or the connection ended.
+    /// Nothing: there was less time for it than the first one took.
     None,
     /// Another text, which looks cut, too.
     Suspect(&'a Suspect),

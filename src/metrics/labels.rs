@@ -103,8 +103,10 @@ impl Asked {
 /// What came of an export that looked cut beside the one before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Suspected {
-    /// It came twice, or in enough attempts in a row, and was taken.
+    /// It came twice, and was taken.
     Confirmed,
+    /// It came in enough attempts in a row, and was taken although no second reading confirmed it.
+    Recurring,
     /// A second reading neither confirmed nor refuted it: refused, and remembered.
     Unconfirmed,
     /// A second reading was another one.
@@ -112,11 +114,17 @@ pub enum Suspected {
 }
 
 impl Suspected {
-    pub(super) const ALL: [Self; 3] = [Self::Confirmed, Self::Unconfirmed, Self::Refuted];
+    pub(super) const ALL: [Self; 4] = [
+        Self::Confirmed,
+        Self::Recurring,
+        Self::Unconfirmed,
+        Self::Refuted,
+    ];
 
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Confirmed => "confirmed",
+            Self::Recurring => "recurring",
             Self::Unconfirmed => "unconfirmed",
             Self::Refuted => "refuted",
         }

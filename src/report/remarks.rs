@@ -26,7 +26,9 @@ impl RemarkKind {
     fn about(self) -> &'static str {
         match self {
             Self::Incomplete => "the last export lacks menus that the router could not export",
-            Self::Suspected => "the last export looked cut, and was the same when read again",
+            Self::Suspected => {
+                "the last export looked cut, was read more than once, and was believed: see its warning"
+            }
             Self::WeakSsh => "weak SSH algorithms, the best that the router offers",
         }
     }

@@ -2,10 +2,11 @@
 
 use std::panic::resume_unwind;
 
+use tokio::time::Instant;
 use tracing::{Span, debug, warn};
 
 use super::Stop;
-use super::suspicion::{Normalised, after_failure, suspicion};
+use super::suspicion::{First, Normalised, after_failure, suspicion};
 use crate::domain::attempt::{AttemptId, Step};
 use crate::domain::device::Device;
 use crate::domain::failure::{Failure, FailureKind};
@@ -37,7 +38,9 @@ impl Context {
     ) -> Result<Believed, Stop> {
         let device = &begun.device;
         progress.enter(Step::Export);
+        let asked = Instant::now();
         let export = self.take_export(session, device).await;
+        let took = asked.elapsed();
         let mut export = export.inspect_err(|error| {
             progress.observed.suspects = after_failure(error);
         })?;
@@ -50,13 +53,18 @@ impl Context {
         }
         progress.enter(Step::Normalise);
         let first = self.normalise(id, device, export, progress).await;
-        let ((snapshot, counts), warning) = match doubt.or_else(|| suspicion(begun, &first.0)) {
+        let ((snapshot, counts), warning) = match suspicion(begun, &first.0).or(doubt) {
             None => {
                 progress.observed.suspects = Some(Recurrence::default());
                 (first, None)
             }
             Some(suspicion) => {
-                let settled = self.settle(first, &suspicion, session, begun, progress);
+                let first = First {
+                    read: first,
+                    took,
+                    suspicion,
+                };
+                let settled = self.settle(first, session, begun, progress);
                 let (believed, warning) = settled.await?;
                 (believed, Some(warning))
             }

@@ -1,6 +1,9 @@
 //! An export that looks cut beside the last good one: read again on the same connection, and
 //! remembered where that does not settle it.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::Stop;
@@ -22,14 +25,25 @@ pub(super) type Normalised = (Snapshot, bool);
 
 const ANOTHER: &str = "and was another one: one of the two is cut";
 
+/// A reading that looks cut.
+pub(super) struct First {
+    pub(super) read: Normalised,
+    /// How long it took.
+    pub(super) took: Duration,
+    /// Why it looks cut.
+    pub(super) suspicion: Suspicion,
+}
+
 /// What came of the second reading.
 enum Again {
     /// The same.
     Same(Normalised),
     /// Another text, which looks cut, too.
     Suspect(Normalised, Suspect),
-    /// Nothing: the time was up, or the connection ended.
+    /// Nothing, for there was less time for it than the first one took.
     None(Failure),
+    /// Nothing, for another reason, which says nothing of the first reading.
+    Ended(Failure),
     /// What speaks against the first reading, as a half-sentence.
     Refuted(String),
 }
@@ -40,17 +54,22 @@ impl Context {
     /// seen, where a second reading could neither confirm nor refute it.
     pub(super) async fn settle(
         &self,
-        first: Normalised,
-        suspicion: &Suspicion,
+        first: First,
         session: &mut Session,
         begun: &Begun,
         progress: &mut Progress,
     ) -> Result<(Normalised, String), Stop> {
-        let suspect = suspect(suspicion, &first.0);
+        let First {
+            read: first,
+            took,
+            suspicion,
+        } = first;
+        let suspect = suspect(&suspicion, &first.0);
         let (id, hash) = (first.0.attempt, first.0.hash);
         // Two texts at once are twice the memory: only where the first one may be taken after all.
         let kept = begun.suspects.awaits(&suspect).then_some(first);
         progress.enter(Step::Export);
+        let asked = Instant::now();
         let again = match self.take_export(session, &begun.device).await {
             Ok(mut export) => {
                 let doubt = export.doubt.take().map(|doubt| *doubt);
@@ -59,10 +78,10 @@ impl Context {
                 let again = self.normalise(id, device, export, progress).await;
                 compare(hash, again, doubt, begun)
             }
-            Err(error) => failed(error),
+            Err(error) => failed(error, took, asked.elapsed()),
         };
         let row = match &again {
-            Again::Same(_) => begun.suspects.clone(),
+            Again::Same(_) | Again::Ended(_) => begun.suspects.clone(),
             Again::Suspect(_, second) => begun
                 .suspects
                 .after(&suspect, SecondReading::Suspect(second)),
@@ -78,12 +97,20 @@ impl Context {
             }
             Again::Suspect(again, _) => (Some(again), changing(&row)),
             Again::None(failure) => (kept, not_read(&failure)),
+            Again::Ended(failure) => {
+                self.metrics.suspected(Suspected::Unconfirmed);
+                let text = format!("{suspicion}; so it was read again, which failed: {failure}");
+                return Err(Stop::Failed(Failure::new(
+                    FailureKind::TruncatedOutput,
+                    text,
+                )));
+            }
             Again::Refuted(why) => (None, why),
         };
         if let Some(taken) = taken.filter(|_| row.is_final()) {
             let attempts = row.attempts();
             warn!(%suspicion, attempts, "The same export was read in attempts in a row");
-            self.metrics.suspected(Suspected::Confirmed);
+            self.metrics.suspected(Suspected::Recurring);
             let warning = format!("{suspicion}; read in {attempts} attempts in a row");
             return Ok((taken, warning));
         }
@@ -143,7 +170,7 @@ fn compare(first: Digest, again: Normalised, doubt: Option<Suspicion>, begun: &B
     if again.0.hash == first {
         return Again::Same(again);
     }
-    match doubt.or_else(|| suspicion(begun, &again.0)) {
+    match suspicion(begun, &again.0).or(doubt) {
         // What writes lines into an export may write them in the place of others, in any menu.
         None | Some(Suspicion::StrayLines { .. }) => Again::Refuted(ANOTHER.to_owned()),
         Some(suspicion) => {
@@ -153,16 +180,25 @@ fn compare(first: Digest, again: Normalised, doubt: Option<Suspicion>, begun: &B
     }
 }
 
-fn failed(error: ExportError) -> Again {
-    let unread = match &error {
-        ExportError::Ssh(error) => error.kind() != FailureKind::ExportTooLarge,
-        ExportError::Refused(_) => false,
+/// Only that there was less time than the first reading `took` explains why a second one that is the
+/// same did not come to its end; with as much time or more, the first one is the shorter one.
+fn failed(error: ExportError, took: Duration, given: Duration) -> Again {
+    let kind = match &error {
+        ExportError::Ssh(error) => Some(error.kind()),
+        ExportError::Refused(_) => None,
     };
     let failure = error.into_failure();
-    if unread {
-        return Again::None(failure);
+    match kind {
+        Some(FailureKind::Timeout) if given < took => Again::None(failure),
+        Some(FailureKind::Timeout) => Again::Refuted(format!(
+            "and did not end in {given:.1?}, although the first took {took:.1?}: the first may be \
+             cut ({failure})"
+        )),
+        None | Some(FailureKind::ExportTooLarge) => {
+            Again::Refuted(format!("which failed: {failure}"))
+        }
+        Some(_) => Again::Ended(failure),
     }
-    Again::Refuted(format!("which failed: {failure}"))
 }
 
 fn not_read(failure: &Failure) -> String {

@@ -123,7 +123,7 @@ async fn a_router_too_slow_to_be_read_twice_is_believed_across_replicas() {
     let answer = scene.attempt().await;
     assert_eq!(answer["status"], "success", "{answer}");
     assert_eq!(scene.published().await, 2);
-    assert_eq!(scene.suspicions("confirmed").await, 1.0);
+    assert_eq!(scene.suspicions("recurring").await, 1.0);
     let warning = scene.warning().await;
     assert!(warning.contains("\"sensitive\""), "{warning}");
     assert!(warning.contains("3 attempts in a row"), "{warning}");

@@ -9,8 +9,8 @@ use crate::domain::device::Device;
 use crate::fleet::fakes::{World, told};
 use crate::sim::{Fault, Router, RouterOptions};
 
-fn counted(world: &World) -> [f64; 3] {
-    ["confirmed", "unconfirmed", "refuted"].map(|result| {
+fn counted(world: &World) -> [f64; 4] {
+    ["confirmed", "recurring", "unconfirmed", "refuted"].map(|result| {
         world.metric(&format!(
             "mikrotik_config_backup_suspicions_total{{result=\"{result}\"}}"
         ))
@@ -35,33 +35,49 @@ async fn unconfirmed(world: &World, device: &Device, left: u32) -> AttemptRecord
 async fn a_router_that_has_no_time_for_a_second_reading_is_believed_at_the_third_attempt() {
     let router = router(RouterOptions::default());
     let (world, mut device) = known(&router).await;
-    router.set_fault(Fault::CutThenStall);
-    device.settings.command_timeout = Some(Duration::from_secs(2));
+    // One reading fits into the time, two do not.
+    router.set_fault(Fault::SecretsWithheld);
+    router.set_delay(Duration::from_millis(1700));
+    device.settings.command_timeout = Some(Duration::from_secs(3));
     world.store.state().put(device.clone());
     let first = unconfirmed(&world, &device, 2).await;
     assert!(message(&first).contains("a longer command timeout"));
     // What comes to no export says nothing.
     router.set_fault_for(Fault::AcceptAndClose, 1);
     assert_eq!(told(&again(&world, &device).await), "connection_lost");
-    router.set_fault(Fault::CutThenStall);
+    router.set_fault(Fault::SecretsWithheld);
     unconfirmed(&world, &device, 1).await;
     assert_eq!(world.sink.taken().len(), 1);
 
     let third = again(&world, &device).await;
     let words = warning(&third);
-    assert!(
-        words.contains("ends in") || words.contains("gone"),
-        "{words}"
-    );
+    assert!(words.contains("\"sensitive\""), "{words}");
     assert!(words.ends_with("read in 3 attempts in a row"), "{words}");
     assert_eq!(world.sink.taken().len(), 2);
-    assert_eq!(counted(&world), [1.0, 2.0, 0.0]);
+    assert_eq!(counted(&world), [0.0, 1.0, 2.0, 0.0]);
     let kept = world.store.state().suspects.get(&device.id).cloned();
     assert_eq!(kept, Some(Recurrence::default()));
     // It is the last good one now.
     let record = again(&world, &device).await;
     let taken = record.outcome.taken().expect("a snapshot");
     assert_eq!(taken.warning, None);
+}
+
+#[tokio::test]
+async fn a_cut_that_a_second_reading_has_time_to_show_is_never_believed() {
+    let router = router(RouterOptions::default());
+    let (world, mut device) = known(&router).await;
+    router.set_fault(Fault::CutThenStall);
+    device.settings.command_timeout = Some(Duration::from_secs(2));
+    world.store.state().put(device.clone());
+    for _ in 0..4 {
+        let record = again(&world, &device).await;
+        assert_eq!(told(&record), "truncated_output");
+        let text = message(&record);
+        assert!(text.contains("the first may be cut"), "{text}");
+    }
+    assert_eq!(world.sink.taken().len(), 1);
+    assert_eq!(counted(&world), [0.0, 0.0, 0.0, 4.0]);
 }
 
 #[tokio::test]
@@ -77,7 +93,7 @@ async fn a_text_that_changes_by_itself_is_believed_at_the_third_attempt() {
     unconfirmed(&world, &device, 1).await;
     let third = again(&world, &device).await;
     assert!(warning(&third).contains("\"sensitive\""));
-    assert_eq!(counted(&world), [1.0, 2.0, 0.0]);
+    assert_eq!(counted(&world), [0.0, 1.0, 2.0, 0.0]);
     // What was published is what the router said last.
     let published = world.sink.taken();
     let number = format!("export {};", router.served().len() - 1);

@@ -133,7 +133,7 @@ pub const THAT_STALL: &[Row] = &[
     retry(Fault::StallAfterAuth, "timeout", "export", "run a command on"),
     retry(Fault::StallBeforeOutput, "timeout", "export", "run a command on"),
     retry(Fault::StallMidOutput, "truncated_output", "export", "read the whole output"),
-    retry(Fault::CutThenStall, "truncated_output", "export", "read again, which failed").read_twice(),
+    retry(Fault::CutThenStall, "truncated_output", "export", "read again, and did not end").read_twice(),
     retry(Fault::SlowDrip(Duration::from_secs(1)), "truncated_output", "export", "read the whole output"),
 ];
 
