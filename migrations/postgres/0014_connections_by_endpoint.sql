@@ -7,7 +7,7 @@ COMMENT ON COLUMN mikrotik_backup.attempts.endpoint IS
 ALTER TABLE mikrotik_backup.device_state ADD COLUMN running_endpoint text;
 COMMENT ON COLUMN mikrotik_backup.device_state.running_endpoint IS 'the address and port that it is for';
 
--- Read at every claim. No row has a value yet, so this is made at once, however long the journal is.
+-- Read at every claim. No row has a value yet, so this writes nothing, but reads the journal once.
 CREATE INDEX attempts_of_endpoint ON mikrotik_backup.attempts (endpoint, started_at DESC)
     WHERE endpoint IS NOT NULL;
 CREATE INDEX device_state_running_at ON mikrotik_backup.device_state (running_endpoint)

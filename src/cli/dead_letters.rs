@@ -51,6 +51,23 @@ impl Dead {
     }
 }
 
+/// A line of the list in JSON.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Shown<'a> {
+    Dead(&'a Dead),
+    Unreadable { unreadable: &'a str },
+}
+
+impl<'a> Shown<'a> {
+    fn of(line: &'a Line) -> Self {
+        match line {
+            Ok(dead) => Self::Dead(dead),
+            Err(unreadable) => Self::Unreadable { unreadable },
+        }
+    }
+}
+
 fn outbox(config: &Config) -> Result<RedisOutbox, AppError> {
     let Mode::Cluster(cluster) = &config.mode else {
         return Err(configuration(anyhow!(
@@ -88,8 +105,8 @@ pub(super) async fn list(config: &Config, limit: u16, json: bool) -> Result<Exit
     let lines = oldest(&outbox(config)?, limit).await;
     let lines = lines.map_err(unreachable)?;
     if json {
-        let dead: Vec<_> = lines.iter().filter_map(|line| line.as_ref().ok()).collect();
-        return emit_json(&dead);
+        let shown: Vec<_> = lines.iter().map(Shown::of).collect();
+        return emit_json(&shown);
     }
     match lines.is_empty() {
         true => Ok(emit("there are no dead letters\n")),

@@ -293,7 +293,7 @@ settings! {
     CONNECTION_TIMEOUT: Number = "CONNECTION_TIMEOUT_SECONDS" { unit: Unit::Seconds, default: 10, min: 1, max: 300 }
         "Time for one TCP connection to a device to come about.";
     CONNECTION_LIMIT: Text = "CONFIG_BACKUP_CONNECTION_LIMIT" { form: Form::OneOf(&["recipe", "none"]), default: Some("recipe"), secret: false }
-        "How often a router is connected to at most, over all rows with its address and port: recipe keeps within what MikroTik's own recipe against brute force tolerates, three in a row and then none for an hour, unless CONFIG_BACKUP_INTERVAL alone is more; none is for fleets whose firewalls accept this address before such rules, or have none.";
+        "How often a router is connected to at most, over all rows with its address and port (each row by itself where CONFIG_BACKUP_INTERVAL is below what the recipe tolerates): recipe keeps within what MikroTik's own recipe against brute force tolerates, three in a row and then none for an hour, unless CONFIG_BACKUP_INTERVAL alone is more; none is for fleets whose firewalls accept this address before such rules, or have none.";
     DEVICE_REFRESH: Number = "DEVICE_REFRESH_SECONDS" { unit: Unit::Seconds, default: 60, min: 1, max: DAY }
         "How often the running tasks are compared with the database. Notifications usually are faster; this is what they may miss.";
     MIGRATE_ON_START: Flag = "MIGRATE_ON_START" { default: true }

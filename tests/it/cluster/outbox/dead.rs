@@ -202,6 +202,12 @@ async fn one_bad_letter_holds_no_other_device_up() {
     shows(&replica, "mikrotik_config_backup_outbox_dead_letters", 1.0).await;
     assert_eq!(cluster.attempts("status = 'success'").await, 2);
     assert_eq!(cluster.attempts("status = 'queued'").await, 1);
+    let mut failed = cluster.command("operator", &[]);
+    let listed = failed.args(["failed", "--dead-letters", "--json"]).output();
+    let listed = listed.expect("run the binary").stdout;
+    let listed: serde_json::Value = serde_json::from_slice(&listed).expect("JSON");
+    let unreadable = listed[0]["unreadable"].as_str().expect("a text");
+    assert!(unreadable.starts_with("16 bytes: "), "{listed}");
     drop(fleet);
 }
 
