@@ -9,9 +9,9 @@ pub(super) fn configuration(text: &str) -> Vec<(String, String)> {
     let physical: Vec<&str> = text.split('\n').map(|l| l.trim_end_matches('\r')).collect();
     let mut read = Vec::new();
     let mut menu = String::new();
-    // The comment right before, with how many lines were wrapped of it; the dated line of a header is
-    // none that is wrapped.
-    let mut comment: Option<(&str, usize)> = None;
+    // The comment right before, or what was wrapped of it last, with how many lines were and whether the
+    // comment itself is wide; the dated line of a header is none that is wrapped.
+    let mut comment: Option<(&str, usize, bool)> = None;
     let mut at = 0;
     while at < physical.len() {
         let line = physical[at];
@@ -31,19 +31,18 @@ pub(super) fn configuration(text: &str) -> Vec<(String, String)> {
                 }
                 _ => false,
             };
-            comment = (!dated).then_some((line, 0));
+            comment = (!dated).then_some((line, 0, is_wide(line)));
             at += 1;
             continue;
         }
-        if let Some((before, rests)) = comment.take() {
-            let wide = before.trim_end().chars().count() >= 79;
+        if let Some((before, rests, wide)) = comment.take() {
             let simple = |line: &str| !line.contains('"') && !line.contains('=');
             let follows = match rests {
                 0 => wide || simple(line),
-                _ => wide && simple(before),
+                _ => is_wide(before) && simple(before) && (wide || simple(line)),
             };
             if follows && rests < 2 && cannot_be_configuration(line) {
-                comment = Some((line, rests + 1));
+                comment = Some((line, rests + 1, wide));
                 at += 1;
                 continue;
             }
@@ -64,6 +63,11 @@ pub(super) fn configuration(text: &str) -> Vec<(String, String)> {
         }
     }
     read
+}
+
+/// Whether a terminal of 79 columns is full of `line`.
+fn is_wide(line: &str) -> bool {
+    line.trim_end().chars().count() >= 79
 }
 
 /// What kinds of characters stand in `text`.
