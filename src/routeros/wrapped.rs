@@ -16,10 +16,12 @@
 //!
 //! What is not recognised, and counts as lines that should not be there (`complete`): the rest of an
 //! unknown comment narrower than a terminal, unless a configured pattern knows both; a fourth line, and
-//! a third one behind a rest with `=` or a quote; a rest that begins with a verb, a property (a name
-//! such as `a=b` that broke right before it) or a quote. With such a line under it a comment stays,
-//! known or not, so this is a false change at worst. With half of a quoted name in it, it opens a
-//! string, and the export is refused if nothing closes it.
+//! a third one behind a rest with `=` or a quote; a rest that begins with a property (a name such as
+//! `a=b` that broke right before it) or a quote. With such a line under it a comment stays, known or
+//! not, so this is a false change at worst. With half of a quoted name in it, it opens a string, and
+//! the export is refused if nothing closes it. A rest that begins with `/` (a channel such as
+//! `5180/ax/Ceee` that broke right before it) or with a verb is taken for configuration: the comment
+//! stays, and nothing is remarked.
 
 use super::comments::{Class, KNOWN, Known, choose};
 use super::header;
