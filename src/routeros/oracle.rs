@@ -1,6 +1,9 @@
 //! Another reading of the format, for tests: by hand from the facts sheet (§5 and §6), line by line and
 //! byte by byte, and sharing nothing with the reader.
 
+/// What an item is made or changed with, by an export or by hand.
+const COMMANDS: [&str; 7] = ["add", "set", "remove", "unset", "move", "enable", "disable"];
+
 /// The logical lines that are not comments, each with its menu: configuration, and what should not be
 /// there. Behind a comment stands an item; a line there that can be none is what was wrapped of the
 /// comment. What is blank at the end of a line means
@@ -122,7 +125,7 @@ fn logical(physical: &[&str], mut at: usize) -> (String, usize) {
 fn path(line: &str) -> Option<usize> {
     let mut end = 0;
     for word in line.strip_prefix('/')?.split(' ') {
-        let verb = ["add", "set", "remove"].contains(&word);
+        let verb = COMMANDS.contains(&word);
         let letters = "abcdefghijklmnopqrstuvwxyz0123456789-/";
         if verb || word.is_empty() || !word.chars().all(|letter| letters.contains(letter)) {
             break;
@@ -139,16 +142,15 @@ fn cannot_be_configuration(line: &str) -> bool {
     if begins("/:#[{}\"\\") || text.ends_with('\\') {
         return false;
     }
-    let verbs = ["add", "set", "remove", "unset", "move", "enable", "disable"];
     let name: String = text
         .chars()
         .take_while(|c| c.is_ascii_alphanumeric() || *c == '-')
         .collect();
-    if verbs.contains(&name.as_str()) {
+    if COMMANDS.contains(&name.as_str()) {
         return false;
     }
     let first = text.split_whitespace().next().unwrap_or_default();
-    let broken = verbs.iter().any(|verb| verb[1..] == name);
+    let broken = COMMANDS.iter().any(|verb| verb[1..] == name);
     !text.contains('=') || !(first.contains('=') || broken)
 }
 

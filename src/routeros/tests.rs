@@ -320,6 +320,18 @@ fn comments_stay_where_no_state_comment_can_stand() {
 }
 
 #[test]
+fn a_state_comment_goes_before_any_command() {
+    for command in ["remove 0", "unset 0 x", "move 1 2", "enable 0", "disable 0"] {
+        let text = format!("/ip firewall filter\n# inactive time\n{command}\nadd a=b\n");
+        let expected = text.replace("# inactive time\n", "");
+        assert_eq!(normalize_text(&text), expected);
+        let terse = format!("/ip pool add a=b\n/ip firewall filter {command}\n");
+        let menus: Vec<_> = commands(&terse).into_iter().map(|it| it.menu).collect();
+        assert_eq!(menus, ["/ip pool", "/ip firewall filter"]);
+    }
+}
+
+#[test]
 fn an_upgrade_that_prints_more_bare_hashes_is_no_change() {
     let body = "/ip address\nset a=b\n";
     let printed = |hashes: &str, version: &str| {

@@ -25,6 +25,7 @@
 
 use super::comments::{Class, KNOWN, Known, choose};
 use super::header;
+use super::shape::{is_command, is_command_without_its_first_letter};
 
 /// How wide RouterOS prints at least: without a terminal its lines have 79 to 81 characters, and no
 /// narrower terminal was seen that wrapped a comment (facts sheet, §5).
@@ -36,10 +37,6 @@ const LEAST: usize = 8;
 
 /// The comment that was seen wrapped. Its rule knows it wherever it breaks off.
 const SENTENCE: &str = "has changed, please restart the device in order to apply the new settings";
-
-/// What changes the configuration in a menu. Exports consist of the first three; the others stand in
-/// what people make of them.
-const VERBS: [&str; 7] = ["add", "set", "remove", "unset", "move", "enable", "disable"];
 
 /// Whether the physical `line` is a rest of what stands right `before` it: a comment, or its first rest.
 pub(super) fn is_rest(before: &str, line: &str) -> bool {
@@ -87,7 +84,7 @@ pub(super) fn fills_a_line(line: &str) -> bool {
 pub(super) fn begins_as_configuration(line: &str) -> bool {
     // Most lines are told by their first word, which is all that is looked at then.
     let line = line.trim_start();
-    line.starts_with(['/', ':']) || VERBS.contains(&first_name(line))
+    line.starts_with(['/', ':']) || is_command(first_name(line))
 }
 
 /// Whether the physical `line` may be the rest of some comment: it cannot be configuration, nor what
@@ -107,7 +104,7 @@ pub(super) fn may_be_rest(line: &str) -> bool {
     // Neither a property, nor a verb that lost its first letter.
     let word = rest.split(char::is_whitespace).next().unwrap_or_default();
     let name = first_name(rest);
-    !word.contains('=') && !VERBS.iter().any(|verb| &verb[1..] == name)
+    !word.contains('=') && !is_command_without_its_first_letter(name)
 }
 
 /// The same of a line behind a comment that is narrower than a terminal, where neither a property nor
