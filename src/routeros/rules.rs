@@ -180,12 +180,14 @@ static RULES: [Rule; 34] = [
     volatile(
         "restart-device",
         ANY,
-        r"^# .*has changed, please restart the device in order to(?: .*)?$",
+        // Up to the break where it was seen wrapped, and to its end; whatever else may stand behind
+        // the words is none of it.
+        r"^# .*has changed, please restart the device in order to(?: apply the new settings| apply the new setting)?$",
         (
             "/ip neighbor discovery-settings",
             "# ipv6 neighbor configuration has changed, please restart the device in order to",
         ),
-        "scan 7.19.4; ox model: until the next reboot, and may be wrapped",
+        "scan 7.19.4; ox model (without the last letter): until the next reboot, and may be wrapped",
     ),
     volatile(
         "restart-to-apply",
