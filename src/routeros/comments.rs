@@ -2,7 +2,8 @@
 
 use std::sync::LazyLock;
 
-use super::pattern::Pattern;
+use super::joined::{Letters, literals};
+use super::pattern::{Pattern, alternatives};
 use super::probe;
 use super::reader::trim_blanks;
 use super::rules::{Kind, Rule, rules};
@@ -24,8 +25,10 @@ pub(super) struct Known {
     pub(super) rule: &'static Rule,
     pub(super) begin: &'static str,
     pub(super) end: &'static str,
-    /// The characters of its literal texts, and one of each class: one of them can stand in any place.
-    pub(super) letters: Vec<char>,
+    /// The literal text that each form of it ends with.
+    pub(super) ends: Vec<String>,
+    /// What may be lost of it at a break.
+    pub(super) letters: Letters,
     /// The pattern; none where it is the literal text alone.
     pattern: Option<Pattern>,
 }
@@ -45,7 +48,11 @@ impl Known {
             rule,
             begin,
             end,
-            letters: letters(rule.pattern),
+            ends: alternatives(rule.pattern)
+                .iter()
+                .map(|form| literals(form).1.to_owned())
+                .collect(),
+            letters: Letters::of([rule.pattern]),
             pattern,
         }
     }
@@ -66,46 +73,6 @@ impl Known {
 
 pub(super) static KNOWN: LazyLock<Vec<Known>> =
     LazyLock::new(|| rules().iter().map(Known::of).collect());
-
-/// The characters that mean something in a regular expression.
-const META: &[char] = &[
-    '\\', '.', '+', '*', '?', '(', ')', '|', '[', ']', '{', '}', '^', '$',
-];
-
-/// The characters of the literal texts of `pattern`, and one of each class.
-pub(super) fn letters(pattern: &str) -> Vec<char> {
-    let literal = pattern.chars().filter(|letter| {
-        // Parentheses stand in some comments as well.
-        !META.contains(letter) || matches!(letter, '(' | ')')
-    });
-    let mut letters: Vec<char> = literal.chain(['x', '0']).collect();
-    letters.sort_unstable();
-    letters.dedup();
-    letters
-}
-
-/// The literal texts at both ends of `pattern`, which has alternatives in groups only; empty where it
-/// is not anchored.
-fn literals(pattern: &str) -> (&str, &str) {
-    let begin = pattern.strip_prefix('^').map_or("", |rest| {
-        let end = rest.find(META).unwrap_or(rest.len());
-        let optional = rest[end..].starts_with(['?', '*', '{', '+']);
-        let last = rest[..end].char_indices().next_back();
-        // What is quantified need not be there.
-        match last {
-            Some((at, _)) if optional => &rest[..at],
-            _ => &rest[..end],
-        }
-    });
-    let end = pattern.strip_suffix('$').map_or("", |rest| {
-        let at = rest.rfind(META).map_or(0, |at| at + 1);
-        // An escape belongs to the character behind it.
-        let escape = rest[..at].ends_with('\\');
-        let first = rest[at..].chars().next().map_or(0, char::len_utf8);
-        &rest[at + if escape { first } else { 0 }..]
-    });
-    (begin, end)
-}
 
 /// Classifies the comment `line`, which stands in `menu`.
 pub(super) fn classify(menu: &str, line: &str) -> Class {

@@ -15,6 +15,7 @@ mod dialogue;
 mod diff;
 mod form;
 mod header;
+mod joined;
 mod normalize;
 mod normalizer;
 #[cfg(test)]

@@ -25,6 +25,7 @@
 
 use super::comments::{Class, KNOWN, Known, choose};
 use super::header;
+use super::joined::joins;
 use super::shape::{is_command, is_command_without_its_first_letter};
 
 /// How wide RouterOS prints at least: without a terminal its lines have 79 to 81 characters, and no
@@ -34,9 +35,6 @@ const WIDTH: usize = 79;
 /// No comment is broken after fewer bytes, whatever the terminal. Of less, too many rules would have to
 /// be tried.
 const LEAST: usize = 8;
-
-/// The comment that was seen wrapped. Its rule knows it wherever it breaks off.
-const SENTENCE: &str = "has changed, please restart the device in order to apply the new settings";
 
 /// Whether the physical `line` is a rest of what stands right `before` it: a comment, or its first rest.
 pub(super) fn is_rest(before: &str, line: &str) -> bool {
@@ -114,7 +112,7 @@ pub(super) fn may_be_plain_rest(line: &str) -> bool {
 }
 
 /// Whether `line` has neither a property nor a quote in it.
-fn is_plain(line: &str) -> bool {
+pub(super) fn is_plain(line: &str) -> bool {
     !line.contains(['=', '"'])
 }
 
@@ -123,89 +121,6 @@ fn first_name(line: &str) -> &str {
     let other = |byte: u8| !byte.is_ascii_alphanumeric() && byte != b'-';
     let end = line.bytes().position(other).unwrap_or(line.len());
     &line[..end]
-}
-
-/// Whether `comment` and `rest` are one that `known` knows.
-fn joins(known: &Known, comment: &str, rest: &str) -> bool {
-    let comment = comment.trim_end();
-    let last = rest.trim_end();
-    let last = last.rsplit('\n').next().unwrap_or_default().trim_start();
-    // Most rules are told by either end.
-    let begins = comment.starts_with(known.begin) || known.begin.starts_with(comment);
-    let ends = last.ends_with(known.end) || known.end.ends_with(last);
-    if !begins || !ends {
-        return false;
-    }
-    let knows_its_end = known.knows_its_end();
-    if !knows_its_end && !is_plain(rest) {
-        return false;
-    }
-    // Where nothing is missing from it, it must at least be long enough to have been broken; and at
-    // column 0, only a rule that knows the end of its comment can tell a rest.
-    if known.matches(comment) {
-        let rest_like = rest.starts_with(' ') || knows_its_end;
-        let told = (fills_a_line(comment) && rest_like) || completes_sentence(comment, rest.trim());
-        if !told {
-            // A rule that knows a beginning was shown one end.
-            let (_, example) = known.rule.example;
-            return any_joined(comment, rest, &known.letters, |joined| joined == example);
-        }
-    }
-    any_joined(comment, rest, &known.letters, |joined| {
-        known.matches(joined)
-    })
-}
-
-/// Whether `knows` one of the texts that `comment` and the lines of its `rest` may have been: with a
-/// blank or without, and with one of `letters` lost at one of the breaks.
-pub(super) fn any_joined(
-    comment: &str,
-    rest: &str,
-    letters: &[char],
-    mut knows: impl FnMut(&str) -> bool,
-) -> bool {
-    let lines = || rest.trim_end().split('\n').map(str::trim);
-    let mut joined = String::with_capacity(comment.len() + rest.len() + 4);
-    let mut try_one = |lossy: usize, between: &[char], elsewhere: &str| {
-        joined.clear();
-        joined.push_str(comment.trim_end());
-        for (at, line) in lines().enumerate() {
-            if at == lossy {
-                joined.extend(between);
-            } else {
-                joined.push_str(elsewhere);
-            }
-            joined.push_str(line);
-        }
-        knows(&joined)
-    };
-    let breaks = lines().count();
-    let elsewhere = if breaks == 1 { &[""][..] } else { &["", " "] };
-    (0..breaks).any(|at| {
-        elsewhere.iter().any(|other| {
-            try_one(at, &[], other)
-                || try_one(at, &[' '], other)
-                || letters.iter().any(|lost| {
-                    try_one(at, &[*lost], other)
-                        || try_one(at, &[' ', *lost], other)
-                        || try_one(at, &[*lost, ' '], other)
-                })
-        })
-    })
-}
-
-/// Whether `rest` is what is missing from [`SENTENCE`] at the end of `comment`, but for a letter.
-fn completes_sentence(comment: &str, rest: &str) -> bool {
-    let Some(at) = comment.find("has changed, please") else {
-        return false;
-    };
-    SENTENCE
-        .strip_prefix(&comment[at..])
-        .is_some_and(|missing| {
-            let missing = missing.trim_start();
-            let lost = missing.len().checked_sub(rest.len());
-            missing.ends_with(rest) && lost.is_some_and(|lost| lost <= 1)
-        })
 }
 
 #[cfg(test)]
