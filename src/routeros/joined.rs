@@ -199,14 +199,15 @@ pub(super) fn joins(known: &Known, comment: &str, rest: &str) -> bool {
     if !begins || !ends() {
         return false;
     }
-    let knows_its_end = known.knows_its_end();
-    if !knows_its_end && !is_plain(rest) {
-        return false;
-    }
-    // Where nothing is missing from it, it must at least be long enough to have been broken; and at
-    // column 0, only a rule that knows the end of its comment can tell a rest.
+    // Where nothing is missing from it, it must at least be long enough to have been broken. At column 0,
+    // only a rule that knows the end of its comment can tell a rest, or a slash that begins no menu; and
+    // behind a beginning, what has a property or a quote may be anything.
     if known.matches(comment) {
-        let rest_like = rest.starts_with(' ') || knows_its_end;
+        let knows_its_end = known.knows_its_end();
+        if !knows_its_end && !is_plain(rest) {
+            return false;
+        }
+        let rest_like = rest.starts_with([' ', '/']) || knows_its_end;
         let told = (fills_a_line(comment) && rest_like) || completes_sentence(comment, rest.trim());
         if !told {
             // A rule that knows a beginning was shown one end.

@@ -13,6 +13,8 @@ mod copy;
 mod counting;
 mod dialogue;
 mod diff;
+#[cfg(test)]
+mod doubtful_tests;
 mod form;
 mod header;
 mod joined;

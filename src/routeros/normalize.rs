@@ -49,7 +49,7 @@ use crate::domain::snapshot::{ConfigText, Shape};
 /// The version of these rules, published with every snapshot. It is raised when a text that a router
 /// may have sent comes out in another way than before, so that the archive makes the texts that it
 /// compares with anew. What can be said of comments alone is in the fingerprint of their rules.
-pub const NORMALIZATION_VERSION: u32 = 2;
+pub const NORMALIZATION_VERSION: u32 = 3;
 
 /// The ledger's name for the dated header line.
 const DATED_HEADER: &str = "dated-header";

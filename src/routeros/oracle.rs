@@ -44,7 +44,7 @@ pub(super) fn configuration(text: &str) -> Vec<(String, String)> {
                 0 => wide || simple(line),
                 _ => is_wide(before) && simple(before) && (wide || simple(line)),
             };
-            if follows && rests < 2 && cannot_be_configuration(line) {
+            if follows && rests < 2 && cannot_be_configuration(before, line) {
                 comment = Some((line, rests + 1, wide));
                 at += 1;
                 continue;
@@ -135,23 +135,117 @@ fn path(line: &str) -> Option<usize> {
     (end > 0).then_some(end)
 }
 
-/// Whether `line` begins neither as a menu, a command or an item does, nor as what goes on with one.
-fn cannot_be_configuration(line: &str) -> bool {
+/// Whether `line`, right behind `comment`, is neither a menu, a command or an item, nor what goes on with
+/// one.
+fn cannot_be_configuration(comment: &str, line: &str) -> bool {
     let text = line.trim();
-    let begins = |signs: &str| text.chars().next().is_none_or(|c| signs.contains(c));
-    if begins("/:#[{}\"\\") || text.ends_with('\\') {
+    let first = text.split_whitespace().next().unwrap_or_default();
+    if text.is_empty() || text.ends_with('\\') {
         return false;
     }
     let name: String = text
         .chars()
         .take_while(|c| c.is_ascii_alphanumeric() || *c == '-')
         .collect();
-    if COMMANDS.contains(&name.as_str()) {
+    let command = COMMANDS.contains(&name.as_str());
+    if first.contains('=') || (text.contains('=') && command) {
         return false;
     }
-    let first = text.split_whitespace().next().unwrap_or_default();
-    let broken = COMMANDS.iter().any(|verb| verb[1..] == name);
-    !text.contains('=') || !(first.contains('=') || broken)
+    let broken = COMMANDS.iter().any(|command| command[1..] == name);
+    if text.contains('=') && broken {
+        return false;
+    }
+    // Behind one to three blanks RouterOS prints no configuration: one stands before what is wrapped of
+    // a comment, four before what goes on with a line.
+    let blanks = line.chars().take_while(|c| *c == ' ').count();
+    let indent = line.chars().take_while(|c| c.is_whitespace()).count();
+    let indented = indent == blanks && (1..4).contains(&blanks);
+    let odd = match text.chars().next().unwrap_or_default() {
+        '/' if path(text).is_none() && text != "/" => indent == 0,
+        '/' => indented,
+        ':' => indented && !text[1..].starts_with(|c: char| c.is_ascii_lowercase()),
+        '#' => indented,
+        '[' | '{' | '}' | '"' | '\\' => indent == 0 || indented,
+        _ if command => indented,
+        _ => return true,
+    };
+    if text.starts_with('/') && indented && path(text).is_none() && text != "/" {
+        return true;
+    }
+    odd && !text.contains('=') && is_wide(comment) && makes_a_sentence(comment, text)
+}
+
+/// What RouterOS says of an item in more than a terminal holds (§5): the words that stand in it in this
+/// order, and whether the last of them end it.
+const SENTENCES: [(&[&str], bool); 15] = [
+    (&["# ", " not ready"], true),
+    (&["# received packet from ", " bad format"], true),
+    (&["# poe-out status: "], false),
+    (
+        &[
+            "# Warning: probe waiting startup-delay=",
+            "; ",
+            " remaining",
+        ],
+        true,
+    ),
+    (
+        &["# ", "has changed, please restart device to apply settings"],
+        true,
+    ),
+    (
+        &["# ", "has changed, please restart the device in order to"],
+        false,
+    ),
+    (&["# channel: ", " SSID: ", ", ", " forwarding"], true),
+    (
+        &["# managed by CAPsMAN ", ", traffic processing on "],
+        false,
+    ),
+    (&["# operated by CAP ", ", traffic processing on "], false),
+    (&["# mode: ", ", SSID: ", ", channel: "], false),
+    (&["# DHCP ", " can not run on slave", "!"], true),
+    (
+        &["# in/out-", " matcher not possible when interface "],
+        false,
+    ),
+    (&["# duplicate vlan ids are not allowed "], false),
+    (&["# Suggestion to use stronger pre-shared key "], false),
+    (&["# PPTP connections are considered unsafe, "], false),
+];
+
+/// Whether `comment` and `rest` are one of them, where at most a blank and a letter are lost between.
+fn makes_a_sentence(comment: &str, rest: &str) -> bool {
+    let (any, blank) = (None, Some(' '));
+    let breaks: [&[Option<char>]; 5] = [&[], &[blank], &[any], &[blank, any], &[any, blank]];
+    breaks.iter().any(|lost| {
+        let of = |text: &str| text.trim().chars().map(Some).collect::<Vec<_>>();
+        let text = [of(comment), lost.to_vec(), of(rest)].concat();
+        SENTENCES.iter().any(|(words, ends)| {
+            let mut at = 0;
+            for (number, word) in words.iter().enumerate() {
+                let stands = |from: usize| {
+                    let there = text.get(from..from + word.chars().count());
+                    let same = |(a, b): (&Option<char>, char)| a.is_none_or(|a| a == b);
+                    there.is_some_and(|there| there.iter().zip(word.chars()).all(same))
+                };
+                let last = number + 1 == words.len();
+                let found = match (number, last && *ends) {
+                    (0, false) => Some(0).filter(|_| stands(0)),
+                    (_, true) => text
+                        .len()
+                        .checked_sub(word.chars().count())
+                        .filter(|from| *from >= at && stands(*from)),
+                    _ => (at..text.len()).find(|from| stands(*from)),
+                };
+                match found {
+                    Some(found) => at = found + word.chars().count(),
+                    None => return false,
+                }
+            }
+            true
+        })
+    })
 }
 
 #[test]

@@ -9,28 +9,35 @@
 //! - or, however long the comment is, when the two make one that a rule of the table knows, with or
 //!   without a blank and one letter between them.
 //!
-//! Nothing that could be configuration is a rest. Configuration begins with a menu or a verb, and what
-//! goes on with a line that lost its backslash begins with a property or a quoted value; no line that
-//! begins so is a rest, and none that ends in a backslash. A rest is one physical line, whatever quotes
-//! are in it: half of a quoted name opens no string in which configuration would be lost.
+//! No configuration is a rest. It begins with a menu or a verb at column 0, and what goes on with a line
+//! that lost its backslash begins with a property or a quoted value behind four blanks. A line that
+//! begins as one of these, but stands where RouterOS prints none of them (behind one to three blanks; at
+//! column 0 only what is neither menu, verb nor command), is a rest when the comment fills a line and
+//! a rule knows the two together that does not know the comment alone; or when it is the tail of a
+//! channel, such as ` /ax` of `5180/ax`. What has a property as well never is, nor what ends in a
+//! backslash. A rest is one physical line, whatever quotes are in it: half of a quoted name opens no
+//! string in which configuration would be lost.
 //!
 //! What is not recognised, and counts as lines that should not be there (`complete`): the rest of an
 //! unknown comment narrower than a terminal, unless a configured pattern knows both; a fourth line, and
 //! a third one behind a rest with `=` or a quote; a rest that begins with a property (a name such as
-//! `a=b` that broke right before it) or a quote. With such a line under it a comment stays, known or
-//! not, so this is a false change at worst. With half of a quoted name in it, it opens a string, and
-//! the export is refused if nothing closes it. A rest that begins with `/` (a channel such as
-//! `5180/ax/Ceee` that broke right before it) or with a verb is taken for configuration: the comment
-//! stays, and nothing is remarked.
+//! `a=b` that broke right before it); one that begins with a verb, a quote or a bracket, behind a comment
+//! that no rule knows or that goes on for three lines. With such a line under it a comment stays, known
+//! or not, so this is a false change at worst. With half of a quoted name in it, it opens a string, and
+//! the export is refused if nothing closes it. At column 0, where none was seen, the tail of a channel
+//! may read as a menu (`/ax`): then it is one, for whatever follows it.
 
 use super::comments::{Class, KNOWN, Known, choose};
 use super::header;
 use super::joined::joins;
-use super::shape::{is_command, is_command_without_its_first_letter};
+use super::shape::{Item, is_command, is_command_without_its_first_letter};
 
 /// How wide RouterOS prints at least: without a terminal its lines have 79 to 81 characters, and no
 /// narrower terminal was seen that wrapped a comment (facts sheet, §5).
 const WIDTH: usize = 79;
+
+/// How far RouterOS indents what goes on with a line of configuration.
+const INDENT: usize = 4;
 
 /// No comment is broken after fewer bytes, whatever the terminal. Of less, too many rules would have to
 /// be tried.
@@ -38,13 +45,75 @@ const LEAST: usize = 8;
 
 /// Whether the physical `line` is a rest of what stands right `before` it: a comment, or its first rest.
 pub(super) fn is_rest(before: &str, line: &str) -> bool {
-    if !may_be_rest(line) || header::dated_version(before).is_some() {
+    let look = Look::of(line);
+    if look == Look::Configuration || header::dated_version(before).is_some() {
         return false;
     }
     match (before.starts_with('#'), fills_a_line(before)) {
-        (true, true) => true,
-        (true, false) => is_plain(line) && is_known(before, line),
-        (false, wide) => wide && is_plain(before),
+        (true, true) => look == Look::Prose || is_needed(before, line),
+        (true, false) => look == Look::Prose && is_plain(line) && is_known(before, line),
+        (false, wide) => look == Look::Prose && wide && is_plain(before),
+    }
+}
+
+/// What a line looks like, wherever it stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// It may be configuration, and so never is a rest.
+    Configuration,
+    /// It begins as configuration does, but is none that RouterOS prints.
+    Doubtful,
+    /// It may be the rest of any comment.
+    Prose,
+}
+
+impl Look {
+    fn of(line: &str) -> Self {
+        let text = line.trim();
+        let blanks = line.len() - line.trim_start_matches(' ').len();
+        let indent = line.len() - line.trim_start().len();
+        let at_margin = indent == 0;
+        // RouterOS puts one blank before a rest, which may begin with one of its own, and four before what
+        // goes on with a line.
+        let shifted = blanks == indent && (1..INDENT).contains(&blanks);
+        let doubtful = |may: bool| match may && !text.contains('=') {
+            true => Self::Doubtful,
+            false => Self::Configuration,
+        };
+        if text.ends_with('\\') {
+            return Self::Configuration;
+        }
+        match text.as_bytes() {
+            [] => Self::Configuration,
+            [b'/', behind @ ..] => {
+                let menu = behind.is_empty() || !matches!(Item::parse(text), Item::Relative(_));
+                match (shifted, menu) {
+                    (true, true) => doubtful(true),
+                    (true, false) => Self::of_prose(text),
+                    (false, menu) => doubtful(at_margin && !menu),
+                }
+            }
+            // Commands have names in small letters.
+            [b':', behind @ ..] => {
+                doubtful(shifted && !behind.first().is_some_and(u8::is_ascii_lowercase))
+            }
+            [b'#', ..] => doubtful(shifted),
+            [b'[' | b'{' | b'}' | b'"' | b'\\', ..] => doubtful(shifted || at_margin),
+            _ if is_command(first_name(text)) => doubtful(shifted),
+            _ => Self::of_prose(text),
+        }
+    }
+
+    /// Of a line that begins with nothing that shows what it is: unless with a property, or with a verb
+    /// that lost its first letter and has one.
+    fn of_prose(text: &str) -> Self {
+        let word = text.split(char::is_whitespace).next().unwrap_or_default();
+        let is_item = text.contains('=')
+            && (word.contains('=') || is_command_without_its_first_letter(first_name(text)));
+        match is_item {
+            true => Self::Configuration,
+            false => Self::Prose,
+        }
     }
 }
 
@@ -58,6 +127,16 @@ pub(super) fn is_told(comment: &str, rest: &str) -> bool {
 /// Whether a rule knows `comment` together with its `rest`, which may be two lines, in some menu.
 pub(super) fn is_known(comment: &str, rest: &str) -> bool {
     comment.trim_end().len() >= LEAST && KNOWN.iter().any(|known| joins(known, comment, rest))
+}
+
+/// Whether `line`, which begins as configuration does, is what `comment` lacks: a rule knows the two
+/// together that does not know the comment alone, or they break before the slash of a channel.
+fn is_needed(comment: &str, line: &str) -> bool {
+    let text = line.trim();
+    let tail = text.starts_with('/') && !text.contains(char::is_whitespace);
+    let needed = |known: &&Known| tail || !known.matches(comment.trim_end());
+    let mut known = KNOWN.iter().filter(needed);
+    known.any(|known| joins(known, comment, line))
 }
 
 /// Classifies `comment`, which stands in `menu`, with its `rest`. Static where the joined text can be
@@ -78,37 +157,37 @@ pub(super) fn fills_a_line(line: &str) -> bool {
     line.len() >= WIDTH && line.chars().count() >= WIDTH
 }
 
-/// Whether `line` begins as configuration does: with a menu, a command of the console, or a verb.
+/// Whether `line`, which may be a whole text, begins with a command at column 0: so do most lines behind a
+/// comment, and no rest does.
+pub(super) fn begins_with_command(line: &str) -> bool {
+    is_command(first_name(line))
+}
+
+/// Whether `line` begins as a line of an export does: with a menu, a command of the console, or a verb.
+/// RouterOS indents none of them; a verb with a property may be indented by whoever wrote it.
 pub(super) fn begins_as_configuration(line: &str) -> bool {
-    // Most lines are told by their first word, which is all that is looked at then.
-    let line = line.trim_start();
-    line.starts_with(['/', ':']) || is_command(first_name(line))
+    match line.as_bytes().first() {
+        Some(b'/') => match Item::parse(line) {
+            Item::Menu(_) => true,
+            Item::Absolute { command, .. } => is_command(first_name(command)),
+            Item::Relative(_) => false,
+        },
+        Some(b':') => true,
+        Some(b' ' | b'\t') => is_command(first_name(line.trim_start())) && line.contains('='),
+        _ => is_command(first_name(line)),
+    }
 }
 
 /// Whether the physical `line` may be the rest of some comment: it cannot be configuration, nor what
 /// goes on with a line of it.
 pub(super) fn may_be_rest(line: &str) -> bool {
-    if begins_as_configuration(line) {
-        return false;
-    }
-    let rest = line.trim();
-    if rest.is_empty() || rest.starts_with(['#', '[', '{', '}', '"', '\\']) || rest.ends_with('\\')
-    {
-        return false;
-    }
-    if !rest.contains('=') {
-        return true;
-    }
-    // Neither a property, nor a verb that lost its first letter.
-    let word = rest.split(char::is_whitespace).next().unwrap_or_default();
-    let name = first_name(rest);
-    !word.contains('=') && !is_command_without_its_first_letter(name)
+    Look::of(line) != Look::Configuration
 }
 
 /// The same of a line behind a comment that is narrower than a terminal, where neither a property nor
 /// a quote may be in it.
 pub(super) fn may_be_plain_rest(line: &str) -> bool {
-    !line.contains('\n') && is_plain(line) && may_be_rest(line)
+    !line.contains('\n') && is_plain(line) && Look::of(line) == Look::Prose
 }
 
 /// Whether `line` has neither a property nor a quote in it.
