@@ -31,6 +31,8 @@ mod search;
 mod secrets;
 mod shape;
 mod suspicion;
+#[cfg(test)]
+mod sweep_tests;
 mod terse;
 #[cfg(test)]
 mod tests;

@@ -172,80 +172,81 @@ fn cannot_be_configuration(comment: &str, line: &str) -> bool {
     if text.starts_with('/') && indented && path(text).is_none() && text != "/" {
         return true;
     }
-    odd && !text.contains('=') && is_wide(comment) && makes_a_sentence(comment, text)
+    odd && !text.contains('=') && is_wide(comment) && lacks(comment, text)
 }
 
-/// What RouterOS says of an item in more than a terminal holds (§5): the words that stand in it in this
-/// order, and whether the last of them end it.
-const SENTENCES: [(&[&str], bool); 15] = [
-    (&["# ", " not ready"], true),
-    (&["# received packet from ", " bad format"], true),
-    (&["# poe-out status: "], false),
-    (
-        &[
-            "# Warning: probe waiting startup-delay=",
-            "; ",
-            " remaining",
-        ],
-        true,
-    ),
-    (
-        &["# ", "has changed, please restart device to apply settings"],
-        true,
-    ),
-    (
-        &["# ", "has changed, please restart the device in order to"],
-        false,
-    ),
-    (&["# channel: ", " SSID: ", ", ", " forwarding"], true),
-    (
-        &["# managed by CAPsMAN ", ", traffic processing on "],
-        false,
-    ),
-    (&["# operated by CAP ", ", traffic processing on "], false),
-    (&["# mode: ", ", SSID: ", ", channel: "], false),
-    (&["# DHCP ", " can not run on slave", "!"], true),
-    (
-        &["# in/out-", " matcher not possible when interface "],
-        false,
-    ),
-    (&["# duplicate vlan ids are not allowed "], false),
-    (&["# Suggestion to use stronger pre-shared key "], false),
-    (&["# PPTP connections are considered unsafe, "], false),
+/// What RouterOS says of an item that may take more than a terminal holds (§5). Behind `$` stands nothing;
+/// `*` is any text and `+` some, `~` text without blanks, `%` digits.
+const SENTENCES: [&str; 20] = [
+    "# + not ready$",
+    "# received packet from ~ bad format$",
+    "# poe-out status: ~",
+    "# Warning: probe waiting startup-delay=~; ~ remaining$",
+    "# *has changed, please restart device to apply settings$",
+    "# *has changed, please restart the device in order to$",
+    "# *has changed, please restart the device in order to apply the new setting$",
+    "# *has changed, please restart the device in order to apply the new settings$",
+    "# channel: %/* SSID: *, CAPsMAN forwarding$",
+    "# channel: %/* SSID: *, local forwarding$",
+    "# managed by CAPsMAN ~, traffic processing on ~$",
+    "# operated by CAP ~, traffic processing on ~$",
+    "# mode: ~, SSID: *, channel: ",
+    "# DHCP server can not run on slave*!$",
+    "# DHCP client can not run on slave*!$",
+    "# in/out-interface matcher not possible when interface ",
+    "# in/out-bridge-port matcher not possible when interface ",
+    "# duplicate vlan ids are not allowed ",
+    "# Suggestion to use stronger pre-shared key ",
+    "# PPTP connections are considered unsafe, ",
 ];
 
-/// Whether `comment` and `rest` are one of them, where at most a blank and a letter are lost between.
-fn makes_a_sentence(comment: &str, rest: &str) -> bool {
-    let (any, blank) = (None, Some(' '));
-    let breaks: [&[Option<char>]; 5] = [&[], &[blank], &[any], &[blank, any], &[any, blank]];
-    breaks.iter().any(|lost| {
-        let of = |text: &str| text.trim().chars().map(Some).collect::<Vec<_>>();
-        let text = [of(comment), lost.to_vec(), of(rest)].concat();
-        SENTENCES.iter().any(|(words, ends)| {
-            let mut at = 0;
-            for (number, word) in words.iter().enumerate() {
-                let stands = |from: usize| {
-                    let there = text.get(from..from + word.chars().count());
-                    let same = |(a, b): (&Option<char>, char)| a.is_none_or(|a| a == b);
-                    there.is_some_and(|there| there.iter().zip(word.chars()).all(same))
-                };
-                let last = number + 1 == words.len();
-                let found = match (number, last && *ends) {
-                    (0, false) => Some(0).filter(|_| stands(0)),
-                    (_, true) => text
-                        .len()
-                        .checked_sub(word.chars().count())
-                        .filter(|from| *from >= at && stands(*from)),
-                    _ => (at..text.len()).find(|from| stands(*from)),
-                };
-                match found {
-                    Some(found) => at = found + word.chars().count(),
-                    None => return false,
-                }
-            }
-            true
+/// Whether `comment` lacks what stands in `rest` to be one of them, but for a blank and a letter that may
+/// be lost between; or the rest is the tail of a word that has a slash.
+fn lacks(comment: &str, rest: &str) -> bool {
+    let signs = |text: &str| text.trim().chars().map(Some).collect::<Vec<_>>();
+    let (letter, blank) = (None, Some(' '));
+    let breaks: [&[_]; 5] = [&[], &[blank], &[letter], &[blank, letter], &[letter, blank]];
+    let tail = rest.starts_with('/') && !rest.contains(char::is_whitespace);
+    let begun = signs(comment);
+    comment.starts_with('#')
+        && SENTENCES.iter().any(|sentence| {
+            let goes_on = tail && (sentence.ends_with('$') || !rest.contains('"'));
+            let lost = |lost: &[_]| reads(sentence, &[&begun, lost, &signs(rest)].concat());
+            (goes_on || !reads(sentence, &begun)) && breaks.into_iter().any(lost)
         })
-    })
+}
+
+/// Whether `text`, some of whose letters are lost, is `sentence`.
+fn reads(sentence: &str, text: &[Option<char>]) -> bool {
+    let mut places = vec![0];
+    for sign in sentence.chars() {
+        let is = |at: &usize, what: fn(char) -> bool| text[*at].is_none_or(what);
+        // Where a run of such signs may end.
+        let run = |what: fn(char) -> bool, least: usize| {
+            let mut ends = std::collections::BTreeSet::new();
+            for start in &places {
+                let stop = (*start..text.len()).find(|at| !is(at, what));
+                ends.extend(start + least..stop.unwrap_or(text.len()) + 1);
+            }
+            ends.into_iter().collect()
+        };
+        places = match sign {
+            '*' => run(|_| true, 0),
+            '+' => run(|_| true, 1),
+            '~' => run(|c| !c.is_whitespace(), 1),
+            '%' => run(|c| c.is_ascii_digit(), 1),
+            '$' => places.into_iter().filter(|at| *at == text.len()).collect(),
+            sign => {
+                let there = |at: &usize| text.get(*at).is_some_and(|c| c.is_none_or(|c| c == sign));
+                let next = places.into_iter().filter(there);
+                next.map(|at| at + 1).collect()
+            }
+        };
+        if places.is_empty() {
+            return false;
+        }
+    }
+    true
 }
 
 #[test]

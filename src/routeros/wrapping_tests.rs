@@ -395,6 +395,14 @@ fn soup() -> impl Strategy<Value = String> {
         "\t",
         "é",
         "# 2026-01-02 03:04:05 by RouterOS 7.20\n",
+        // Known ones that break where what follows begins as configuration.
+        "# mode: station-bridge, SSID: The network of the guests, northern hall, channel: 5180\n",
+        "# channel: 5500/20-Ceee/ac/DP(17dBm), SSID: The network of the guests of the house, it is\n",
+        "/Ceee",
+        "/ax",
+        ", CAPsMAN forwarding",
+        "\n \"19",
+        ":5",
     ];
     prop::collection::vec(prop::sample::select(PIECES), 0..24).prop_map(|l| l.concat())
 }
