@@ -199,16 +199,13 @@ pub(super) fn joins(known: &Known, comment: &str, rest: &str) -> bool {
     if !begins || !ends() {
         return false;
     }
-    // Where nothing is missing from it, it must at least be long enough to have been broken. At column 0,
-    // only a rule that knows the end of its comment can tell a rest, or a slash that begins no menu; and
-    // behind a beginning, what has a property or a quote may be anything.
+    // Where nothing is missing from it, it must at least be long enough to have been broken; and behind a
+    // beginning, what has a property or a quote may be anything.
     if known.matches(comment) {
-        let knows_its_end = known.knows_its_end();
-        if !knows_its_end && !is_plain(rest) {
+        if !known.knows_its_end() && !is_plain(rest) {
             return false;
         }
-        let rest_like = rest.starts_with([' ', '/']) || knows_its_end;
-        let told = (fills_a_line(comment) && rest_like) || completes_sentence(comment, rest.trim());
+        let told = fills_a_line(comment) || completes_sentence(comment, rest.trim());
         if !told {
             // A rule that knows a beginning was shown one end.
             let (_, example) = known.rule.example;
@@ -267,6 +264,10 @@ pub(super) fn any_joined(
                     .between(last, blank)
                     .iter()
                     .any(|lost| try_one(at, &[*lost, ' '], other))
+                || letters
+                    .between(blank, blank)
+                    .iter()
+                    .any(|lost| try_one(at, &[' ', *lost, ' '], other))
         })
     })
 }
@@ -290,9 +291,9 @@ mod tests {
     use super::*;
     use crate::routeros::comments::KNOWN;
 
-    /// All letters that `pattern` has, in any place.
-    fn anywhere(pattern: &str) -> Letters {
-        let Letters(mut letters) = Letters::of([pattern]);
+    /// The same letters, in any place.
+    fn anywhere(Letters(letters): &Letters) -> Letters {
+        let mut letters = letters.clone();
         for letter in &mut letters {
             (letter.before, letter.behind) = (None, None);
         }
@@ -304,7 +305,7 @@ mod tests {
     fn few_letters_are_tried_and_none_is_missed() {
         for known in KNOWN.iter() {
             let example = known.rule.example.1.trim_end();
-            let all = anywhere(known.rule.pattern);
+            let all = anywhere(&known.letters);
             for at in 2..example.len() {
                 for lost in 0..2 {
                     let (comment, rest) = (&example[..at], &example[at + lost..]);

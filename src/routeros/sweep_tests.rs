@@ -160,14 +160,11 @@ fn no_configuration_is_lost_wherever_a_comment_breaks() {
 }
 
 #[test]
-fn a_volatile_comment_goes_wherever_it_breaks_and_can_be_told() {
+fn a_comment_goes_wherever_it_breaks_and_can_be_told() {
     let mut gone = 0;
-    sweep(NAMES[0], |rule, _, rest, sweep| {
-        // At column 0, where no rest was seen, this may be configuration, and one that ends in a channel
-        // has no end that shows it.
-        let may_be_more = rest.starts_with(['/', ':', '#']) || wrapped::begins_with_command(rest);
-        let is_open = rule.name == "wifi-mode";
-        if rule.kind == Kind::Static || (!rest.starts_with(' ') && (may_be_more || is_open)) {
+    sweep(NAMES[0], |_, _, rest, sweep| {
+        // At column 0 this may be configuration.
+        if rest.starts_with(['/', ':', '#']) || wrapped::begins_with_command(rest) {
             return;
         }
         let told = sweep.told;
@@ -176,4 +173,23 @@ fn a_volatile_comment_goes_wherever_it_breaks_and_can_be_told() {
         gone += 1;
     });
     assert!(gone > 2000, "{gone} is not every column");
+}
+
+#[test]
+fn a_comment_that_is_wider_by_one_letter_goes_with_the_blank_line_that_is_left_of_it() {
+    for (rule, comment) in wide_comments(NAMES[0]) {
+        let all_but_one = &comment[..comment.len() - 1];
+        for blank in [" \r\n", " \n", "\n"] {
+            let menu = rule.example.0;
+            let text = format!("{menu}\nadd x=y\n{all_but_one}\n{blank}set a=b\n");
+            let without = format!("{menu}\nadd x=y\nset a=b\n");
+            assert_eq!(normalize_text(&text), without, "{}", rule.name);
+            // Of another menu it is no state, and so the blank line stays as well.
+            let elsewhere = format!("/other menu\n{all_but_one}\n{blank}set a=b\n");
+            if !rule.menus.is_empty() {
+                let kept = format!("/other menu\n{all_but_one}\n\nset a=b\n");
+                assert_eq!(normalize_text(&elsewhere), kept, "{}", rule.name);
+            }
+        }
+    }
 }
