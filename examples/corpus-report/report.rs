@@ -31,7 +31,7 @@ use std::{fs, io};
 
 use mikrotik_backup::domain::failure::Failure;
 use mikrotik_backup::routeros::{
-    Answer, Dialogue, Export, Normalized, Verdict, commands, decode, encode, normalize,
+    Answer, Dialogue, Export, Normalized, Remembered, Verdict, commands, decode, encode, normalize,
     normalize_text, suspicion,
 };
 use saphyr::{LoadableYamlNode as _, Yaml};
@@ -207,9 +207,11 @@ impl Report {
         let (actual, why) = match (&a, &b) {
             (Ok(a), Ok(b)) => {
                 let doubt = b.doubt.clone().map(|doubt| *doubt);
+                let lacks = (a.incomplete_menus.clone(), b.incomplete_menus.clone());
                 let (a, b) = (normalize(a), normalize(b));
                 let same = a.hash == b.hash;
-                let suspect = doubt.or_else(|| suspicion((&a).into(), (&b).into()));
+                let suspect =
+                    doubt.or_else(|| suspicion(remembered(&a, &lacks.0), remembered(&b, &lacks.1)));
                 let doubted = expected == "b refused" && suspect.is_some();
                 let named = suspect.as_ref().map(|suspect| suspect.as_str());
                 let why = suspect
@@ -276,6 +278,14 @@ impl Report {
             }
         }
         Ok(())
+    }
+}
+
+/// What the service keeps of an export that lacks the menus `lacks`.
+fn remembered<'a>(export: &'a Normalized, lacks: &'a [String]) -> Remembered<'a> {
+    Remembered {
+        incomplete_menus: lacks,
+        ..export.into()
     }
 }
 

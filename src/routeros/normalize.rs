@@ -385,7 +385,13 @@ impl<'a> Run<'a> {
             Some(ErrorLine::Failed { harmless: true, .. }) if before != Before::Stray => {
                 return Some(ERROR_EXPORTING);
             }
-            Some(_) => return None,
+            Some(ErrorLine::Failed { menu, .. }) => {
+                if let Some(form) = &mut self.form {
+                    form.gap(menu);
+                }
+                return None;
+            }
+            Some(ErrorLine::Interrupted) => return None,
             None => {}
         }
         if before != Before::Stray
