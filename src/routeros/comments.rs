@@ -27,6 +27,8 @@ pub(super) struct Known {
     pub(super) end: &'static str,
     /// The literal text that each form of it ends with.
     pub(super) ends: Vec<String>,
+    /// How many bytes a comment of its kind has at least.
+    pub(super) shortest: usize,
     /// What may be lost of it at a break.
     pub(super) letters: Letters,
     /// The pattern; none where it is the literal text alone.
@@ -52,6 +54,7 @@ impl Known {
                 .iter()
                 .map(|form| literals(form).1.to_owned())
                 .collect(),
+            shortest: pattern.as_ref().map_or(begin.len(), Pattern::shortest),
             letters: Letters::of([rule.pattern]),
             pattern,
         }
