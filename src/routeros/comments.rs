@@ -25,6 +25,8 @@ pub(super) struct Known {
     pub(super) end: &'static str,
     /// The literal text that each form of it ends with.
     pub(super) ends: Vec<String>,
+    /// How many bytes a comment of its kind has at least.
+    pub(super) shortest: usize,
     /// What may be lost of it at a break.
     pub(super) letters: Letters,
     /// The pattern; none where it is the literal text alone.
@@ -50,6 +52,7 @@ impl Known {
                 .iter()
                 .map(|form| literals(form).1.to_owned())
                 .collect(),
+            shortest: pattern.as_ref().map_or(begin.len(), Pattern::shortest),
             // Where the pattern has no end, the example shows one.
             letters: match rule.pattern.ends_with('$') {
                 true => Letters::of([rule.pattern]),

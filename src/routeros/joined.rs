@@ -183,7 +183,11 @@ fn may_end(comment: &str, last: &str, end: &str) -> bool {
 /// Whether `comment` and `rest` are one that `known` knows.
 pub(super) fn joins(known: &Known, comment: &str, rest: &str) -> bool {
     let comment = comment.trim_end();
-    // Most rules are told by either end.
+    // Most rules are told by either end, and most of the others by how little there is: at two breaks, four
+    // characters may be lost.
+    if comment.len() + rest.len() + 4 < known.shortest {
+        return false;
+    }
     let begins = comment.starts_with(known.begin) || known.begin.starts_with(comment);
     let ends = || match rest.trim_end().rsplit_once('\n') {
         None => known

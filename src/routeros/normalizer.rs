@@ -141,16 +141,20 @@ impl Normalizer {
     pub(super) fn ignores_wrapped(&self, comment: &str, rest: &str) -> Option<&str> {
         let ignored = self.ignored.as_deref()?;
         let wide = wrapped::fills_a_line(comment);
-        let alone = ignored.set.matches(comment.trim_end());
-        let told = (wide && rest.starts_with(' ')) || wrapped::is_known(comment, rest);
-        let mut found = alone.iter().next().filter(|_| told);
         let comment = comment.trim_end();
+        let alone = ignored.set.matches(comment);
+        let told = || (wide && rest.starts_with(' ')) || wrapped::is_known(comment, rest);
+        let mut found = alone.iter().next().filter(|_| told());
         let may_begin =
             |begin: &String| comment.starts_with(begin.as_str()) || begin.starts_with(comment);
         if found.is_none() && ignored.begins.iter().any(may_begin) {
             // Of a comment that is no wider than others, both parts must be known.
             let in_rest = ignored.set.matches(rest.trim());
             any_joined(comment, rest, &ignored.letters, |joined| {
+                // To be told of none takes a fraction of what it takes to be told of which.
+                if !ignored.set.is_match(joined) {
+                    return false;
+                }
                 let joined = ignored.set.matches(joined);
                 let parted = |at: &usize| !alone.matched(*at) && (wide || !in_rest.matched(*at));
                 found = joined.iter().find(parted);
