@@ -421,7 +421,7 @@ impl<'a> Run<'a> {
         }
         if before != Before::Stray
             && !(self.context.menu().is_none() && header::is_header_field(comment))
-            && let Some(name) = match rest {
+            && let Some(name) = match rest.filter(|rest| !rest.trim().is_empty()) {
                 Some(rest) => self.normalizer.ignores_wrapped(comment, rest),
                 None => self.normalizer.ignores(comment),
             }
