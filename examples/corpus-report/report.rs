@@ -380,7 +380,7 @@ fn broken_laws(export: &Export) -> Vec<&'static str> {
 fn edits(raw: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     const SOME: usize = 24;
     let mut places = Vec::new();
-    let (mut start, mut goes_on) = (0, false);
+    let (mut start, mut goes_on, mut wide) = (0, false, false);
     for line in raw.split_inclusive(|byte| *byte == b'\n') {
         let comment = line.starts_with(b"#") && !goes_on;
         let letters = line.iter().enumerate().filter(|(at, byte)| {
@@ -389,10 +389,14 @@ fn edits(raw: &[u8]) -> impl Iterator<Item = Vec<u8>> {
                 (1..=2).any(|back| at.checked_sub(back).is_some_and(|b| line[b] == b'\\'));
             byte.is_ascii_alphanumeric() && !escaped && *at > 4
         });
-        if !comment && !line.starts_with(b"/") {
+        // What the router wrapped of a comment is none.
+        let item = [&b"add"[..], b"set", b"remove"];
+        let rest = wide && !item.iter().any(|verb| line.starts_with(verb));
+        if !comment && !rest && !line.starts_with(b"/") {
             places.extend(letters.map(|(at, _)| start + at));
         }
         goes_on = line.trim_ascii_end().ends_with(b"\\");
+        wide = comment && line.len() >= 79;
         start += line.len();
     }
     let few = SOME.min(places.len());

@@ -13,8 +13,11 @@ mod copy;
 mod counting;
 mod dialogue;
 mod diff;
+#[cfg(test)]
+mod doubtful_tests;
 mod form;
 mod header;
+mod joined;
 mod missing;
 mod normalize;
 mod normalizer;
@@ -29,6 +32,8 @@ mod search;
 mod secrets;
 mod shape;
 mod suspicion;
+#[cfg(test)]
+mod sweep_tests;
 mod terse;
 #[cfg(test)]
 mod tests;

@@ -91,7 +91,7 @@ impl Pattern {
 }
 
 /// `pattern` once for every choice that its groups leave.
-fn alternatives(pattern: &str) -> Vec<String> {
+pub(super) fn alternatives(pattern: &str) -> Vec<String> {
     let group = pattern.split_once("(?:");
     let Some((before, (group, after))) =
         group.and_then(|(b, rest)| Some((b, rest.split_once(')')?)))
