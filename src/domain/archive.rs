@@ -116,21 +116,19 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Counts the lines of a line diff from `before` to `after`, in about linear time whatever the
-    /// texts are.
+    /// Counts the lines of a line diff from `before` to `after`, in about linear time and bounded memory
+    /// whatever the texts are.
     pub fn between(before: &str, after: &str) -> Self {
-        fn split(text: &str) -> Vec<&str> {
-            text.split_inclusive('\n').collect()
-        }
         let mut lines = Self {
             added: 0,
             removed: 0,
         };
         let count = |range: &std::ops::Range<usize>| u32::try_from(range.len()).unwrap_or(u32::MAX);
-        for (gone, come) in differences(&split(before), &split(after)) {
+        let split = |text| str::split_inclusive(text, '\n');
+        differences(split(before), split(after), |(gone, come)| {
             lines.added = lines.added.saturating_add(count(&come));
             lines.removed = lines.removed.saturating_add(count(&gone));
-        }
+        });
         lines
     }
 

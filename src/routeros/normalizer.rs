@@ -8,7 +8,7 @@ use regex::RegexSet;
 
 use super::comments;
 use super::dialogue::Export;
-use super::diff::{Side, diff};
+use super::diff::{Side, counted};
 use super::header;
 use super::normalize::{self, NORMALIZATION_VERSION, Normalized};
 use super::rules::fingerprint_with;
@@ -184,11 +184,11 @@ fn short(error: &regex::Error) -> String {
 fn lines(old: Part<'_>, new: Part<'_>) -> Lines {
     let old = Side::from(old.text).incomplete(old.incomplete_menus);
     let new = Side::from(new.text).incomplete(new.incomplete_menus);
-    let diff = diff(old, new, 0);
+    let (added, removed) = counted(old, new);
     let count = |lines: u64| u32::try_from(lines).unwrap_or(u32::MAX);
     Lines {
-        added: count(diff.added),
-        removed: count(diff.removed),
+        added: count(added),
+        removed: count(removed),
     }
 }
 
