@@ -108,7 +108,7 @@ pub(super) struct ShowArgs {
     /// Show passwords and keys on a terminal, too
     #[arg(long)]
     secrets: bool,
-    /// Show, instead of the text, what was left out of it: each rule with how often
+    /// Show, instead of the text, what was left out when it was last seen: each rule with how often
     #[arg(long)]
     ignored: bool,
     /// With --ignored: print JSON
@@ -277,11 +277,14 @@ async fn show(reading: &Reading, args: &ShowArgs) -> Result<ExitCode, AppError> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is not in the text of a version, as JSON has it.
+/// What was left out of a version's text when it was last seen, by the rules of that time, as JSON has
+/// it.
 #[derive(Serialize)]
 struct Ignored<'a> {
     version: VersionId,
     device: DeviceId,
+    #[serde(with = "time::serde::rfc3339")]
+    last_seen_at: Timestamp,
     normalization_version: u32,
     normalization_rules: &'a str,
     /// How often each rule left something out.
@@ -294,17 +297,19 @@ impl<'a> Ignored<'a> {
         Self {
             version: version.id,
             device: version.device,
-            normalization_version: version.first.normalization.version,
-            normalization_rules: &version.first.normalization.rules,
-            ignored: &version.ledger,
+            last_seen_at: version.last.position.at,
+            normalization_version: version.last.normalization.version,
+            normalization_rules: &version.last.normalization.rules,
+            ignored: &version.last.ledger,
             incomplete_menus: &version.incomplete_menus,
         }
     }
 }
 
-/// What is not in the text of `version`, and why.
+/// What was left out when `version` was last seen, and why.
 fn ignored(version: &Version) -> String {
     let mut lines: Vec<String> = version
+        .last
         .ledger
         .iter()
         .map(|(rule, times)| {

@@ -390,6 +390,22 @@ async fn what_was_left_out_is_shown(fleet: &Fleet) {
         json["normalization_version"],
         mikrotik_backup::routeros::NORMALIZATION_VERSION
     );
+    // Seen again, without a change, by other rules: these are the ones whose work is shown.
+    let ledger = [("export date", 1), ("ignored: ^# radar", 3)];
+    let later = START + time::Duration::hours(6);
+    fleet
+        .archived_with(id, later, PART, &["/ipv6/route"], &ledger)
+        .await;
+    assert_eq!(
+        fleet.run(&show).await.done(),
+        "export date: left out once\nignored: ^# radar: left out 3 times\n\
+         the router could not export /ipv6/route\n"
+    );
+    let json = fleet.run(&[&show[..], &["--json"]].concat()).await.json();
+    assert_eq!(
+        json["ignored"],
+        serde_json::json!({ "export date": 1, "ignored: ^# radar": 3 })
+    );
     let alone = ["snapshots", "show", "edge-1", "--json"];
     let alone = fleet.run(&alone).await;
     assert_eq!((alone.code, alone.out.as_str()), (2, ""), "{}", alone.err);
