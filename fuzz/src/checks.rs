@@ -37,7 +37,7 @@ pub fn normalizer(input: &[u8]) {
     let configuration = oracle::configuration(&text);
     assert_eq!(oracle::configuration(&once), configuration);
     // With every comment ignored that may be, no configuration goes either.
-    for pattern in ["^# \\S", "^# .*[a-z]$", "^# the address .* removed$"] {
+    for pattern in ["^# [^Z]", "^# .*[a-z]$", "^# the address .* removed$"] {
         let ignoring = Normalizer::ignoring(pattern).expect("a good pattern");
         let bare = ignoring.text(&text);
         assert_eq!(ignoring.text(&bare), bare);
