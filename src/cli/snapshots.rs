@@ -5,7 +5,7 @@ mod export;
 mod search;
 mod which;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
@@ -26,7 +26,7 @@ use crate::domain::digest::Digest;
 use crate::domain::snapshot::Machine;
 use crate::ports::{Archive as _, VersionPage};
 use crate::report::{moment, printable, printable_line, table};
-use crate::routeros;
+use crate::routeros::{self, Normalizer};
 use which::{Which, parse_time};
 
 /// Subcommands of `snapshots`.
@@ -326,6 +326,42 @@ fn ignored(version: &Version) -> String {
         lines.push("nothing was left out".into());
     }
     lines.join("\n") + "\n"
+}
+
+/// `normalizer`, and whatever comments the service ignored beside it when it saw `versions`: compared
+/// without, these would look like a change of the router.
+fn alike<'a>(
+    normalizer: &Normalizer,
+    versions: impl IntoIterator<Item = &'a Version>,
+) -> Normalizer {
+    let ledgers = versions
+        .into_iter()
+        .flat_map(|it| [&it.first.ledger, &it.last.ledger]);
+    let rules: BTreeSet<&str> = ledgers
+        .flat_map(|it| it.keys())
+        .map(String::as_str)
+        .collect();
+    normalizer.and_recorded(rules.into_iter())
+}
+
+/// Says so where texts are compared by other rules than the newest of `versions` was made with.
+fn warn_of_rules<'a>(
+    normalizer: &Normalizer,
+    versions: impl IntoIterator<Item = &'a Version>,
+) -> bool {
+    let newest = versions.into_iter().map(|version| &version.last);
+    let newest = newest.max_by_key(|seen| seen.position);
+    let ours = normalizer.renormalize().to;
+    let other = newest
+        .map(|seen| &seen.normalization)
+        .is_some_and(|theirs| theirs.version == ours.version && theirs.rules != ours.rules);
+    if other {
+        complain(
+            "compared by other rules than the service has: what it ignores may show as a change. Set \
+             CONFIG_BACKUP_IGNORE_COMMENTS as the service has it",
+        );
+    }
+    other
 }
 
 /// Tells, beside a text, what is missing in it; for several, of which device.

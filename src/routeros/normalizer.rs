@@ -136,6 +136,15 @@ impl Normalizer {
         }
     }
 
+    /// This, and what `rules` of a ledger say that others ignored: what they compared with can so be
+    /// compared again. What is no pattern is left out.
+    pub fn and_recorded<'a>(&self, rules: impl Iterator<Item = &'a str>) -> Self {
+        let recorded = rules.filter_map(|rule| rule.strip_prefix(CONFIGURED));
+        let usable = |pattern: &&str| Self::ignoring(pattern).is_ok();
+        let patterns: Vec<&str> = self.patterns().chain(recorded.filter(usable)).collect();
+        Self::ignoring(&patterns.join("\n")).unwrap_or_else(|_| self.clone())
+    }
+
     /// The name of the configured pattern that ignores `comment`, if one does.
     pub(super) fn ignores(&self, comment: &str) -> Option<&str> {
         let ignored = self.ignored.as_deref()?;
@@ -301,6 +310,20 @@ mod tests {
         assert_ne!(one, normalizer("^# a$").fingerprint());
         assert_eq!(one.len(), 16);
         assert_eq!(normalizer("^# a$\n^# b$").renormalize().to.rules, one);
+    }
+
+    #[test]
+    fn what_a_ledger_names_is_ignored_as_well() {
+        let rules = [
+            "export date",
+            "ignored: ^# b$",
+            "ignored: ^# (",
+            "ignored: .*",
+        ];
+        let both = normalizer("^# a$").and_recorded(rules.into_iter());
+        assert_eq!(both.fingerprint(), normalizer("^# a$\n^# b$").fingerprint());
+        let none = Normalizer::default().and_recorded(["export date"].into_iter());
+        assert_eq!(none.fingerprint(), rules_fingerprint());
     }
 
     #[test]
