@@ -360,7 +360,8 @@ mod tests {
             let remarks = normalizer(pattern).remarks();
             assert_eq!(remarks.len(), 1, "{pattern}");
             assert!(remarks[0].contains(part), "{remarks:?}");
-            assert!(remarks[0].contains(&format!("{pattern:?}")), "{remarks:?}");
+            let quoted = format!("{:?}", pattern.trim());
+            assert!(remarks[0].contains(&quoted), "{remarks:?}");
         }
         for pattern in ["^# radar detected$", "^x?#  ?a", "^a|^# b", "(?i)^# radar"] {
             assert_eq!(normalizer(pattern).remarks(), [""; 0], "{pattern}");

@@ -128,7 +128,14 @@ where
         // must be a good step.
         let good = |(old, new): &(usize, usize)| *old.max(new) >= most.div_ceil(2);
         let step = behind(&removed).zip(behind(&added)).filter(good);
-        self.tell(step.unwrap_or(size), Some((&removed, &added)));
+        // So many lines of the longer side must go or come in any case. Where nothing holds the sides
+        // together, let it be these: behind them the sides may go together again.
+        let surplus = |a: usize, b: usize| a.saturating_sub(b).min(most);
+        let surplus = (surplus(left.0, left.1), surplus(left.1, left.0));
+        match step {
+            None if surplus != (0, 0) => self.tell(surplus, None),
+            _ => self.tell(step.unwrap_or(size), Some((&removed, &added))),
+        }
     }
 
     fn compare(&self, size: (usize, usize)) -> (Vec<bool>, Vec<bool>) {
