@@ -49,7 +49,7 @@ use crate::domain::snapshot::{ConfigText, Shape};
 /// The version of these rules, published with every snapshot. It is raised when a text that a router
 /// may have sent comes out in another way than before, so that the archive makes the texts that it
 /// compares with anew. What can be said of comments alone is in the fingerprint of their rules.
-pub const NORMALIZATION_VERSION: u32 = 2;
+pub const NORMALIZATION_VERSION: u32 = 4;
 
 /// The ledger's name for the dated header line.
 const DATED_HEADER: &str = "dated-header";
@@ -78,7 +78,7 @@ pub struct Normalized {
     pub unknown_comments: Vec<String>,
     /// How many such comments there are, repetitions included.
     pub unknown_comment_lines: u64,
-    /// How many comments a rule knows, dropped or not, or the operator ignores.
+    /// How many comments a rule knows or the operator ignores.
     pub known_comment_lines: u64,
     /// What to remember of its form.
     pub shape: Shape,
@@ -160,6 +160,8 @@ struct Run<'a> {
     in_header: bool,
     /// A menu line that is not written yet: the item after it may have to join it.
     menu: Option<Line<'a>>,
+    /// An item has joined it, so that it is written only before one that does not.
+    joined: bool,
     /// Comments (with their rests) that are not written yet: what follows decides.
     comments: Option<Range<usize>>,
     last_comment: Option<&'a str>,
@@ -186,6 +188,7 @@ impl<'a> Run<'a> {
             context: Context::default(),
             in_header: true,
             menu: None,
+            joined: false,
             comments: None,
             last_comment: None,
             blank: false,
@@ -202,6 +205,10 @@ impl<'a> Run<'a> {
     fn all(&mut self) {
         for line in reader::lines(self.text) {
             match line.kind {
+                LineKind::Blank if self.last_comment.is_some_and(wrapped::may_lack_a_letter) => {
+                    self.hold(&line);
+                    self.last_comment = None;
+                }
                 LineKind::Blank => {
                     self.settle(None);
                     self.blank = !self.out.is_empty();
@@ -283,6 +290,7 @@ impl<'a> Run<'a> {
             self.settle(None);
             self.context.enter(logical);
             self.menu = Some(*line);
+            self.joined = false;
         } else {
             self.settle(Some((line, &item)));
         }
@@ -299,7 +307,7 @@ impl<'a> Run<'a> {
             self.write(line);
             return;
         }
-        let dropped = match self.comments.take() {
+        let (dropped, kept) = match self.comments.take() {
             Some(range) => {
                 let before = match next {
                     Some((_, item)) if item.is_relative_item() => Before::Item,
@@ -308,19 +316,19 @@ impl<'a> Run<'a> {
                 };
                 self.sift(range, before)
             }
-            None => 0,
+            None => (0, 0),
         };
-        if let Some(menu) = self.menu.take() {
-            let rejoin = dropped > 0 && self.is_terse();
-            let item = next.filter(|(_, item)| item.is_relative_item());
-            if let (true, Some((line, _))) = (rejoin, item) {
-                self.due_blank();
-                self.out.push_str(&menu.logical());
-                self.out.push_str(" ");
-                line.write_normalized(&mut self.out);
-                self.count(TERSE_ITEM);
-                return;
-            }
+        if let Some((line, item)) = next
+            && item.is_relative_item()
+            && dropped > 0
+            && kept == 0
+            && self.rejoin(line)
+        {
+            return;
+        }
+        // What has been joined stays held: behind other lines may stand one more item of its menu.
+        let joined = self.joined && !matches!(next, Some((_, Item::Relative(_))));
+        if !joined && let Some(menu) = self.menu.take() {
             self.write(&menu);
         }
         if let Some((line, _)) = next {
@@ -328,15 +336,35 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Writes an item whose comments have gone as the terse form has it, in one line with its menu;
+    /// `false` where the text is not terse.
+    fn rejoin(&mut self, line: &Line<'_>) -> bool {
+        let menu = match (&self.menu, self.context.menu()) {
+            (Some(menu), _) => menu.logical().into_owned(),
+            (None, Some(menu)) => menu.to_owned(),
+            (None, None) => return false,
+        };
+        if !self.is_terse() {
+            return false;
+        }
+        self.due_blank();
+        self.out.push_str(&menu);
+        self.out.push_str(" ");
+        line.write_normalized(&mut self.out);
+        self.count(TERSE_ITEM);
+        self.joined = true;
+        true
+    }
+
     fn write(&mut self, line: &Line<'_>) {
         self.due_blank();
         line.write_normalized(&mut self.out);
     }
 
-    /// Writes the comments that stay, behind the menu line that is held, and counts the state comments
-    /// that do not.
-    fn sift(&mut self, held: Range<usize>, before: Before) -> u64 {
-        let mut dropped = 0;
+    /// Writes the comments that stay, behind the menu line that is held; how many state comments do not,
+    /// and how many comments do.
+    fn sift(&mut self, held: Range<usize>, before: Before) -> (u64, u64) {
+        let (mut dropped, mut kept) = (0, 0);
         let mut top = self.out.is_empty() && self.menu.is_none();
         let mut lines = reader::lines_in(self.text, held).peekable();
         while let Some(line) = lines.next() {
@@ -361,15 +389,19 @@ impl<'a> Run<'a> {
                 None => {
                     self.in_header &= rest.is_none() && header::is_header_field(line.raw);
                     top = false;
+                    kept += 1;
                     let menu = self.menu.take();
                     let lines = reader::lines_in(self.text, line.start..end);
                     for line in menu.into_iter().chain(lines) {
-                        self.write(&line);
+                        match line.kind {
+                            LineKind::Blank => self.blank = true,
+                            _ => self.write(&line),
+                        }
                     }
                 }
             }
         }
-        dropped
+        (dropped, kept)
     }
 
     /// The rule that takes `comment` (and its `rest` on further lines) out, if one does. Takes note of unknown ones.
@@ -378,7 +410,13 @@ impl<'a> Run<'a> {
             Some(ErrorLine::Failed { harmless: true, .. }) if before != Before::Stray => {
                 return Some(ERROR_EXPORTING);
             }
-            Some(_) => return None,
+            Some(ErrorLine::Failed { menu, .. }) => {
+                if let Some(form) = &mut self.form {
+                    form.gap(menu);
+                }
+                return None;
+            }
+            Some(ErrorLine::Interrupted) => return None,
             None => {}
         }
         if before != Before::Stray
@@ -402,15 +440,11 @@ impl<'a> Run<'a> {
             None => comments::classify(menu, comment),
         };
         match class {
-            Class::Volatile(rule) if before == Before::Item => {
+            Class::Known(rule) if before == Before::Item => {
                 self.known_lines += 1;
                 Some(rule.name)
             }
-            Class::Static(_) => {
-                self.known_lines += 1;
-                None
-            }
-            Class::Volatile(_) | Class::Unknown => {
+            Class::Known(_) | Class::Unknown => {
                 self.report(comment);
                 None
             }
