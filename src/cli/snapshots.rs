@@ -5,7 +5,7 @@ mod export;
 mod search;
 mod which;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
@@ -26,7 +26,7 @@ use crate::domain::digest::Digest;
 use crate::domain::snapshot::Machine;
 use crate::ports::{Archive as _, VersionPage};
 use crate::report::{moment, printable, printable_line, table};
-use crate::routeros;
+use crate::routeros::{self, Normalizer};
 use which::{Which, parse_time};
 
 /// Subcommands of `snapshots`.
@@ -108,7 +108,7 @@ pub(super) struct ShowArgs {
     /// Show passwords and keys on a terminal, too
     #[arg(long)]
     secrets: bool,
-    /// Show, instead of the text, what was left out of it: each rule with how often
+    /// Show, instead of the text, what was left out when it was last seen: each rule with how often
     #[arg(long)]
     ignored: bool,
     /// With --ignored: print JSON
@@ -277,11 +277,14 @@ async fn show(reading: &Reading, args: &ShowArgs) -> Result<ExitCode, AppError> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is not in the text of a version, as JSON has it.
+/// What was left out of a version's text when it was last seen, by the rules of that time, as JSON has
+/// it.
 #[derive(Serialize)]
 struct Ignored<'a> {
     version: VersionId,
     device: DeviceId,
+    #[serde(with = "time::serde::rfc3339")]
+    last_seen_at: Timestamp,
     normalization_version: u32,
     normalization_rules: &'a str,
     /// How often each rule left something out.
@@ -294,17 +297,19 @@ impl<'a> Ignored<'a> {
         Self {
             version: version.id,
             device: version.device,
-            normalization_version: version.first.normalization.version,
-            normalization_rules: &version.first.normalization.rules,
-            ignored: &version.ledger,
+            last_seen_at: version.last.position.at,
+            normalization_version: version.last.normalization.version,
+            normalization_rules: &version.last.normalization.rules,
+            ignored: &version.last.ledger,
             incomplete_menus: &version.incomplete_menus,
         }
     }
 }
 
-/// What is not in the text of `version`, and why.
+/// What was left out when `version` was last seen, and why.
 fn ignored(version: &Version) -> String {
     let mut lines: Vec<String> = version
+        .last
         .ledger
         .iter()
         .map(|(rule, times)| {
@@ -321,6 +326,42 @@ fn ignored(version: &Version) -> String {
         lines.push("nothing was left out".into());
     }
     lines.join("\n") + "\n"
+}
+
+/// `normalizer`, and whatever comments the service ignored beside it when it saw `versions`: compared
+/// without, these would look like a change of the router.
+fn alike<'a>(
+    normalizer: &Normalizer,
+    versions: impl IntoIterator<Item = &'a Version>,
+) -> Normalizer {
+    let ledgers = versions
+        .into_iter()
+        .flat_map(|it| [&it.first.ledger, &it.last.ledger]);
+    let rules: BTreeSet<&str> = ledgers
+        .flat_map(|it| it.keys())
+        .map(String::as_str)
+        .collect();
+    normalizer.and_recorded(rules.into_iter())
+}
+
+/// Says so where texts are compared by other rules than the newest of `versions` was made with.
+fn warn_of_rules<'a>(
+    normalizer: &Normalizer,
+    versions: impl IntoIterator<Item = &'a Version>,
+) -> bool {
+    let newest = versions.into_iter().map(|version| &version.last);
+    let newest = newest.max_by_key(|seen| seen.position);
+    let ours = normalizer.renormalize().to;
+    let other = newest
+        .map(|seen| &seen.normalization)
+        .is_some_and(|theirs| theirs.version == ours.version && theirs.rules != ours.rules);
+    if other {
+        complain(
+            "compared by other rules than the service has: what it ignores may show as a change. Set \
+             CONFIG_BACKUP_IGNORE_COMMENTS as the service has it",
+        );
+    }
+    other
 }
 
 /// Tells, beside a text, what is missing in it; for several, of which device.

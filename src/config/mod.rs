@@ -397,7 +397,12 @@ fn read_normalizer(reader: &mut Reader<'_>) -> Normalizer {
     };
     let shown = |list: &str| list.lines().collect::<Vec<_>>().join(" ⏎ ");
     let normalizer = reader.text(&table::IGNORE_COMMENTS, read, shown);
-    normalizer.unwrap_or_default()
+    let normalizer = normalizer.unwrap_or_default();
+    let name = table::IGNORE_COMMENTS.name;
+    let remarks = normalizer.remarks().into_iter();
+    let remarks = remarks.map(|remark| format!("{name}: {remark}"));
+    reader.warnings.extend(remarks);
+    normalizer
 }
 
 /// How often a device may be connected to.

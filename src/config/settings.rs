@@ -283,7 +283,7 @@ settings! {
     MAX_EXPORT_BYTES: Number = "CONFIG_BACKUP_MAX_EXPORT_BYTES" { unit: Unit::Bytes, default: 134_217_728, min: 1, max: EXPORT_BYTES_LIMIT }
         "A larger export is an error, never a silent cut.";
     IGNORE_COMMENTS: Text = "CONFIG_BACKUP_IGNORE_COMMENTS" { form: Form::Patterns, default: None, secret: false }
-        "Comment lines of exports to leave out, with what the router wrapped of them, beside those that are known to tell momentary state; set it alike for every replica and for archive.";
+        "Comment lines of exports to leave out, with what the router wrapped of them, beside those that are known to tell momentary state; set it alike for every replica, for archive, and for the commands.";
     JOURNAL_DAYS: Number = "CONFIG_BACKUP_JOURNAL_DAYS" { unit: Unit::Days, default: 90, min: 1, max: 36_500 }
         "Attempts older than this are pruned from the journal.";
     IDLE_TIMEOUT: Number = "CONFIG_BACKUP_IDLE_TIMEOUT" { unit: Unit::Seconds, default: 120, min: 10, max: 3600 }

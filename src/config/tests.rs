@@ -174,6 +174,17 @@ fn patterns_of_comments_are_checked_at_the_start() {
         wrong[0].starts_with("CONFIG_BACKUP_IGNORE_COMMENTS="),
         "{wrong:?}"
     );
+    let config = Config::load(Need::Run, &with(&[(name, "^# a$\n^/ip")])).unwrap();
+    let told: Vec<_> = config
+        .warnings
+        .iter()
+        .filter(|it| it.contains(name))
+        .collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains("\"^/ip\" can match no comment"),
+        "{told:?}"
+    );
     for part in ["one a line", "pattern 2 (\"^# (b\")", "unclosed group"] {
         assert!(wrong[0].contains(part), "{part} is not in {wrong:?}");
     }

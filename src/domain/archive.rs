@@ -116,21 +116,19 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Counts the lines of a line diff from `before` to `after`, in about linear time whatever the
-    /// texts are.
+    /// Counts the lines of a line diff from `before` to `after`, in about linear time and bounded memory
+    /// whatever the texts are.
     pub fn between(before: &str, after: &str) -> Self {
-        fn split(text: &str) -> Vec<&str> {
-            text.split_inclusive('\n').collect()
-        }
         let mut lines = Self {
             added: 0,
             removed: 0,
         };
         let count = |range: &std::ops::Range<usize>| u32::try_from(range.len()).unwrap_or(u32::MAX);
-        for (gone, come) in differences(&split(before), &split(after)) {
+        let split = |text| str::split_inclusive(text, '\n');
+        differences(split(before), split(after), |(gone, come)| {
             lines.added = lines.added.saturating_add(count(&come));
             lines.removed = lines.removed.saturating_add(count(&gone));
-        }
+        });
         lines
     }
 
@@ -171,6 +169,8 @@ pub struct Sighting {
     pub normalization: Normalization,
     /// The version in the export's own header.
     pub routeros_version: String,
+    /// How often each rule of that normalisation dropped something.
+    pub ledger: BTreeMap<String, u64>,
 }
 
 /// A configuration that a device had from one time to another, without its text.
@@ -184,7 +184,7 @@ pub struct Version {
     pub tenant: TenantId,
     /// When it was first seen, and what the kept text is: hash, normalisation, RouterOS version.
     pub first: Sighting,
-    /// When it was last seen. Hash and normalisation differ from the first ones where a later
+    /// When it was last seen. Hash, normalisation and ledger differ from the first ones where a later
     /// normalisation made another text of the same configuration.
     pub last: Sighting,
     /// Size in bytes of the kept text.
@@ -194,8 +194,6 @@ pub struct Version {
     pub lines: Option<Lines>,
     /// Menus that the router could not export in time.
     pub incomplete_menus: Vec<String>,
-    /// How often each normalisation rule dropped something.
-    pub ledger: BTreeMap<String, u64>,
     /// The machine, as the header of the first sighting tells it.
     pub machine: Machine,
 }
@@ -228,6 +226,7 @@ impl Version {
                 rules: snapshot.normalization_rules.clone(),
             },
             routeros_version: snapshot.routeros_version.clone(),
+            ledger: snapshot.ledger.clone(),
         };
         Self {
             id: VersionId(snapshot.attempt.0),
@@ -238,7 +237,6 @@ impl Version {
             bytes: snapshot.text.expose().len() as u64,
             lines: None,
             incomplete_menus: snapshot.incomplete_menus.clone(),
-            ledger: snapshot.ledger.clone(),
             machine: snapshot.machine.clone(),
         }
     }

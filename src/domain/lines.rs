@@ -7,12 +7,19 @@
 //! (the patience idea), and only what lies between anchors, a few lines as a rule, goes to Myers.
 //! Every step is bounded, so a diff of anything takes about linear time; what that costs is that
 //! a diff of two huge, repetitive and quite different texts need not be the shortest one.
+//!
+//! Its memory is bounded, too: what is longer than a part may be is cut into parts first
+//! (`lines/parts.rs`), so that lines are numbered, and kept, for one part at a time.
+
+mod parts;
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::ops::Range;
 
 use imara_diff::{Algorithm, Diff, Token};
+
+use self::parts::Parts;
 
 /// So many lines, old and new together, are given to Myers at once, at most.
 const SMALL: usize = 2048;
@@ -24,39 +31,83 @@ const ROUNDS: u8 = 12;
 /// be empty.
 pub type Difference = (Range<usize>, Range<usize>);
 
-/// The places where two texts differ, in order.
-pub fn differences<T: Copy + Eq + Hash>(old: &[T], new: &[T]) -> Vec<Difference> {
-    let head = old.iter().zip(new).take_while(|(a, b)| a == b).count();
-    let (old, new) = (&old[head..], &new[head..]);
-    let tail = old.iter().rev().zip(new.iter().rev());
-    let tail = tail.take_while(|(a, b)| a == b).count();
-    let (old, new) = (&old[..old.len() - tail], &new[..new.len() - tail]);
+/// How much is held in memory at a time.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// So many lines, old and new together, are compared as a whole; about 100 bytes each.
+    part: usize,
+    /// So many lines of a side are remembered as places where to cut; about 50 bytes each.
+    samples: usize,
+}
 
-    let mut numbers: HashMap<T, u32> = HashMap::new();
-    let mut number = |line: &T| {
-        // An export has at most 2³¹−1 bytes, so two have fewer than 2³² lines.
-        let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
-        *numbers.entry(*line).or_insert(next)
-    };
-    let old: Vec<u32> = old.iter().map(&mut number).collect();
-    let new: Vec<u32> = new.iter().map(&mut number).collect();
-    let (removed, added) = changed(&old, &new, numbers.len());
+const BOUNDS: Bounds = Bounds {
+    part: 1 << 20,
+    samples: 1 << 18,
+};
 
-    let mut differences = Vec::new();
-    let (mut at_old, mut at_new) = (0, 0);
-    while at_old < old.len() || at_new < new.len() {
-        let run = |list: &[bool], from: usize| list[from..].iter().take_while(|c| **c).count();
-        let (gone, come) = (run(&removed, at_old), run(&added, at_new));
-        if gone + come > 0 {
-            differences.push((
-                head + at_old..head + at_old + gone,
-                head + at_new..head + at_new + come,
-            ));
+/// Tells `tell` the places where two lists of lines differ, in order. They are read several times, and
+/// never kept whole.
+pub fn differences<T, I>(old: I, new: I, tell: impl FnMut(Difference))
+where
+    T: Copy + Eq + Hash,
+    I: DoubleEndedIterator<Item = T> + Clone,
+{
+    bounded(old, new, BOUNDS, tell);
+}
+
+fn bounded<T, I>(old: I, new: I, bounds: Bounds, tell: impl FnMut(Difference))
+where
+    T: Copy + Eq + Hash,
+    I: DoubleEndedIterator<Item = T> + Clone,
+{
+    let mut parts = Parts::new(old, new, bounds, Joined { last: None, tell });
+    parts.run();
+    parts.out.finish();
+}
+
+/// Joins differences between which nothing stayed.
+struct Joined<F> {
+    last: Option<Difference>,
+    tell: F,
+}
+
+impl<F: FnMut(Difference)> Joined<F> {
+    fn add(&mut self, (old, new): Difference) {
+        match &mut self.last {
+            Some(last) if last.0.end == old.start && last.1.end == new.start => {
+                (last.0.end, last.1.end) = (old.end, new.end);
+            }
+            last => {
+                if let Some(told) = last.replace((old, new)) {
+                    (self.tell)(told);
+                }
+            }
         }
-        at_old += gone + 1;
-        at_new += come + 1;
     }
-    differences
+
+    fn finish(&mut self) {
+        if let Some(told) = self.last.take() {
+            (self.tell)(told);
+        }
+    }
+}
+
+/// Numbers the lines of a part and compares them as a whole; gives which of them changed.
+fn compared<T: Copy + Eq + Hash>(
+    old: impl Iterator<Item = T>,
+    new: impl Iterator<Item = T>,
+) -> (Vec<bool>, Vec<bool>) {
+    let mut numbers: HashMap<T, u32> = HashMap::new();
+    let mut number = |line: T| {
+        // A part has fewer than 2³² lines.
+        let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
+        *numbers.entry(line).or_insert(next)
+    };
+    let old: Vec<u32> = old.map(&mut number).collect();
+    let new: Vec<u32> = new.map(&mut number).collect();
+    let count = numbers.len();
+    drop(numbers);
+    changed(&old, &new, count)
 }
 
 /// Which lines of `before` were removed and which of `after` were added, so that the others are

@@ -1,5 +1,6 @@
 //! Owns the difference of two exports: unified hunks, each named by the menus it lies in.
 
+mod physical;
 mod places;
 mod render;
 #[cfg(test)]
@@ -9,10 +10,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 
+use self::physical::{Gaps, Physical, Physicals};
 use self::places::Places;
 use super::redact::Redacted;
-use crate::domain::digest::Digest;
-use crate::domain::lines::differences;
+use crate::domain::lines::{Difference, differences};
 use crate::domain::snapshot::ConfigText;
 
 pub use self::render::{Style, render};
@@ -173,141 +174,126 @@ impl Diff<'_> {
 /// Lines are physical lines and compared as they are, line ends included.
 pub fn diff<'a>(old: impl Into<Side<'a>>, new: impl Into<Side<'a>>, context: usize) -> Diff<'a> {
     let (old, new) = (old.into(), new.into());
-    let (mut old_lines, mut new_lines) = (physical(old), physical(new));
-    set_gaps_apart([(old, &mut old_lines), (new, &mut new_lines)]);
-    let blocks = differences(&old_lines, &new_lines);
-    let mut diff = Diff::default();
-    if blocks.is_empty() {
-        return diff;
-    }
+    let gaps = Gaps::of(old, new);
+    let [old_lines, new_lines] = gaps.lines();
+    let mut hunks = Hunks {
+        old: old_lines.clone(),
+        new: new_lines.clone(),
+        context,
+        group: Vec::new(),
+        counts: Counts::new(old, new),
+        diff: Diff::default(),
+    };
+    differences(old_lines, new_lines, |difference| hunks.add(difference));
+    hunks.finish()
+}
+
+/// How many lines [`diff`] counts as added, and how many as removed. Takes little memory, whatever the
+/// texts are.
+pub(super) fn counted<'a>(old: impl Into<Side<'a>>, new: impl Into<Side<'a>>) -> (u64, u64) {
+    let (old, new) = (old.into(), new.into());
+    let gaps = Gaps::of(old, new);
+    let [old_lines, new_lines] = gaps.lines();
     let mut counts = Counts::new(old, new);
-    let mut blocks = blocks.into_iter().peekable();
-    while let Some(first) = blocks.next() {
-        let mut group = vec![first];
-        while let Some(next) = blocks.next_if(|next| {
-            let last = &group[group.len() - 1].0;
-            next.0.start - last.end <= context.saturating_mul(2)
-        }) {
-            group.push(next);
+    differences(old_lines, new_lines, |(gone, come)| {
+        for (change, lines) in [(Change::Removed, gone), (Change::Added, come)] {
+            lines.for_each(|line| {
+                counts.count(change, line);
+            });
         }
-        diff.hunks
-            .push(hunk(&old_lines, &new_lines, &group, context, &mut counts));
-    }
+    });
+    let mut diff = Diff::default();
     counts.tell(&mut diff);
-    diff
+    (diff.added, diff.removed)
 }
 
-/// A physical line: its text with the line end, and the secrets that are masked in it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Physical<'a> {
-    text: &'a str,
-    secrets: Option<Digest>,
-    /// The menu that it is about, where a side could not export that; 0 elsewhere.
-    gap: u32,
-}
-
-/// Marks the lines of menus that either side could not export. The same line stands in many menus:
-/// without a mark, one in such a menu would be taken for the same in another one, and that one would
-/// seem to have lost it.
-fn set_gaps_apart(sides: [(Side<'_>, &mut Vec<Physical<'_>>); 2]) {
-    let menus = [sides[0].0.incomplete_menus, sides[1].0.incomplete_menus].concat();
-    if menus.is_empty() {
-        return;
-    }
-    let mut numbers: HashMap<String, u32> = HashMap::new();
-    for (side, lines) in sides {
-        let mut places = Places::read(side.text, &menus);
-        for (number, line) in lines.iter_mut().enumerate() {
-            let Some(menu) = places.of(number).unknown else {
-                continue;
-            };
-            line.gap = match numbers.get(menu) {
-                Some(known) => *known,
-                None => {
-                    let next = u32::try_from(numbers.len() + 1).unwrap_or(u32::MAX);
-                    numbers.insert(menu.to_owned(), next);
-                    next
-                }
-            };
-        }
-    }
-}
-
-fn physical<'a>(side: Side<'a>) -> Vec<Physical<'a>> {
-    let mut secrets = side.redacted.map(Redacted::secrets).unwrap_or_default();
-    let mut at = 0;
-    side.text
-        .split_inclusive('\n')
-        .map(|text| {
-            at += text.len();
-            let here = secrets.partition_point(|secret| secret.at < at);
-            let (of_line, rest) = secrets.split_at(here);
-            secrets = rest;
-            let fields = of_line
-                .iter()
-                .map(|secret| secret.digest.as_bytes().as_slice());
-            Physical {
-                text,
-                secrets: (!of_line.is_empty()).then(|| Digest::of_fields(fields)),
-                gap: 0,
-            }
-        })
-        .collect()
-}
-
-fn hunk<'a>(
-    old: &[Physical<'a>],
-    new: &[Physical<'a>],
-    group: &[(Range<usize>, Range<usize>)],
+/// Makes hunks of differences.
+struct Hunks<'a, 'g> {
+    /// The lines behind the last hunk.
+    old: Physicals<'a, 'g>,
+    new: Physicals<'a, 'g>,
     context: usize,
-    counts: &mut Counts,
-) -> Hunk<'a> {
-    let (first, last) = (&group[0], &group[group.len() - 1]);
-    let before = context.min(first.0.start);
-    let after = context.min(old.len() - last.0.end);
-    let mut hunk = Hunk {
-        old: first.0.start - before..last.0.end + after,
-        new: first.1.start - before..last.1.end + after,
-        menus: Vec::new(),
-        lines: Vec::new(),
-    };
-    let line = |change, physical: &Physical<'a>| HunkLine {
-        change,
-        text: physical.text.strip_suffix('\n').unwrap_or(physical.text),
-        terminated: physical.text.ends_with('\n'),
-    };
-    let mut at = hunk.old.start;
-    for (gone, come) in group {
-        let kept = old[at..gone.start].iter();
-        hunk.lines.extend(kept.map(|kept| line(Change::Kept, kept)));
-        for (change, range, lines) in [(Change::Removed, gone, old), (Change::Added, come, new)] {
-            for place in range.clone() {
-                hunk.lines.push(line(change, &lines[place]));
-                let menu = counts.count(change, place);
-                if hunk.menus.last().is_none_or(|last| last != menu)
-                    && !hunk.menus.iter().any(|known| known == menu)
-                {
-                    hunk.menus.push(menu.to_owned());
+    /// The differences of the next hunk.
+    group: Vec<Difference>,
+    counts: Counts<'a>,
+    diff: Diff<'a>,
+}
+
+impl<'a> Hunks<'a, '_> {
+    fn add(&mut self, next: Difference) {
+        let near = |last: &Difference| next.0.start - last.0.end <= self.context.saturating_mul(2);
+        if !self.group.last().is_none_or(near) {
+            self.hunk();
+        }
+        self.group.push(next);
+    }
+
+    fn finish(mut self) -> Diff<'a> {
+        if !self.group.is_empty() {
+            self.hunk();
+        }
+        self.counts.tell(&mut self.diff);
+        self.diff
+    }
+
+    /// The hunk of the group.
+    fn hunk(&mut self) {
+        let group = std::mem::take(&mut self.group);
+        let (first, last) = (&group[0], &group[group.len() - 1]);
+        let before = self.context.min(first.0.start);
+        self.old.skip_to(first.0.start - before);
+        let mut hunk = Hunk {
+            old: first.0.start - before..last.0.end,
+            new: first.1.start - before..last.1.end,
+            menus: Vec::new(),
+            lines: Vec::new(),
+        };
+        let line = |change, physical: Physical<'a, '_>| HunkLine {
+            change,
+            text: physical.text.strip_suffix('\n').unwrap_or(physical.text),
+            terminated: physical.text.ends_with('\n'),
+        };
+        let mut at = hunk.old.start;
+        for (gone, come) in group {
+            let kept = self.old.by_ref().take(gone.start - at);
+            hunk.lines.extend(kept.map(|kept| line(Change::Kept, kept)));
+            self.new.skip_to(come.start);
+            at = gone.end;
+            for (change, range, lines) in [
+                (Change::Removed, gone, &mut self.old),
+                (Change::Added, come, &mut self.new),
+            ] {
+                for (place, physical) in range.clone().zip(lines) {
+                    hunk.lines.push(line(change, physical));
+                    let menu = self.counts.count(change, place);
+                    if hunk.menus.last().is_none_or(|last| last != menu)
+                        && !hunk.menus.iter().any(|known| known == menu)
+                    {
+                        hunk.menus.push(menu.to_owned());
+                    }
                 }
             }
         }
-        at = gone.end;
+        // The next hunk, if there is one, begins behind these.
+        for kept in self.old.by_ref().take(self.context) {
+            hunk.lines.push(line(Change::Kept, kept));
+            hunk.old.end += 1;
+            hunk.new.end += 1;
+        }
+        self.diff.hunks.push(hunk);
     }
-    let kept = old[at..hunk.old.end].iter();
-    hunk.lines.extend(kept.map(|kept| line(Change::Kept, kept)));
-    hunk
 }
 
 /// Counts changed lines by menu.
-struct Counts {
-    places: [Places; 2],
+struct Counts<'a> {
+    places: [Places<'a>; 2],
     index: HashMap<String, usize>,
     menus: Vec<MenuChange>,
     unknown: Vec<String>,
 }
 
-impl Counts {
-    fn new(old: Side<'_>, new: Side<'_>) -> Self {
+impl<'a> Counts<'a> {
+    fn new(old: Side<'a>, new: Side<'a>) -> Self {
         // What the other side could not export is not known to be missing there.
         Self {
             places: [

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use regex::RegexSet;
 
 use super::dialogue::Export;
-use super::diff::{Side, diff};
+use super::diff::{Side, counted};
 use super::header;
 use super::joined::{Letters, any_joined, literal_begin};
 use super::normalize::{self, NORMALIZATION_VERSION, Normalized};
@@ -45,6 +45,20 @@ pub struct IgnoreError {
     pub reason: String,
 }
 
+/// Comments as unlike as comments are, and none that a router prints: a pattern that matches all of
+/// them matches whatever a router may say.
+const UNLIKE: [&str; 4] = ["# Zebra crossing", "# 4711", "# (?)", "# q: \u{e9}, x"];
+
+/// Comments that no pattern takes away: they are the header's, or tell that something is missing.
+const KEPT: [&str; 6] = [
+    "# 2026-01-02 03:04:05 by RouterOS 7.30",
+    "# model = Q7",
+    "# serial number = Q7",
+    "# software id = Q7",
+    "# system id = Q7",
+    "#error exporting \"/ip/dns\" (timeout)",
+];
+
 /// What begins a configured rule's name in ledgers; the pattern follows.
 const CONFIGURED: &str = "ignored: ";
 
@@ -53,8 +67,7 @@ impl Normalizer {
     /// the blanks at its end.
     ///
     /// # Errors
-    /// The first pattern that is no regular expression, or that matches the empty text and so every
-    /// comment.
+    /// The first pattern that is no regular expression, or that matches every comment.
     pub fn ignoring(list: &str) -> Result<Self, IgnoreError> {
         let mut patterns: Vec<&str> = Vec::new();
         let lines = list.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -66,7 +79,8 @@ impl Normalizer {
             };
             let compiled = regex::Regex::new(pattern)
                 .map_err(|error| wrong(format!("is no regular expression: {}", short(&error))))?;
-            if compiled.is_match("") {
+            let every = UNLIKE.iter().all(|comment| compiled.is_match(comment));
+            if compiled.is_match("") || every {
                 return Err(wrong(
                     "matches every comment; begin it with '^# ' and the text to ignore".to_owned(),
                 ));
@@ -128,6 +142,15 @@ impl Normalizer {
         }
     }
 
+    /// This, and what `rules` of a ledger say that others ignored: what they compared with can so be
+    /// compared again. What is no pattern is left out.
+    pub fn and_recorded<'a>(&self, rules: impl Iterator<Item = &'a str>) -> Self {
+        let recorded = rules.filter_map(|rule| rule.strip_prefix(CONFIGURED));
+        let usable = |pattern: &&str| Self::ignoring(pattern).is_ok();
+        let patterns: Vec<&str> = self.patterns().chain(recorded.filter(usable)).collect();
+        Self::ignoring(&patterns.join("\n")).unwrap_or_else(|_| self.clone())
+    }
+
     /// The name of the configured pattern that ignores `comment`, if one does.
     pub(super) fn ignores(&self, comment: &str) -> Option<&str> {
         let ignored = self.ignored.as_deref()?;
@@ -174,6 +197,31 @@ impl Normalizer {
             && self.ignores_wrapped(comment, line).is_some()
     }
 
+    /// What is odd about the configured patterns, though they can be used: those that no comment can
+    /// match, are not tied to its beginning, or match what is never ignored.
+    pub fn remarks(&self) -> Vec<String> {
+        let patterns = self.patterns();
+        patterns
+            .filter_map(|pattern| {
+                let odd = if matches_no_comment(pattern) {
+                    "can match no comment, for each begins with '#'; nothing else is ever left out".into()
+                } else if !pattern.contains('#') {
+                    "is looked for anywhere in a comment, and in nothing else: configuration stays. \
+                     Begin it with '^# ' and the text to ignore"
+                        .into()
+                } else {
+                    let compiled = regex::Regex::new(pattern).ok()?;
+                    let kept = KEPT.iter().find(|comment| compiled.is_match(comment))?;
+                    format!(
+                        "matches lines such as '{kept}', which stay all the same: what tells of the \
+                         machine, or of what is missing, is never ignored"
+                    )
+                };
+                Some(format!("pattern {pattern:?} {odd}"))
+            })
+            .collect()
+    }
+
     fn patterns(&self) -> impl Iterator<Item = &str> {
         let names = self.ignored.iter().flat_map(|ignored| &ignored.names);
         names.filter_map(|name| name.strip_prefix(CONFIGURED))
@@ -184,6 +232,19 @@ impl fmt::Debug for Normalizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.patterns()).finish()
     }
+}
+
+/// Whether `pattern` surely matches no comment: it is tied to the beginning of the text, and to another
+/// character there than `#`.
+fn matches_no_comment(pattern: &str) -> bool {
+    let Some(rest) = pattern.strip_prefix('^') else {
+        return false;
+    };
+    let mut rest = rest.chars();
+    let first = rest.next();
+    let plain = first.is_some_and(|first| !"#\\.[({?*+|^$".contains(first));
+    let surely = rest.next().is_none_or(|next| !"?*{".contains(next));
+    plain && surely && !pattern.contains('|')
 }
 
 /// The last line of what the compiler of regular expressions says: the rest draws the pattern.
@@ -197,11 +258,11 @@ fn short(error: &regex::Error) -> String {
 fn lines(old: Part<'_>, new: Part<'_>) -> Lines {
     let old = Side::from(old.text).incomplete(old.incomplete_menus);
     let new = Side::from(new.text).incomplete(new.incomplete_menus);
-    let diff = diff(old, new, 0);
+    let (added, removed) = counted(old, new);
     let count = |lines: u64| u32::try_from(lines).unwrap_or(u32::MAX);
     Lines {
-        added: count(diff.added),
-        removed: count(diff.removed),
+        added: count(added),
+        removed: count(removed),
     }
 }
 
@@ -234,7 +295,7 @@ mod tests {
         assert_eq!(normalized.unknown_comment_lines, 0);
 
         // Header fields and what tells of missing data are no comments to ignore.
-        let everything = normalizer("^#");
+        let everything = normalizer("^# [a-zC]\n^#e");
         assert_eq!(
             everything.text(TEXT),
             "# model = RB5009UPr+S+\n/ip firewall nat\nadd chain=srcnat\nadd chain=dstnat\n\
@@ -265,6 +326,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_ledger_names_is_ignored_as_well() {
+        let rules = [
+            "export date",
+            "ignored: ^# b$",
+            "ignored: ^# (",
+            "ignored: .*",
+        ];
+        let both = normalizer("^# a$").and_recorded(rules.into_iter());
+        assert_eq!(both.fingerprint(), normalizer("^# a$\n^# b$").fingerprint());
+        let none = Normalizer::default().and_recorded(["export date"].into_iter());
+        assert_eq!(none.fingerprint(), rules_fingerprint());
+    }
+
+    #[test]
     fn a_pattern_that_cannot_be_meant_is_told() {
         let error = |list| {
             Normalizer::ignoring(list)
@@ -278,8 +353,33 @@ mod tests {
         );
         assert!(unclosed.contains("unclosed group"), "{unclosed}");
         assert!(!unclosed.contains('\n'));
-        assert!(error(".*").contains("matches every comment"));
+        for every in [".*", "^", "^#", "^# ", "^# .*$", "^#\\s+\\S", "#"] {
+            assert!(error(every).contains("matches every comment"), "{every}");
+        }
         assert!(error("a{1000}{1000}{1000}").contains("is no regular expression"));
+    }
+
+    #[test]
+    fn a_pattern_without_effect_is_remarked_on() {
+        for (pattern, part) in [
+            ("^/interface", "can match no comment"),
+            ("add ", "looked for anywhere in a comment"),
+            ("^# model.*$", "# model = "),
+            ("^# serial.*$", "# serial number = "),
+            ("^# software id", "# software id = "),
+            ("^#error", "#error exporting"),
+            ("^# [0-9]", "by RouterOS"),
+        ] {
+            let remarks = normalizer(pattern).remarks();
+            assert_eq!(remarks.len(), 1, "{pattern}");
+            assert!(remarks[0].contains(part), "{remarks:?}");
+            let quoted = format!("{:?}", pattern.trim());
+            assert!(remarks[0].contains(&quoted), "{remarks:?}");
+        }
+        for pattern in ["^# radar detected$", "^x?#  ?a", "^a|^# b", "(?i)^# radar"] {
+            assert_eq!(normalizer(pattern).remarks(), [""; 0], "{pattern}");
+        }
+        assert_eq!(normalizer("").remarks(), [""; 0]);
     }
 
     #[test]

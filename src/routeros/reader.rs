@@ -128,7 +128,12 @@ impl Scratch {
         self.joined.clear();
         self.joints.clear();
         let joints = &mut self.joints;
-        line.join(&mut self.joined, |joint| joints.push(joint));
+        // A router may send nothing but wraps, which are all at one place.
+        line.join(&mut self.joined, |joint| {
+            if joints.last() != Some(&joint) {
+                joints.push(joint);
+            }
+        });
         (&self.joined, &self.joints)
     }
 }

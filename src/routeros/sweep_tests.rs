@@ -141,7 +141,7 @@ fn no_configuration_is_lost_wherever_a_comment_breaks() {
         } = sweep;
         for normalizer in [
             Normalizer::default(),
-            Normalizer::ignoring("^# .*[a-z]\n^# (?s:.)*$").expect("good patterns"),
+            Normalizer::ignoring("^# .*[a-z]\n^# [^(](?s:.)*$").expect("good patterns"),
         ] {
             let once = normalizer.text(&text);
             assert_eq!(normalizer.text(&once), once, "{told}");

@@ -328,7 +328,8 @@ async fn apply(
             .bind(seen.hash.to_string())
             .bind(i64::from(seen.normalization.version))
             .bind(&seen.normalization.rules)
-            .bind(&seen.routeros_version),
+            .bind(&seen.routeros_version)
+            .bind(Json(&seen.ledger)),
         Edit::Recount { version, lines } => sqlx::query(RECOUNT)
             .bind(version.0)
             .bind(lines.map(|lines| i64::from(lines.added)))

@@ -14,6 +14,10 @@ use crate::domain::snapshot::ConfigText;
 /// several times the work.
 const LEVEL: i32 = 3;
 
+/// The room that a text gets by its stated size alone, in bytes: the default of
+/// `CONFIG_BACKUP_MAX_EXPORT_BYTES`.
+const MAX_ROOM: usize = 128 << 20;
+
 /// A sealed text as it is stored.
 pub(super) struct Sealed {
     /// Fingerprint of the key that it was sealed under.
@@ -77,7 +81,9 @@ impl Sealer {
             .key
             .open(&sealed.bytes)
             .map_err(|_| Unopened::Damaged("it does not decrypt".to_owned()))?;
-        let mut opened = Vec::new();
+        // Growing step by step, it would take twice as much in the end.
+        let room = usize::try_from(bytes).map_or(0, |bytes| bytes.saturating_add(1).min(MAX_ROOM));
+        let mut opened = Vec::with_capacity(room);
         let unpacked = zstd::Decoder::new(compressed.as_slice())
             // One more than there should be, so that too many are noticed and never pile up.
             .and_then(|decoder| {

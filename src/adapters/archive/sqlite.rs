@@ -106,7 +106,7 @@ const CONTENT_OF: &str = "SELECT content_id FROM archive_versions WHERE id = ?1"
 const INSERT: &str = concat!(
     "INSERT INTO archive_versions (",
     version_columns!(),
-    ", content_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    ", content_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 );
 
 const FIRST_SEEN: &str =
@@ -114,7 +114,7 @@ const FIRST_SEEN: &str =
 
 const LAST_SEEN: &str = "UPDATE archive_versions SET last_seen_at = ?2, last_seen_attempt_id = ?3, \
      last_sha256_hash = ?4, last_normalization_version = ?5, last_normalization_rules = ?6, \
-     last_routeros_version = ?7 WHERE id = ?1";
+     last_routeros_version = ?7, last_ledger = ?8 WHERE id = ?1";
 
 const RECOUNT: &str =
     "UPDATE archive_versions SET lines_added = ?2, lines_removed = ?3 WHERE id = ?1";
@@ -375,7 +375,8 @@ async fn apply(
             .bind(seen.hash.to_string())
             .bind(i64::from(seen.normalization.version))
             .bind(&seen.normalization.rules)
-            .bind(&seen.routeros_version),
+            .bind(&seen.routeros_version)
+            .bind(Json(&seen.ledger)),
         Edit::Recount { version, lines } => sqlx::query(RECOUNT)
             .bind(id(version.0))
             .bind(lines.map(|lines| i64::from(lines.added)))

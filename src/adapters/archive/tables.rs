@@ -73,7 +73,8 @@ macro_rules! version_columns {
         "id, device_id, tenant_id, attempt_id, collected_at, last_seen_attempt_id, last_seen_at, \
          routeros_version, last_routeros_version, sha256_hash, last_sha256_hash, \
          normalization_version, normalization_rules, last_normalization_version, \
-         last_normalization_rules, bytes, lines_added, lines_removed, incomplete_menus, ledger, machine"
+         last_normalization_rules, bytes, lines_added, lines_removed, incomplete_menus, ledger, machine, \
+         last_ledger"
     };
 }
 
@@ -102,8 +103,9 @@ macro_rules! bind_version {
             .bind(lines(|lines| lines.added))
             .bind(lines(|lines| lines.removed))
             .bind(Json(&version.incomplete_menus))
-            .bind(Json(&version.ledger))
+            .bind(Json(&version.first.ledger))
             .bind(Json(&version.machine))
+            .bind(Json(&version.last.ledger))
     }};
 }
 
@@ -121,7 +123,9 @@ macro_rules! read_version {
         };
         let added: Option<i64> = row.try_get("lines_added")?;
         let bytes: i64 = row.try_get("bytes")?;
-        let ledger: Json<_> = row.try_get("ledger")?;
+        let ledger: Json<std::collections::BTreeMap<String, u64>> = row.try_get("ledger")?;
+        // None of a version that nobody has seen since it has the column.
+        let last_ledger: Option<Json<_>> = row.try_get("last_ledger")?;
         let machine: Json<_> = row.try_get("machine")?;
         let menus: Json<_> = row.try_get("incomplete_menus")?;
         Version {
@@ -139,6 +143,7 @@ macro_rules! read_version {
                     rules: row.try_get("normalization_rules")?,
                 },
                 routeros_version: row.try_get("routeros_version")?,
+                ledger: ledger.0.clone(),
             },
             last: Sighting {
                 position: Position {
@@ -151,6 +156,7 @@ macro_rules! read_version {
                     rules: row.try_get("last_normalization_rules")?,
                 },
                 routeros_version: row.try_get("last_routeros_version")?,
+                ledger: last_ledger.map_or_else(|| ledger.0.clone(), |last| last.0),
             },
             bytes: u64::try_from(bytes).map_err(|_| tables::unreadable("bytes"))?,
             lines: match added {
@@ -161,7 +167,6 @@ macro_rules! read_version {
                 None => None,
             },
             incomplete_menus: menus.0,
-            ledger: ledger.0,
             machine: machine.0,
         }
     }};

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::which::{self, Which};
-use super::{Subject, subject};
+use super::{Subject, alike, subject, warn_of_rules};
 use crate::app::AppError;
 use crate::cli::output::{colored, emit};
 use crate::cli::reading::{Reading, unreadable_archive};
@@ -49,7 +49,11 @@ pub(super) async fn diff(
     let [old, new] = &sides[..] else {
         return Ok(ExitCode::SUCCESS);
     };
-    let (before, after) = config.normalizer.renormalize().comparable(
+    let normalizer = alike(&config.normalizer, [&old.version, &new.version]);
+    if old.version.first.normalization != new.version.first.normalization {
+        warn_of_rules(&normalizer, [&old.version, &new.version]);
+    }
+    let (before, after) = normalizer.renormalize().comparable(
         (&old.version.first.normalization, &old.text),
         (&new.version.first.normalization, &new.text),
     );

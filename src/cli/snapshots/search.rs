@@ -9,7 +9,7 @@ use futures_util::stream::{self, Stream};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 
-use super::subject;
+use super::{alike, subject, warn_of_rules};
 use crate::adapters::archive::SealedArchive;
 use crate::app::AppError;
 use crate::archive;
@@ -184,10 +184,20 @@ impl Search {
     async fn ever(&self, json: bool) -> Result<ExitCode, AppError> {
         let mut found = Vec::new();
         let mut unopened = false;
-        let renormalize = self.normalizer.renormalize();
+        let mut warned = false;
         for (id, name) in &self.names {
             let mut history = History::new(&self.matcher);
-            for version in self.versions(*id).await? {
+            let versions = self.versions(*id).await?;
+            let normalizer = alike(&self.normalizer, &versions);
+            let mixed = versions.windows(2).any(|pair| {
+                let [a, b] = pair else { return false };
+                a.first.normalization != b.first.normalization
+            });
+            if mixed && !warned {
+                warned = warn_of_rules(&normalizer, &versions);
+            }
+            let renormalize = normalizer.renormalize();
+            for version in versions {
                 match self.archive.open(version.id).await {
                     Ok(opened) => {
                         let text = renormalize.text(&version.first.normalization, &opened.text);

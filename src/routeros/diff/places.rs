@@ -6,15 +6,24 @@ use super::super::comments::ErrorLine;
 use super::super::reader::{self, LineKind};
 use super::super::shape::{Item, is_at_or_below, plain_menu};
 
-/// The menus of the lines of a text.
-pub(super) struct Places {
-    /// Each menu's path, and whether the other side could not export it. The first is the place
-    /// before any menu.
-    menus: Vec<(String, bool)>,
-    /// Where lines of another place begin: the line, counted from 0, and what it begins.
-    runs: Vec<(usize, Run)>,
-    /// The run of the line that was asked for last.
-    at: usize,
+/// At most so many menus are told apart; RouterOS has a few hundred. What comes after counts as one
+/// more, so that noise cannot fill the memory.
+const MAX_MENUS: usize = 4096;
+
+/// The names of what comes after [`MAX_MENUS`]: what both sides exported, and what one did not.
+const OTHER_MENUS: [&str; 2] = ["(other menus)", "(other menus, not exported)"];
+
+/// The menus of the lines of a text, which is read as they are asked for.
+pub(super) struct Places<'a> {
+    text: &'a str,
+    lines: reader::Lines<'a>,
+    names: Names,
+    /// The menu that relative items are in, and the one of the logical line that was read last.
+    context: usize,
+    place: usize,
+    /// What that line is in, and the number of the physical line behind it.
+    run: Run,
+    behind: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,77 +42,70 @@ pub(super) struct Place<'a> {
     pub(super) unknown: Option<&'a str>,
 }
 
-impl Places {
-    /// Reads `text`; the other side could not export `unknown_menus`.
-    pub(super) fn read(text: &str, unknown_menus: &[String]) -> Self {
-        let mut names = Names::new(unknown_menus);
-        let mut runs: Vec<(usize, Run)> = Vec::new();
-        // The menu that relative items are in, and the one of the line before.
-        let (mut context, mut place) = (0, 0);
-        let mut at = 0;
-        for line in reader::lines(text) {
-            let mut run = None;
-            match line.kind {
-                LineKind::Blank | LineKind::Rest => {}
-                LineKind::Comment => {
-                    if let Some(ErrorLine::Failed { menu, .. }) = ErrorLine::parse(line.raw) {
-                        run = Some(Run::Error(place, names.number(menu)));
-                    }
-                }
-                LineKind::Config if !line.wrapped => match Item::parse(line.raw) {
-                    Item::Menu(menu) => {
-                        context = names.number(menu);
-                        place = context;
-                    }
-                    Item::Absolute { menu, .. } => place = names.number(menu),
-                    Item::Relative(_) => place = context,
-                },
-                LineKind::Config if !line.raw.starts_with('/') => place = context,
-                // The path itself may be wrapped.
-                LineKind::Config => match Item::parse(&line.logical()) {
-                    Item::Menu(menu) => {
-                        context = names.number(menu);
-                        place = context;
-                    }
-                    Item::Absolute { menu, .. } => place = names.number(menu),
-                    Item::Relative(_) => place = context,
-                },
-            }
-            let run = run.unwrap_or(Run::Menu(place));
-            if runs.last().is_none_or(|(_, last)| *last != run) {
-                runs.push((at, run));
-            }
-            let end = &text.as_bytes()[line.start..line.end];
-            at += memchr::memchr_iter(b'\n', end).count();
-        }
+impl<'a> Places<'a> {
+    /// Those of `text`; the other side could not export `unknown_menus`.
+    pub(super) fn read(text: &'a str, unknown_menus: &[String]) -> Self {
         Self {
-            menus: names.menus,
-            runs,
-            at: 0,
+            text,
+            lines: reader::lines(text),
+            names: Names::new(unknown_menus),
+            context: 0,
+            place: 0,
+            run: Run::Menu(0),
+            behind: 0,
         }
+    }
+
+    fn enter(&mut self, item: &Item<'_>) {
+        match item {
+            Item::Menu(menu) => {
+                self.context = self.names.number(menu);
+                self.place = self.context;
+            }
+            Item::Absolute { menu, .. } => self.place = self.names.number(menu),
+            Item::Relative(_) => self.place = self.context,
+        }
+    }
+
+    fn read_on(&mut self, line: &reader::Line<'a>) {
+        let mut run = None;
+        match line.kind {
+            LineKind::Blank | LineKind::Rest => {}
+            LineKind::Comment => {
+                if let Some(ErrorLine::Failed { menu, .. }) = ErrorLine::parse(line.raw) {
+                    run = Some(Run::Error(self.place, self.names.number(menu)));
+                }
+            }
+            LineKind::Config if !line.wrapped => self.enter(&Item::parse(line.raw)),
+            LineKind::Config if !line.raw.starts_with('/') => self.place = self.context,
+            // The path itself may be wrapped.
+            LineKind::Config => self.enter(&Item::parse(&line.logical())),
+        }
+        self.run = run.unwrap_or(Run::Menu(self.place));
+        let bytes = &self.text.as_bytes()[line.start..line.end];
+        let feeds = memchr::memchr_iter(b'\n', bytes).count();
+        self.behind += feeds + usize::from(!bytes.ends_with(b"\n"));
     }
 
     /// The place of `line`, counted from 0. Lines are asked for in order.
     pub(super) fn of(&mut self, line: usize) -> Place<'_> {
-        while self
-            .runs
-            .get(self.at + 1)
-            .is_some_and(|(at, _)| *at <= line)
+        while self.behind <= line
+            && let Some(next) = self.lines.next()
         {
-            self.at += 1;
+            self.read_on(&next);
         }
-        let run = self.runs.get(self.at).map_or(Run::Menu(0), |(_, run)| *run);
-        match run {
+        let menus = &self.names.menus;
+        match self.run {
             Run::Menu(menu) => {
-                let (menu, unknown) = &self.menus[menu];
+                let (menu, unknown) = &menus[menu];
                 Place {
                     menu,
                     unknown: unknown.then_some(menu.as_str()),
                 }
             }
             Run::Error(menu, failed) => Place {
-                menu: &self.menus[menu].0,
-                unknown: Some(&self.menus[failed].0),
+                menu: &menus[menu].0,
+                unknown: Some(&menus[failed].0),
             },
         }
     }
@@ -130,19 +132,24 @@ impl Names {
         }
     }
 
+    fn is_unknown(&self, plain: &str) -> bool {
+        let mut unknown = self.unknown.iter();
+        unknown.any(|known| is_at_or_below(plain, known))
+    }
+
     fn number(&mut self, menu: &str) -> usize {
         if self.last.0 == menu {
             return self.last.1;
         }
-        let plain = plain_menu(menu);
+        let mut plain = plain_menu(menu);
+        let unknown = self.is_unknown(&plain);
+        if self.menus.len() >= MAX_MENUS && !self.index.contains_key(plain.as_ref()) {
+            plain = OTHER_MENUS[usize::from(unknown)].into();
+        }
         let number = match self.index.get(plain.as_ref()) {
             Some(number) => *number,
             None => {
                 let number = self.menus.len();
-                let unknown = self
-                    .unknown
-                    .iter()
-                    .any(|known| is_at_or_below(&plain, known));
                 self.index.insert(plain.clone().into_owned(), number);
                 self.menus.push((plain.into_owned(), unknown));
                 number

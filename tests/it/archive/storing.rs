@@ -71,6 +71,7 @@ async fn everything_of_a_snapshot_is_kept(bench: &Bench) {
     archive.deliver(&first).await.expect("deliver");
     let mut upgraded = snapshot(device, 6, &config(1));
     upgraded.routeros_version = "7.19".into();
+    upgraded.ledger = [("ignored: ^# x".to_owned(), 2)].into();
     archive.deliver(&upgraded).await.expect("deliver");
 
     let [version] = history(&archive, device).await.try_into().expect("one");
@@ -90,7 +91,8 @@ async fn everything_of_a_snapshot_is_kept(bench: &Bench) {
     assert_eq!(version.first.normalization.rules, "rules-2");
     assert_eq!(version.bytes, config(1).len() as u64);
     assert_eq!(version.incomplete_menus, first.incomplete_menus);
-    assert_eq!(version.ledger, first.ledger);
+    assert_eq!(version.first.ledger, first.ledger);
+    assert_eq!(version.last.ledger, upgraded.ledger);
     for sealed in bench.sealed().await {
         let readable = sealed.windows(6).any(|part| part == b"hidden");
         assert!(!readable, "a text lies open in the database");

@@ -230,7 +230,7 @@ impl Fleet {
         self.archived_with(id, at, text, menus, &[]).await;
     }
 
-    /// The same, with what the normalisation dropped.
+    /// The same, with what the normalisation dropped; `ignored: PATTERN` was ignored by its operator.
     pub async fn archived_with(
         &self,
         id: DeviceId,
@@ -250,7 +250,9 @@ impl Fleet {
             hash: text.digest(),
             text,
             normalization_version: routeros::NORMALIZATION_VERSION,
-            normalization_rules: routeros::rules_fingerprint(),
+            normalization_rules: routeros::Normalizer::default()
+                .and_recorded(ledger.iter().map(|(rule, _)| *rule))
+                .fingerprint(),
             incomplete_menus: menus.iter().map(|menu| (*menu).to_owned()).collect(),
             ledger: ledger
                 .iter()

@@ -16,6 +16,7 @@ on_both!(
     another_key_is_said_plainly,
     a_menu_that_was_not_exported_is_gone_nowhere,
     what_was_left_out_is_shown,
+    what_the_service_ignored_is_no_change,
 );
 
 const START: OffsetDateTime = datetime!(2026-03-02 04:05:06 UTC);
@@ -363,6 +364,33 @@ async fn a_menu_that_was_not_exported_is_gone_nowhere(fleet: &Fleet) {
     );
 }
 
+/// The service has been told to ignore a comment meanwhile; the shell of the operator has not.
+async fn what_the_service_ignored_is_no_change(fleet: &Fleet) {
+    let id = fleet.add("edge-1").await;
+    let text = |comment, name| format!("/ip pool\n{comment}add name={name}\n");
+    fleet.archived(id, START, &text("# odd thing\n", "a")).await;
+    let later = START + Duration::hours(6);
+    let ledger = [("ignored: ^# odd", 1)];
+    fleet
+        .archived_with(id, later, &text("", "b"), &[], &ledger)
+        .await;
+    let diff = ["snapshots", "diff", "edge-1"];
+    let shown = fleet.run(&diff).await.done();
+    assert!(shown.contains("1 line added, 1 removed"), "{shown}");
+    assert!(!shown.contains("odd"), "{shown}");
+    let search = ["snapshots", "search", "--history", "pool|odd|name=a"];
+    let found = fleet.run(&search).await.done();
+    assert!(!found.contains("odd"), "{found}");
+
+    // Where it cannot be known what the service ignores, the comparison says so.
+    let mut differs = fleet.command(&diff);
+    differs.env("CONFIG_BACKUP_IGNORE_COMMENTS", "^# of another shell$");
+    let differs = finished(differs).await;
+    assert_eq!(differs.code, 0);
+    let hint = "Set CONFIG_BACKUP_IGNORE_COMMENTS as the service has it";
+    assert!(differs.err.contains(hint), "{}", differs.err);
+}
+
 async fn what_was_left_out_is_shown(fleet: &Fleet) {
     let id = fleet.add("edge-1").await;
     let ledger = [("export date", 1), ("radar", 2)];
@@ -390,6 +418,24 @@ async fn what_was_left_out_is_shown(fleet: &Fleet) {
         json["normalization_version"],
         mikrotik_backup::routeros::NORMALIZATION_VERSION
     );
+    // Seen again, without a change, by other rules: these are the ones whose work is shown.
+    let ledger = [("export date", 1), ("ignored: ^# radar", 3)];
+    let later = START + time::Duration::hours(6);
+    fleet
+        .archived_with(id, later, PART, &["/ipv6/route"], &ledger)
+        .await;
+    assert_eq!(
+        fleet.run(&show).await.done(),
+        "export date: left out once\nignored: ^# radar: left out 3 times\n\
+         the router could not export /ipv6/route\n"
+    );
+    let json = fleet.run(&[&show[..], &["--json"]].concat()).await.json();
+    assert_eq!(
+        json["ignored"],
+        serde_json::json!({ "export date": 1, "ignored: ^# radar": 3 })
+    );
+    let rules = mikrotik_backup::routeros::Normalizer::ignoring("^# radar").expect("a pattern");
+    assert_eq!(json["normalization_rules"], rules.fingerprint());
     let alone = ["snapshots", "show", "edge-1", "--json"];
     let alone = fleet.run(&alone).await;
     assert_eq!((alone.code, alone.out.as_str()), (2, ""), "{}", alone.err);

@@ -84,7 +84,7 @@ pub(super) const INSERT: &str = concat!(
     "INSERT INTO mikrotik_backup.archive_versions (",
     version_columns!(),
     ", content_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
-     $17, $18, $19, $20, $21, $22)"
+     $17, $18, $19, $20, $21, $22, $23)"
 );
 
 pub(super) const FIRST_SEEN: &str = "UPDATE mikrotik_backup.archive_versions \
@@ -92,7 +92,7 @@ pub(super) const FIRST_SEEN: &str = "UPDATE mikrotik_backup.archive_versions \
 
 pub(super) const LAST_SEEN: &str = "UPDATE mikrotik_backup.archive_versions SET last_seen_at = $2, \
      last_seen_attempt_id = $3, last_sha256_hash = $4, last_normalization_version = $5, \
-     last_normalization_rules = $6, last_routeros_version = $7 WHERE id = $1";
+     last_normalization_rules = $6, last_routeros_version = $7, last_ledger = $8 WHERE id = $1";
 
 pub(super) const RECOUNT: &str = "UPDATE mikrotik_backup.archive_versions \
      SET lines_added = $2, lines_removed = $3 WHERE id = $1";
