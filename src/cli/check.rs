@@ -148,6 +148,9 @@ async fn examine(config: &Config, patient: &Patient, chart: &mut Chart) {
         Err(error) => return chart.fail("login", error.kind(), &chain(&error)),
     };
     chart.ok("login", &format!("accepted for user {}", login.username));
+    if let Some(weak) = session.weak_login() {
+        chart.note("login", &format!("{weak} is weak"));
+    }
     // First what a backup does, which so has all the time that a backup has.
     let hint = patient.version_hint.as_deref();
     show_export(config, &mut session, hint, chart).await;

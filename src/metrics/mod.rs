@@ -240,7 +240,7 @@ impl Metrics {
             )?,
             weak_ssh: new.counters(
                 "mikrotik_config_backup_weak_ssh_total",
-                "SSH key exchanges that agreed on a weak algorithm, by what it is used for.",
+                "SSH sessions with a weak algorithm, by what it is used for: user_key signs the login.",
                 &["part"],
             )?,
             requests: new.counters(
@@ -469,7 +469,7 @@ impl Metrics {
         self.suspicions.with_label_values(&[result.label()]).inc();
     }
 
-    /// Counts what a key exchange agreed on that is weak.
+    /// Counts what of a key exchange or a login is weak.
     pub fn weak_ssh(&self, weak: &[WeakAlgorithm]) {
         for algorithm in weak {
             let part = algorithm.part.as_str();

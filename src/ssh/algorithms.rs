@@ -88,7 +88,7 @@ const WINDOW: u32 = 0x7fff_ffff;
 fn is_weak(part: SshPart, name: &str) -> bool {
     match part {
         SshPart::Kex => name.ends_with("-sha1"),
-        SshPart::HostKey => matches!(name, "ssh-rsa" | "ssh-dss"),
+        SshPart::HostKey | SshPart::UserKey => matches!(name, "ssh-rsa" | "ssh-dss"),
         SshPart::Cipher => name.ends_with("-cbc") || name.starts_with("arcfour") || name == "none",
         SshPart::Mac => name.starts_with("hmac-sha1") || name.starts_with("hmac-md5"),
     }

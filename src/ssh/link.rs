@@ -8,6 +8,7 @@ use russh::client::Handle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::advice;
 use super::auth::{self, NoLogin};
 use super::client::DialTimes;
 use super::error::{SshError, Stage, Trouble};
@@ -17,6 +18,7 @@ use super::{Negotiated, Options, Output};
 use crate::credentials::Login;
 use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Fingerprint;
+use crate::domain::session::SshAlgorithms;
 
 /// What the key exchange told.
 #[derive(Debug)]
@@ -35,6 +37,7 @@ pub(super) struct Link {
     endpoint: String,
     max_output: usize,
     idle_timeout: Duration,
+    pub(super) algorithms: SshAlgorithms,
     owner: CancellationToken,
     _guard: DropGuard,
 }
@@ -49,6 +52,7 @@ impl Link {
             endpoint,
             max_output: options.max_output,
             idle_timeout: options.idle_timeout,
+            algorithms: options.algorithms,
             owner: owner.clone(),
             _guard: owner.drop_guard(),
         }
@@ -236,19 +240,40 @@ impl Link {
     ) -> SshError {
         let user = &login.username;
         match reason {
-            NoLogin::Refused { tried, offered } => self
-                .error(Stage::Login, Trouble::Refused)
-                .detail(if tried.is_empty() {
-                    format!(
-                        "the device offers user {user:?} only {}, for which there is no credential",
-                        offered.join(", ")
-                    )
-                } else {
-                    format!(
-                        "the device refused user {user:?} by {}",
-                        tried.join(" and ")
-                    )
-                }),
+            NoLogin::Refused {
+                tried,
+                withheld: true,
+                ..
+            } if tried.is_empty() => {
+                self.error(Stage::Login, Trouble::NoCommonAlgorithm)
+                    .detail(format!(
+                        "the device takes the RSA key of user {user:?} {}",
+                        advice::WITHHELD
+                    ))
+            }
+            NoLogin::Refused { tried, offered, .. } if tried.is_empty() => {
+                self.error(Stage::Login, Trouble::Refused).detail(format!(
+                    "the device offers user {user:?} only {}, for which there is no credential",
+                    offered.join(", ")
+                ))
+            }
+            NoLogin::Refused {
+                tried, withheld, ..
+            } => {
+                let refused = format!(
+                    "the device refused user {user:?} by {}",
+                    tried.join(" and ")
+                );
+                self.error(Stage::Login, Trouble::Refused)
+                    .detail(if withheld {
+                        format!(
+                            "{refused}; it may be one that takes the RSA key {}",
+                            advice::WITHHELD
+                        )
+                    } else {
+                        refused
+                    })
+            }
             NoLogin::Ended { tried } => {
                 // Its end may be on the way; it is noted before the task is over.
                 let _ = handle.await;

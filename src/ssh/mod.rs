@@ -4,6 +4,7 @@
 //! command. It is enforced inside the stream that russh reads and writes (`stream`), because
 //! russh works in a task of its own that dropping a future does not end.
 
+mod advice;
 mod algorithms;
 mod auth;
 mod client;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mikrotik_backup::domain::failure::{FailureKind, chain};
 use mikrotik_backup::domain::host_key::{Fingerprint, Pin};
+use mikrotik_backup::domain::session::SshAlgorithms;
 use mikrotik_backup::ssh::{self, Options};
 use secrecy::SecretString;
 use tokio::time::Instant;
@@ -294,6 +295,28 @@ async fn rsa_keys_of_every_size_and_signature_are_taken() {
         let session = host.authenticate(&sshd.key_login()).await;
         session.unwrap_or_else(|error| panic!("{bits}: {}", chain(&error)));
     }
+}
+
+#[tokio::test]
+async fn modern_signs_with_no_sha1_and_the_refusal_says_what_forbids_it() {
+    // This server lists SHA-2 among the signatures that it takes, and refuses it.
+    let Some(sshd) = Sshd::start(ED25519, RSA, "PubkeyAcceptedAlgorithms ssh-rsa").await else {
+        return;
+    };
+    let modern = Options {
+        algorithms: SshAlgorithms::Modern,
+        ..Options::default()
+    };
+    let host = ssh::dial(&sshd.endpoint(), &Pin::Unpinned, soon(), &modern).await;
+    let refused = host.expect("dial").authenticate(&sshd.key_login()).await;
+    let error = refused.expect_err("only SHA-1 is taken");
+    let text = chain(&error);
+    assert_eq!(error.kind(), FailureKind::AuthFailed, "{text}");
+    for word in ["SHA-1", "SSH_ALGORITHMS", "Ed25519", "compatible"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let accepted = sshd.log().contains("Accepted publickey");
+    assert!(!accepted, "{}", sshd.log());
 }
 
 #[tokio::test]
