@@ -109,8 +109,13 @@ impl Link {
         output: &mut Output,
     ) -> Result<(), SshError> {
         let failed = |error| self.failed(Stage::Command, error);
-        let mut channel = handle.channel_open_session().await.map_err(failed)?;
-        channel.exec(true, command).await.map_err(failed)?;
+        let begin = async {
+            let channel = handle.channel_open_session().await?;
+            channel.exec(true, command).await?;
+            Ok(channel)
+        };
+        let begun = timeout(self.idle_timeout, begin).await;
+        let mut channel = begun.map_err(|_| self.silent(output))?.map_err(failed)?;
         loop {
             let message = timeout(self.idle_timeout, channel.wait()).await;
             let Some(message) = message.map_err(|_| self.silent(output))? else {

@@ -107,6 +107,8 @@ async fn a_pause_is_waited_for_and_a_longer_silence_is_not() {
     for (fault, kind) in [
         (Fault::StallMidOutput, FailureKind::TruncatedOutput),
         (Fault::StallBeforeOutput, FailureKind::Timeout),
+        // Not even the request for a channel is answered.
+        (Fault::StallAfterAuth, FailureKind::Timeout),
     ] {
         router.set_fault(fault);
         let mut session = log_in(&router, soon(), &hasty).await;
