@@ -38,7 +38,8 @@ failure_kinds! {
     TruncatedOutput = "truncated_output", Retry;
     /// The TCP connection was refused.
     ConnectionRefused = "connection_refused", Retry;
-    /// The connection ended before the first byte of output, during login for example.
+    /// The connection ended before the first byte of output, during login for example, or the
+    /// device opened no channel on it.
     ConnectionLost = "connection_lost", Retry;
     /// No route to the host or network.
     Unreachable = "unreachable", Retry;

@@ -187,6 +187,15 @@ impl Link {
             trouble @ Trouble::Io(std::io::ErrorKind::UnexpectedEof) => self
                 .error(stage, trouble)
                 .detail("the connection ended without a goodbye"),
+            trouble @ Trouble::Denied => self.error(stage, trouble).source(error).detail(
+                "the device lets the user in, but run no command; check the policy of the user's \
+                 group, which needs ssh and read, and sensitive for secrets",
+            ),
+            trouble @ Trouble::NoChannel => self.error(stage, trouble).source(error).detail(
+                "the device let the user in, but opened no channel for a command; it may be short \
+                 of memory, or have too many sessions: look at /user active and /system resource \
+                 on it, and at max-sessions of /ip service",
+            ),
             trouble => self.error(stage, trouble).source(error),
         }
     }

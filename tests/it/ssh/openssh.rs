@@ -320,6 +320,19 @@ async fn modern_signs_with_no_sha1_and_the_refusal_says_what_forbids_it() {
 }
 
 #[tokio::test]
+async fn a_server_that_opens_no_channel_is_tried_again_and_says_what_to_do() {
+    let Some(sshd) = Sshd::start(ED25519, ED25519, "MaxSessions 0").await else {
+        return;
+    };
+    let host = dial(&sshd.endpoint(), &Pin::Unpinned).await.expect("dial");
+    let mut session = host.authenticate(&sshd.key_login()).await.expect("login");
+    let error = session.run("/export").await.expect_err("no channel");
+    let text = chain(&error);
+    assert_eq!(error.kind(), FailureKind::ConnectionLost, "{text}");
+    assert!(text.contains("max-sessions"), "{text}");
+}
+
+#[tokio::test]
 async fn nothing_in_common_names_what_each_side_offers() {
     let config = "Ciphers aes256-ctr\nMACs umac-64@openssh.com";
     let Some(sshd) = Sshd::start(ED25519, ED25519, config).await else {
