@@ -180,6 +180,15 @@ impl Link {
 
     /// What russh reports; where that is only that its task has ended, what ended it.
     fn failed(&self, stage: Stage, error: russh::Error) -> SshError {
+        let told = match &error {
+            russh::Error::NoCommonAlgo { kind, theirs, .. } => {
+                Some(advice::nothing_in_common(kind, theirs, self.algorithms))
+            }
+            russh::Error::KexInit if stage == Stage::Handshake => {
+                Some(advice::BROKEN_EXCHANGE.to_owned())
+            }
+            _ => None,
+        };
         match Trouble::from(&error) {
             Trouble::Ended => self.ended(stage),
             Trouble::Deadline | Trouble::Io(std::io::ErrorKind::TimedOut) => self.late(stage),
@@ -196,7 +205,13 @@ impl Link {
                  of memory, or have too many sessions: look at /user active and /system resource \
                  on it, and at max-sessions of /ip service",
             ),
-            trouble => self.error(stage, trouble).source(error),
+            trouble => {
+                let failed = self.error(stage, trouble).source(error);
+                match told {
+                    Some(told) => failed.detail(told),
+                    None => failed,
+                }
+            }
         }
     }
 

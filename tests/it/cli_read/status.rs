@@ -194,7 +194,7 @@ Remarks (devices show NAME tells more):
         assert!(line.is_some_and(|line| line.ends_with(value)), "{shown}");
     };
     has(&shown, "incomplete", "/ipv6/route, /ip/pool");
-    has(&shown, "weak SSH", "hmac-sha1");
+    has(&shown, "weak SSH", "hmac-sha1, in the last session");
     has(
         &show("edge-b").await,
         "warning",

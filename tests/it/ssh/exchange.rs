@@ -8,15 +8,17 @@ use mikrotik_backup::domain::failure::{FailureKind, chain};
 use mikrotik_backup::domain::host_key::Pin;
 use mikrotik_backup::domain::session::{SshAlgorithms, SshPart};
 use mikrotik_backup::ssh::{self, Options};
+use russh::client::GexParams;
+use russh::kex::dh::groups::{DH_GROUP1, DhGroup};
 use russh::keys::{Algorithm, PrivateKey};
 use russh::server::{Auth, Config, Handler, VerifiedPublicKey, run_stream};
-use russh::{MethodKind, Preferred};
+use russh::{MethodKind, Preferred, kex};
 
 use super::peer::Peer;
 use super::{dial, soon};
 use crate::services::sshd::Sshd;
 
-/// Lets everybody in who has a key.
+/// Lets everybody in who has a key, and has one small group.
 struct Old;
 
 impl Handler for Old {
@@ -28,6 +30,13 @@ impl Handler for Old {
         _: VerifiedPublicKey<'_>,
     ) -> Result<Auth, Self::Error> {
         Ok(Auth::Accept)
+    }
+
+    async fn lookup_dh_gex_group(
+        &mut self,
+        _: &GexParams,
+    ) -> Result<Option<DhGroup>, russh::Error> {
+        Ok(Some(DH_GROUP1))
     }
 }
 
@@ -55,6 +64,24 @@ fn old(preferred: Preferred) -> Peer {
             }
         });
     })
+}
+
+#[tokio::test]
+async fn a_group_exchange_with_1024_bits_is_told_with_what_to_do() {
+    for name in [kex::DH_GEX_SHA256, kex::DH_GEX_SHA1] {
+        let peer = old(Preferred {
+            kex: Cow::Owned(vec![name]),
+            ..Preferred::DEFAULT
+        });
+        let error = dial(&peer.endpoint(), &Pin::Unpinned).await;
+        let error = error.expect_err("the group is too small");
+        let text = chain(&error);
+        assert_eq!(error.kind(), FailureKind::Protocol, "{text}");
+        for word in ["1024 bits", "strong-crypto=yes", "upgrade"] {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+        peer.ended().await;
+    }
 }
 
 /// The signatures that it lists (RFC 8308, section 3.1) have SHA-1 for RSA, and nothing else.

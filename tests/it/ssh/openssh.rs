@@ -346,6 +346,7 @@ async fn nothing_in_common_names_what_each_side_offers() {
         text.contains("umac-64@openssh.com") && text.contains("hmac-sha1"),
         "{text}"
     );
+    assert!(text.contains("strong-crypto=yes"), "{text}");
 }
 
 #[tokio::test]
