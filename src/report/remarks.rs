@@ -18,7 +18,7 @@ pub enum RemarkKind {
     Incomplete,
     /// The last good export was read more than once before it was believed.
     Suspected,
-    /// The last key exchange agreed on weak algorithms.
+    /// The last key exchange or login used weak algorithms.
     WeakSsh,
 }
 
@@ -29,7 +29,7 @@ impl RemarkKind {
             Self::Suspected => {
                 "the last export looked cut, was read more than once, and was believed: see its warning"
             }
-            Self::WeakSsh => "weak SSH algorithms, the best that the router offers",
+            Self::WeakSsh => "weak SSH algorithms in the last session (check NAME says what helps)",
         }
     }
 

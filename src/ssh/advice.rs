@@ -3,7 +3,51 @@
 use russh::AlgorithmKind;
 
 use super::algorithms;
-use crate::domain::session::SshAlgorithms;
+use crate::domain::session::{SshAlgorithms, SshPart, WeakAlgorithm};
+
+/// What can be done about each weak algorithm of a session, in the order of `session`.
+pub fn remedies(session: &[WeakAlgorithm]) -> Vec<String> {
+    let alone = session.len() == 1;
+    let remedy = |weak: &WeakAlgorithm| format!("{weak} is weak: {}", remedy(weak, alone));
+    session.iter().map(remedy).collect()
+}
+
+/// What of RouterOS these sentences rest on is in routeros-over-ssh.md, section 7.
+fn remedy(weak: &WeakAlgorithm, alone: bool) -> &'static str {
+    match (weak.part, weak.name.as_str(), alone) {
+        // The one that is preferred to something better: `algorithms::KEX` has the reason.
+        (SshPart::Kex, "diffie-hellman-group14-sha1", false) => {
+            "it is taken before every group exchange, which old RouterOS answers with 1024 bits; \
+             `/ip ssh set strong-crypto=yes` leaves only group exchange, with SHA-256 and 2048 bits"
+        }
+        (SshPart::Kex, "diffie-hellman-group14-sha1", true) => {
+            "it is taken before every group exchange, which old RouterOS answers with 1024 bits; \
+             nothing else here is weak, so this device may well be reached with \
+             SSH_ALGORITHMS=modern as its own setting, and `/ip ssh set strong-crypto=yes` leaves \
+             only group exchange, with SHA-256 and 2048 bits"
+        }
+        (SshPart::Kex, ..) => {
+            "the router offers no better key exchange; upgrade it, and see that `/ip ssh` has \
+             strong-crypto=yes"
+        }
+        (SshPart::HostKey, ..) => {
+            "the router signs with its host key in no better way; RouterOS 6 has none, whatever \
+             strong-crypto says, so only an upgrade to RouterOS 7 helps"
+        }
+        (SshPart::Cipher, ..) => {
+            "the router offers neither GCM nor CTR, which every RouterOS has: see `/ip ssh print`, \
+             or upgrade it"
+        }
+        (SshPart::Mac, ..) => {
+            "the router offers no better MAC, nor a cipher that needs none; \
+             `/ip ssh set strong-crypto=yes` offers one with SHA-256"
+        }
+        (SshPart::UserKey, ..) => {
+            "the router takes no better signature of this RSA key; a password needs none, and \
+             RouterOS 7.12 and later take an Ed25519 key"
+        }
+    }
+}
 
 /// Ends what is said of an RSA key that was not used with SHA-1, because that is forbidden.
 pub(super) const WITHHELD: &str = "only with a signature by SHA-1 (ssh-rsa), which SSH_ALGORITHMS=modern, or the device's \
@@ -73,6 +117,61 @@ mod tests {
 
     fn names(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn weak(part: SshPart, name: &str) -> WeakAlgorithm {
+        WeakAlgorithm {
+            part,
+            name: name.into(),
+        }
+    }
+
+    #[test]
+    fn what_is_advised_holds_for_the_algorithm() {
+        let group14 = weak(SshPart::Kex, "diffie-hellman-group14-sha1");
+        let ssh_rsa = weak(SshPart::HostKey, "ssh-rsa");
+        let sha1 = weak(SshPart::Mac, "hmac-sha1");
+        let user_key = weak(SshPart::UserKey, "ssh-rsa");
+
+        // RouterOS 7 with GCM: the order is ours, and `modern` has another one.
+        let [told] = remedies(std::slice::from_ref(&group14))
+            .try_into()
+            .expect("one");
+        let told: String = told;
+        assert!(told.starts_with("diffie-hellman-group14-sha1 is weak: it is taken before"));
+        assert!(told.contains("SSH_ALGORITHMS=modern"), "{told}");
+        assert!(!told.contains("router offers no better"), "{told}");
+
+        // RouterOS 6 as it comes: `modern` would not reach it.
+        let v6 = [group14, ssh_rsa.clone(), sha1];
+        let told = remedies(&v6);
+        assert_eq!(told.len(), 3);
+        for (told, remedy) in
+            told.iter()
+                .zip(["strong-crypto=yes", "RouterOS 7", "strong-crypto=yes"])
+        {
+            assert!(told.contains(remedy), "{told}");
+            assert!(!told.contains("modern"), "{told}");
+        }
+        // RouterOS 6 with strong-crypto on: it is not told to turn that on.
+        let told = remedies(&[ssh_rsa]);
+        assert!(!told[0].contains("strong-crypto=yes"), "{told:?}");
+        assert!(told[0].contains("upgrade to RouterOS 7"), "{told:?}");
+
+        let told = remedies(&[user_key]);
+        assert!(
+            told[0].starts_with("ssh-rsa (user key) is weak"),
+            "{told:?}"
+        );
+        assert!(told[0].contains("Ed25519"), "{told:?}");
+        // The other two key exchanges are what is left when nothing better is there.
+        for name in [
+            "diffie-hellman-group-exchange-sha1",
+            "diffie-hellman-group1-sha1",
+        ] {
+            let told = remedies(&[weak(SshPart::Kex, name)]);
+            assert!(told[0].contains("no better key exchange"), "{told:?}");
+        }
     }
 
     #[test]

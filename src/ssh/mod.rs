@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use crate::domain::session::{SshAlgorithms, WeakAlgorithm};
 
+pub use advice::remedies;
 pub use client::{DialTimes, Host, Session, dial};
 pub use error::SshError;
 
