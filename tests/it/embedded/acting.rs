@@ -226,6 +226,7 @@ async fn a_router_that_is_not_in_the_inventory_is_exported_and_not_stored() {
     let ask = ["backup", &target, "--port", &port, "--password-stdin"];
     let printed = folder.cli(&ask, &router.password()).await.exits(0);
     says(&printed, "name=edge-1");
+    assert_eq!(router.stats().connections, 1, "nobody had to be asked");
     assert!(
         printed.stderr.contains(router.fingerprint().as_str()),
         "{printed:?}"
@@ -256,6 +257,14 @@ async fn a_router_that_is_not_in_the_inventory_is_exported_and_not_stored() {
     let refused = folder.cli(&pinned, &router.password()).await.exits(1);
     assert!(refused.stderr.contains("host_key_mismatch"), "{refused:?}");
     assert_eq!(router.logins().len(), logins, "no password was sent");
+
+    // One connection for each command, whether it is let in or not.
+    let file = folder.path().join("password");
+    std::fs::write(&file, router.password()).expect("write");
+    let file = file.to_str().expect("a path");
+    let from_file = ["backup", &target, "--port", &port, "--password-file", file];
+    folder.cli(&from_file, "").await.exits(0);
+    assert_eq!(router.stats().connections, 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
