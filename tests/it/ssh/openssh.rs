@@ -225,6 +225,14 @@ async fn each_profile_of_routeros_is_reached_by_its_best_algorithms() {
             [STRONG_KEX, "ssh-rsa", "aes256-ctr", "hmac-sha2-256"],
         ),
         (
+            "v7 default, older",
+            KEX,
+            "rsa-sha2-256,ssh-rsa",
+            CIPHERS,
+            "hmac-sha1,hmac-md5",
+            [group14, "rsa-sha2-256", "aes256-ctr", "hmac-sha1"],
+        ),
+        (
             "v7 default",
             KEX,
             "rsa-sha2-256,ssh-rsa",

@@ -135,6 +135,10 @@ async fn every_profile_is_read_whole_by_the_algorithms_that_it_has() {
             [GEX, "ssh-rsa", "aes256-ctr", "hmac-sha2-256"],
         ),
         (
+            SshProfile::V7WithoutGcm,
+            [GROUP14, "rsa-sha2-256", "aes256-ctr", "hmac-sha1"],
+        ),
+        (
             SshProfile::V7,
             [
                 GROUP14,
@@ -206,6 +210,10 @@ async fn modern_reaches_what_has_enough_that_is_strong() {
     for (profile, without) in [
         (SshProfile::V6, sha1),
         (SshProfile::V6Strong, sha1),
+        (
+            SshProfile::V7WithoutGcm,
+            Some(["strong-crypto=yes", "takes its hmac-sha1"]),
+        ),
         // Group exchange and GCM: with them nothing of the weak rest is needed.
         (SshProfile::V7, None),
         (SshProfile::V7Strong, None),
