@@ -7,6 +7,10 @@
 //! own hash is taken on a second thread: on one core, or two busy ones, it counts in full. Exports of
 //! one MB are what routers with thousands of entries have. They are normalised on one thread, hash included;
 //! what it takes without the hash is what is left when hashing the result is taken off.
+//!
+//! The last two kinds no router prints: they are made to cost as much as text can, by comments that many rules
+//! may know together with the line behind them, and none does. What is configured beside the rules is measured
+//! with [`PATTERNS`].
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -14,7 +18,7 @@ use std::time::Instant;
 
 use mikrotik_backup::domain::digest::Digest;
 use mikrotik_backup::routeros::{
-    Answer, Dialogue, Export, Verdict, decode, normalize, normalize_text,
+    Answer, Dialogue, Export, Normalizer, Verdict, decode, normalize, normalize_text,
 };
 
 /// A head of every form, and an end of one short menu.
@@ -96,6 +100,18 @@ fn exports(bytes: usize) -> Vec<(&'static str, String)> {
         );
     });
     comments.push_str("set [ find ] disabled=no\r\n");
+    let mut narrow = filled("/interface wifi", &|_, text| {
+        text.push_str("# mode: A\r\nx\r\n# not read\r\ny\r\n# the licen\r\ne expires\r\n");
+    });
+    narrow.push_str("set [ find ] disabled=no\r\n");
+    let mut wide = filled("/interface wifi", &|n, text| {
+        let _ = write!(
+            text,
+            "# mode: {n:0>60}, SSID: Example, chan\r\n \"x, not read\"\r\n\
+             # radar was seen by the access point {n:0>40} and so it\r\n is now elsewhere\r\n"
+        );
+    });
+    wide.push_str("set [ find ] disabled=no\r\n");
     vec![
         ("address list, short lines", list),
         ("the same, terse", terse),
@@ -106,8 +122,15 @@ fn exports(bytes: usize) -> Vec<(&'static str, String)> {
         ("a state comment before every item", not_ready),
         ("two state comments before every item", states),
         ("nothing but state comments", comments),
+        ("narrow comments with rests that no rule knows", narrow),
+        ("wide comments with rests that no rule knows", wide),
     ]
 }
+
+/// What an operator may ignore beside the rules: texts that are whole, a beginning, and one that stands
+/// anywhere in a comment.
+const PATTERNS: &str = "^# radar was (?:seen|detected) on \\S+$\n^# the address .* was removed$\n\
+    ^# firmware \nlicen[cs]e expires in \\d+ days";
 
 /// How often everything is measured. The best time counts: the others measured what else the machine was
 /// doing.
@@ -132,14 +155,17 @@ fn measure<const N: usize>(mut works: [&mut dyn FnMut(); N]) -> [f64; N] {
     best
 }
 
-fn judged(stdout: &[u8]) -> Export {
+fn judged(stdout: &[u8], normalizer: &Normalizer) -> Export {
     let answer = Answer {
         stdout,
         stderr: b"",
         exit_status: Some(0),
         closed: true,
     };
-    match Dialogue::new(None).judge(&answer) {
+    match Dialogue::new(None)
+        .ignoring(normalizer.clone())
+        .judge(&answer)
+    {
         Verdict::Whole(export) => export,
         other => panic!("{other:?}"),
     }
@@ -147,26 +173,32 @@ fn judged(stdout: &[u8]) -> Export {
 
 /// Measures one large export.
 fn one(text: &str) {
-    let export = judged(text.as_bytes());
+    let default = Normalizer::default();
+    let ignoring = Normalizer::ignoring(PATTERNS).expect("good patterns");
+    let export = judged(text.as_bytes(), &default);
     let names = [
         "SHA-256",
         "decode",
         "decode and judge whether it is whole",
+        "the same with patterns of an operator",
         "normalise the text alone",
+        "the same with patterns of an operator",
         "normalise, hash, count secrets and menus",
     ];
     let best = measure([
         &mut || keep(Digest::of(text)),
         &mut || keep(decode(text.as_bytes())),
-        &mut || keep(judged(text.as_bytes())),
+        &mut || keep(judged(text.as_bytes(), &default)),
+        &mut || keep(judged(text.as_bytes(), &ignoring)),
         &mut || keep(normalize_text(text)),
+        &mut || keep(ignoring.text(text)),
         &mut || keep(normalize(&export)),
     ]);
     for (name, best) in names.iter().zip(best) {
         let speed = text.len() as f64 / 1e6 / best;
         println!("  {name:<44} {:>7.0} ms {speed:>7.0} MB/s", best * 1e3);
     }
-    let [hash, .., plain, all] = best;
+    let [hash, .., plain, _, all] = best;
     println!(
         "  in times of SHA-256: text alone {:.2}, with everything {:.2} (hash on a second thread)",
         plain / hash,
@@ -176,7 +208,7 @@ fn one(text: &str) {
 
 /// Measures a small export, `times` times.
 fn repeated(text: &str, times: usize) {
-    let export = judged(text.as_bytes());
+    let export = judged(text.as_bytes(), &Normalizer::default());
     let normal = normalize(&export).text;
     let times = 0..times;
     let [hash, own, plain, all] = measure([

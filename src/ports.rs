@@ -25,8 +25,8 @@ type Source = Box<dyn StdError + Send + Sync>;
 
 pub use archive::{Archive, ArchiveError, Collected, Opened, Stored, VersionPage};
 pub use outbox::{
-    Delivered, GivenUp, HELD_FOR, Letter, Next, Outbox, OutboxError, OutboxState, RelayLease,
-    Settlements,
+    Delivered, GivenUp, HELD_FOR, Large, Letter, Next, Outbox, OutboxError, OutboxState,
+    RelayLease, Settlements,
 };
 
 pub use crate::domain::plan::Bucket;

@@ -31,7 +31,7 @@ use std::{fs, io};
 
 use mikrotik_backup::domain::failure::Failure;
 use mikrotik_backup::routeros::{
-    Answer, Dialogue, Export, Normalized, Verdict, commands, decode, encode, normalize,
+    Answer, Dialogue, Export, Normalized, Remembered, Verdict, commands, decode, encode, normalize,
     normalize_text, suspicion,
 };
 use saphyr::{LoadableYamlNode as _, Yaml};
@@ -207,9 +207,11 @@ impl Report {
         let (actual, why) = match (&a, &b) {
             (Ok(a), Ok(b)) => {
                 let doubt = b.doubt.clone().map(|doubt| *doubt);
+                let lacks = (a.incomplete_menus.clone(), b.incomplete_menus.clone());
                 let (a, b) = (normalize(a), normalize(b));
                 let same = a.hash == b.hash;
-                let suspect = doubt.or_else(|| suspicion((&a).into(), (&b).into()));
+                let suspect =
+                    doubt.or_else(|| suspicion(remembered(&a, &lacks.0), remembered(&b, &lacks.1)));
                 let doubted = expected == "b refused" && suspect.is_some();
                 let named = suspect.as_ref().map(|suspect| suspect.as_str());
                 let why = suspect
@@ -276,6 +278,14 @@ impl Report {
             }
         }
         Ok(())
+    }
+}
+
+/// What the service keeps of an export that lacks the menus `lacks`.
+fn remembered<'a>(export: &'a Normalized, lacks: &'a [String]) -> Remembered<'a> {
+    Remembered {
+        incomplete_menus: lacks,
+        ..export.into()
     }
 }
 
@@ -370,7 +380,7 @@ fn broken_laws(export: &Export) -> Vec<&'static str> {
 fn edits(raw: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     const SOME: usize = 24;
     let mut places = Vec::new();
-    let (mut start, mut goes_on) = (0, false);
+    let (mut start, mut goes_on, mut wide) = (0, false, false);
     for line in raw.split_inclusive(|byte| *byte == b'\n') {
         let comment = line.starts_with(b"#") && !goes_on;
         let letters = line.iter().enumerate().filter(|(at, byte)| {
@@ -379,10 +389,14 @@ fn edits(raw: &[u8]) -> impl Iterator<Item = Vec<u8>> {
                 (1..=2).any(|back| at.checked_sub(back).is_some_and(|b| line[b] == b'\\'));
             byte.is_ascii_alphanumeric() && !escaped && *at > 4
         });
-        if !comment && !line.starts_with(b"/") {
+        // What the router wrapped of a comment is none.
+        let item = [&b"add"[..], b"set", b"remove"];
+        let rest = wide && !item.iter().any(|verb| line.starts_with(verb));
+        if !comment && !rest && !line.starts_with(b"/") {
             places.extend(letters.map(|(at, _)| start + at));
         }
         goes_on = line.trim_ascii_end().ends_with(b"\\");
+        wide = comment && line.len() >= 79;
         start += line.len();
     }
     let few = SOME.min(places.len());

@@ -1,6 +1,7 @@
 //! A device as the inventory describes it, and the digests that tell which part of it was edited.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -64,6 +65,19 @@ impl Endpoint {
             host: host.to_owned(),
             port,
         })
+    }
+}
+
+impl Endpoint {
+    /// Under which text connections to here are counted: that of an IP address is one and the same
+    /// however it is written, also as IPv4 in IPv6 (RFC 4291 section 2.5.5.2), that of a name has no
+    /// capitals and no last dot. Of the router behind it nothing more is known before it is dialled.
+    pub fn counted_at(&self) -> String {
+        let host = self.host.trim_matches([' ', '[', ']']);
+        let host = host.trim_end_matches('.').to_lowercase();
+        let address = host.parse::<IpAddr>();
+        let host = address.map_or(host, |address| address.to_canonical().to_string());
+        format!("{host} port {}", self.port)
     }
 }
 
@@ -272,6 +286,41 @@ mod tests {
                 target("192.0.2.1", bad),
                 Err(InvalidEndpoint::Port { port: bad })
             );
+        }
+    }
+
+    #[test]
+    fn connections_are_counted_at_one_text_however_the_address_is_written() {
+        for (counted, written) in [
+            (
+                "192.0.2.1 port 22",
+                vec![
+                    "192.0.2.1",
+                    " 192.0.2.1 ",
+                    "::ffff:192.0.2.1",
+                    "[::FFFF:c000:201]",
+                    "0:0:0:0:0:ffff:192.0.2.1",
+                ],
+            ),
+            (
+                "2001:db8::a port 22",
+                vec!["2001:db8::A", "[2001:db8::a]", "2001:0db8:0:0::00:a"],
+            ),
+            (
+                "router.example port 22",
+                vec!["Router.Example", "router.example.", "ROUTER.EXAMPLE. "],
+            ),
+            // No other address: whoever writes it that way means a name, or nothing.
+            ("::192.0.2 port 22", vec!["::192.0.2"]),
+            ("fe80::1%ether1 port 22", vec!["fe80::1%Ether1"]),
+        ] {
+            for host in written {
+                let endpoint = Endpoint {
+                    host: host.to_owned(),
+                    port: 22,
+                };
+                assert_eq!(endpoint.counted_at(), counted, "{host:?}");
+            }
         }
     }
 

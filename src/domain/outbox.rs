@@ -1,8 +1,9 @@
 //! What the relay of the outbox does next: which letter to offer, and what its answer leads to.
 //!
 //! A letter is a snapshot that waits to be published. Letters of one device are a lane: only its
-//! first one is offered, so their order holds. A letter that is refused, or whose attempt cannot be
-//! settled yet, lets its lane rest and no other; a sink that is away pauses all.
+//! first one is offered, so their order holds. A letter that is refused, that the outbox cannot hand
+//! out, or whose attempt cannot be settled yet, lets its lane rest and no other; a sink that is away
+//! pauses all.
 //!
 //! Moments are durations since any fixed one, by a monotonic clock.
 
@@ -43,6 +44,8 @@ pub enum Answer {
     NoRoom,
     /// It was refused for its own sake.
     Refused,
+    /// The outbox has it and could not hand out its text.
+    NotHandedOut,
     /// What was said before could not be recorded in the database.
     Unsettled,
 }
@@ -67,14 +70,65 @@ pub struct Offer {
     pub attempt: AttemptId,
     /// Its device.
     pub device: DeviceId,
-    /// It is in the stream already, and only its attempt is to be settled.
-    pub delivered: bool,
+    /// What is to be done with it.
+    pub stage: Stage,
 }
 
-/// How long a sink that is away is left alone. It outlives the relay's lease: whoever gives that
-/// away and gets it again goes on waiting.
+/// How far a letter has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// Its text is still in the outbox, and to be fetched.
+    Announced,
+    /// It is to be published.
+    Here,
+    /// It is in the stream already, and only its attempt is to be settled.
+    Delivered,
+}
+
+/// What is left alone, and for how long. It outlives the relay's lease: whoever gives that away and
+/// gets it again goes on waiting.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Rests {
+    pause: Pause,
+    /// Letters that the outbox could not hand out.
+    stuck: BTreeMap<AttemptId, Stuck>,
+}
+
+impl Rests {
+    /// Whether the sink is left alone at `now`.
+    pub fn pauses(&self, now: Duration) -> bool {
+        self.pause.lasts(now)
+    }
+
+    /// The sink came back: no need to wait any longer.
+    pub fn came_back(&mut self) {
+        self.pause.until = Duration::ZERO;
+        self.pause.exponent = -HEAD_START;
+    }
+
+    /// The outbox could not hand out the text of `attempt`.
+    fn not_handed_out(&mut self, attempt: AttemptId, first: Duration, now: Duration, draw: Draw) {
+        // Another relay may have published one since.
+        let kept = LONGEST_PAUSE.max(first) * 2;
+        self.stuck
+            .retain(|_, stuck| now <= stuck.until.saturating_add(kept));
+        let stuck = self.stuck.entry(attempt).or_default();
+        stuck.until = now.saturating_add(pause(first, stuck.exponent, draw));
+        stuck.exponent = stuck.exponent.saturating_add(1);
+    }
+}
+
+/// How long a letter is not asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Pause {
+struct Stuck {
+    until: Duration,
+    /// The next time it is the first pause times two to the power of this.
+    exponent: i32,
+}
+
+/// How long a sink that is away is left alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Pause {
     /// Nothing is offered before.
     until: Duration,
     /// The next pause is the first one times two to the power of this.
@@ -82,15 +136,8 @@ pub struct Pause {
 }
 
 impl Pause {
-    /// Whether the sink is left alone at `now`.
-    pub fn lasts(&self, now: Duration) -> bool {
+    fn lasts(self, now: Duration) -> bool {
         now < self.until
-    }
-
-    /// The sink came back: no need to wait any longer.
-    pub fn came_back(&mut self) {
-        self.until = Duration::ZERO;
-        self.exponent = -HEAD_START;
     }
 
     fn begin(&mut self, first: Duration, now: Duration, draw: Draw) {
@@ -105,7 +152,7 @@ pub struct Lanes {
     policy: RelayPolicy,
     lanes: BTreeMap<DeviceId, Lane>,
     taken: u64,
-    pause: Pause,
+    rests: Rests,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -121,62 +168,100 @@ struct Waiting {
     /// The how manieth letter it is that was taken.
     turn: u64,
     refusals: u32,
-    delivered: bool,
+    stage: Stage,
 }
 
 impl Lanes {
-    /// Nothing has been taken yet; a `pause` from before goes on.
-    pub fn new(policy: RelayPolicy, pause: Pause) -> Self {
+    /// Nothing has been taken yet; `rests` from before go on.
+    pub fn new(policy: RelayPolicy, rests: Rests) -> Self {
         Self {
             policy,
             lanes: BTreeMap::new(),
             taken: 0,
-            pause,
+            rests,
         }
     }
 
-    /// The pause, to go on with later.
-    pub fn pause(&self) -> Pause {
-        self.pause
+    /// What rests, to go on with later.
+    pub fn rests(&self) -> &Rests {
+        &self.rests
     }
 
     /// Takes in a letter; those of one device in their order.
     pub fn take_in(&mut self, attempt: AttemptId, device: DeviceId, refusals: u32) {
+        self.add(attempt, device, refusals, Stage::Here);
+    }
+
+    /// The same for a letter whose text is still to be fetched.
+    pub fn announce(&mut self, attempt: AttemptId, device: DeviceId) {
+        self.add(attempt, device, 0, Stage::Announced);
+    }
+
+    fn add(&mut self, attempt: AttemptId, device: DeviceId, refusals: u32, stage: Stage) {
         let lane = self.lanes.entry(device).or_default();
         lane.letters.push_back(Waiting {
             attempt,
             turn: self.taken,
             refusals,
-            delivered: false,
+            stage,
         });
         self.taken += 1;
     }
 
-    /// The letter to offer at `now`: of those that may be, the one that was taken first.
-    pub fn next(&self, now: Duration) -> Option<Offer> {
-        if self.pause.lasts(now) {
+    /// The text of the first letter of `device` is here now.
+    pub fn arrived(&mut self, device: DeviceId, refusals: u32) {
+        let first = self.lanes.get_mut(&device);
+        if let Some(letter) = first.and_then(|lane| lane.letters.front_mut()) {
+            (letter.stage, letter.refusals) = (Stage::Here, refusals);
+            self.rests.stuck.remove(&letter.attempt);
+        }
+    }
+
+    /// How many letters were announced, could not be handed out, and have not been since.
+    pub fn stuck(&self) -> usize {
+        let letters = self.lanes.values().flat_map(|lane| &lane.letters);
+        let stuck = letters.filter(|letter| self.rests.stuck.contains_key(&letter.attempt));
+        stuck.count()
+    }
+
+    /// The first letter of each lane, and from when on it may be offered: those that are only
+    /// announced where one `may_fetch`.
+    fn firsts(&self, may_fetch: bool) -> impl Iterator<Item = (DeviceId, &Waiting, Duration)> {
+        self.lanes.iter().filter_map(move |(device, lane)| {
+            let letter = lane.letters.front()?;
+            let stuck = self.rests.stuck.get(&letter.attempt);
+            let rests_until = match letter.stage {
+                Stage::Announced if !may_fetch => return None,
+                Stage::Announced => stuck.map_or(lane.rests_until, |stuck| stuck.until),
+                Stage::Here | Stage::Delivered => lane.rests_until,
+            };
+            Some((*device, letter, rests_until))
+        })
+    }
+
+    /// The letter to offer at `now`: of those that may be, the one that was taken first. Announced
+    /// ones are offered only if one `may_fetch`.
+    pub fn next(&self, now: Duration, may_fetch: bool) -> Option<Offer> {
+        if self.rests.pauses(now) {
             return None;
         }
-        let firsts = self
-            .lanes
-            .iter()
-            .filter(|(_, lane)| lane.rests_until <= now);
-        let firsts = firsts.filter_map(|(device, lane)| Some((device, lane.letters.front()?)));
-        let (device, letter) = firsts.min_by_key(|(_, letter)| letter.turn)?;
+        let ready = self.firsts(may_fetch).filter(|(_, _, at)| *at <= now);
+        let (device, letter, _) = ready.min_by_key(|(_, letter, _)| letter.turn)?;
         Some(Offer {
             attempt: letter.attempt,
-            device: *device,
-            delivered: letter.delivered,
+            device,
+            stage: letter.stage,
         })
     }
 
     /// When [`Self::next`] may come to another answer than at `now` without anything happening;
     /// `None` when there is nothing to wait for.
-    pub fn wakes_at(&self, now: Duration) -> Option<Duration> {
-        let rests = self.lanes.values().map(|lane| lane.rests_until).min();
+    pub fn wakes_at(&self, now: Duration, may_fetch: bool) -> Option<Duration> {
+        let first = self.firsts(may_fetch).map(|(_, _, at)| at).min();
         // One that is over, with no letter left, is nothing to wake for.
-        let paused = self.pause.lasts(now).then_some(self.pause.until);
-        rests.map(|at| at.max(self.pause.until)).or(paused)
+        let pause = self.rests.pause;
+        let paused = pause.lasts(now).then_some(pause.until);
+        first.map(|at| at.max(pause.until)).or(paused)
     }
 
     /// Takes in what was said to the first letter of `device`, and tells what to do. What is then
@@ -197,12 +282,17 @@ impl Lanes {
         };
         match answer {
             Answer::Delivered => {
-                letter.delivered = true;
-                self.pause.exponent = 0;
+                letter.stage = Stage::Delivered;
+                self.rests.pause.exponent = 0;
                 Verdict::Settle
             }
             Answer::Away => {
-                self.pause.begin(policy.retry, now, draw);
+                self.rests.pause.begin(policy.retry, now, draw);
+                Verdict::Keep
+            }
+            Answer::NotHandedOut => {
+                let attempt = letter.attempt;
+                self.rests.not_handed_out(attempt, policy.retry, now, draw);
                 Verdict::Keep
             }
             Answer::Refused => {
@@ -224,7 +314,9 @@ impl Lanes {
     /// The first letter of `device` was removed or buried.
     pub fn done(&mut self, device: DeviceId) {
         if let Some(lane) = self.lanes.get_mut(&device) {
-            lane.letters.pop_front();
+            if let Some(letter) = lane.letters.pop_front() {
+                self.rests.stuck.remove(&letter.attempt);
+            }
             lane.rests_until = Duration::ZERO;
             if lane.letters.is_empty() {
                 self.lanes.remove(&device);
@@ -234,7 +326,7 @@ impl Lanes {
 
     /// The sink came back: no need to wait any longer.
     pub fn came_back(&mut self) {
-        self.pause.came_back();
+        self.rests.came_back();
     }
 }
 

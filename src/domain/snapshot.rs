@@ -43,7 +43,8 @@ impl fmt::Debug for ConfigText {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Shape {
     /// The menus that have configuration, in the order of the export. One that is printed twice, with
-    /// another one between, is there twice: a cut shows in what stands last.
+    /// another one between, is there twice: a cut shows in what stands last. One that could not be
+    /// exported is there with what was known of it before, or without an item.
     pub menus: Vec<MenuShape>,
     /// How many properties with secret values (passwords, keys, …) are in it.
     pub secrets: u32,
@@ -52,7 +53,8 @@ pub struct Shape {
 impl Shape {
     /// How many menus have configuration.
     pub fn different_menus(&self) -> usize {
-        let names = self.menus.iter().map(|menu| menu.menu.as_str());
+        let menus = self.menus.iter().filter(|menu| menu.items > 0);
+        let names = menus.map(|menu| menu.menu.as_str());
         names.collect::<BTreeSet<_>>().len()
     }
 }
@@ -64,7 +66,7 @@ pub struct MenuShape {
     pub menu: String,
     /// Digest of its logical configuration lines.
     pub digest: Digest,
-    /// How many they are; 0 where it was not kept.
+    /// How many they are; 0 where none was exported, or it was not kept.
     pub items: u32,
 }
 

@@ -48,6 +48,7 @@ pub struct Metrics {
     outbox_bytes: IntGauge,
     outbox_oldest: Gauge,
     outbox_dead: IntGauge,
+    outbox_stuck: IntGauge,
     held_letters: IntGaugeVec,
     held_bytes: IntGaugeVec,
     outbox_relayed: IntCounter,
@@ -165,6 +166,10 @@ impl Metrics {
             outbox_dead: new.gauge(
                 "mikrotik_config_backup_outbox_dead_letters",
                 "Snapshots that were refused too often and wait for an operator.",
+            )?,
+            outbox_stuck: new.gauge(
+                "mikrotik_config_backup_outbox_stuck_snapshots",
+                "Snapshots in the outbox that Redis could not hand out to this replica in their time; each holds up only its own device.",
             )?,
             held_letters: new.gauges(
                 "mikrotik_config_backup_outbox_held_snapshots",
@@ -404,6 +409,12 @@ impl Metrics {
         self.outbox_oldest
             .set(oldest.unwrap_or_default().as_secs_f64());
         self.outbox_dead.set(gauge(dead));
+    }
+
+    /// Shows how many letters of the outbox this relay could not fetch; 0 while it does not relay.
+    pub fn set_outbox_stuck(&self, letters: usize) {
+        self.outbox_stuck
+            .set(i64::try_from(letters).unwrap_or(i64::MAX));
     }
 
     /// Shows how much this process holds in `place`.

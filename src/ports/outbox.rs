@@ -55,10 +55,21 @@ pub struct RelayLease {
 pub enum Next {
     /// The text of the letter that waited longest; it is in the relay's hands now.
     Letter(Vec<u8>),
+    /// The same for one that is too large to come along: to be asked for by [`Outbox::fetch`].
+    Large(Large),
     /// None waits.
     Empty,
     /// The lease is another's by now.
     LeaseLost,
+}
+
+/// A letter in a relay's hands whose text is still in the outbox.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Large {
+    /// The first bytes of its text: all that it is filed under.
+    pub head: Vec<u8>,
+    /// The size of all of it, in bytes.
+    pub bytes: usize,
 }
 
 /// Snapshots that could not be published.
@@ -97,6 +108,14 @@ pub trait Outbox: Send + Sync {
     /// there that nobody knows of: [`Self::recover`] comes before the next one is taken, or letters
     /// of a device change their order.
     async fn take(&self, lease: &RelayLease) -> Result<Next, OutboxError>;
+
+    /// The text of a letter that this relay has in its hands; `None` when it has not any more. It may
+    /// take minutes, and holds no other request up.
+    async fn fetch(
+        &self,
+        lease: &RelayLease,
+        large: &Large,
+    ) -> Result<Option<Vec<u8>>, OutboxError>;
 
     /// Removes a letter that this relay has in its hands.
     async fn remove(&self, letter: &Letter) -> Result<(), OutboxError>;

@@ -166,10 +166,11 @@ impl<'a> Strays<'a> {
     }
 }
 
-/// Whether a line of configuration begins as one, even behind an empty piece of itself.
+/// Whether a line of configuration begins as one, even if it is wrapped in its first words.
 fn begins_as_configuration(line: &Line<'_>) -> bool {
     wrapped::begins_as_configuration(line.raw)
-        || (line.raw.trim_start().starts_with('\\')
+        || (line.wrapped
+            && line.raw.trim_start().starts_with(['/', '\\'])
             && wrapped::begins_as_configuration(&line.logical()))
 }
 

@@ -132,9 +132,11 @@ fn may_be_configuration(line: &str) -> bool {
     if matches!(error_line(line), Some(reply) if reply != Reply::Error) {
         return false;
     }
-    // What an export says of itself: the path of a menu, at most.
+    // What an export says of itself: the path of a menu or a version, at most. Another release may
+    // print another header, and this line is then all that tells of it.
     let told = ["#error exporting", "#interrupted"];
-    if told.iter().any(|start| line.starts_with(start)) {
+    let header = line.starts_with('#') && line.contains("by RouterOS");
+    if header || told.iter().any(|start| line.starts_with(start)) {
         return line.contains('=');
     }
     let command = ["/", "add ", "set ", ":", "#"];
@@ -240,6 +242,8 @@ mod tests {
         assert_eq!(quote("no such item"), "\"no such item\"");
         assert_eq!(quote("#interrupted"), "\"#interrupted\"");
         assert_eq!(quote("#error exporting /ip"), "\"#error exporting /ip\"");
+        let header = "# 2030-01-02 03:04 by RouterOS 8.0";
+        assert_eq!(quote(header), format!("\"{header}\""));
         assert_eq!(quote("\u{1b}[1mhello\u{7}"), "\"\\u{1b}[1mhello\\u{7}\"");
         assert_eq!(quote(&"x".repeat(9000)).chars().count(), QUOTED + 3);
         for line in [
@@ -249,6 +253,7 @@ mod tests {
             ":global k",
             "a b=c",
             "#error exporting a=b",
+            "# by RouterOS a=b",
         ] {
             assert!(!quote(line).contains(line), "{line}");
         }

@@ -63,12 +63,15 @@ impl fmt::Debug for Answer<'_> {
 pub struct Export {
     /// The decoded text with its own line ends. It holds every password of the router.
     pub text: String,
+    /// Size of the answer in bytes, as it was received.
+    pub bytes: u64,
     /// What its header says.
     pub header: Header,
     /// Menus that did not answer in time: their configuration is missing. Whether such an export
     /// is taken all the same is for the caller to decide, who knows of the attempts before.
     pub incomplete_menus: Vec<String>,
-    /// Menus that the router could not export because this machine does not have them.
+    /// Menus that the router could not export and that this machine does not seem to have: unless
+    /// something was in them before ([`missing_menus`](super::missing_menus)), nothing is missing.
     pub unavailable_menus: Vec<String>,
     /// Why it should be read again before it is believed, whatever the export before it was.
     pub doubt: Option<Box<Suspicion>>,
@@ -79,20 +82,24 @@ pub struct Export {
 impl Export {
     /// That menus are missing, as a sentence; `None` when the export is complete.
     pub fn gap(&self) -> Option<String> {
-        let menus = &self.incomplete_menus;
-        (!menus.is_empty()).then(|| {
-            format!(
-                "the export is incomplete: the router could not export {}",
-                listed(menus)
-            )
-        })
+        gap(&self.incomplete_menus)
     }
+}
+
+/// That `menus` are missing, as a sentence; `None` when there are none.
+pub fn gap(menus: &[String]) -> Option<String> {
+    (!menus.is_empty()).then(|| {
+        format!(
+            "the export is incomplete: the router could not export {}",
+            listed(menus)
+        )
+    })
 }
 
 impl fmt::Debug for Export {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Export")
-            .field("bytes", &self.text.len())
+            .field("bytes", &self.bytes)
             .field("header", &self.header)
             .field("incomplete_menus", &self.incomplete_menus)
             .field("unavailable_menus", &self.unavailable_menus)
@@ -286,6 +293,7 @@ fn whole(
     };
     Ok(Export {
         text,
+        bytes: bytes as u64,
         header,
         incomplete_menus,
         unavailable_menus,

@@ -2,7 +2,7 @@
 
 use super::reader::{Line, trim_end};
 use super::secrets::{SecretNames, count_secrets, name_across};
-use super::shape::{Item, ShapeBuilder};
+use super::shape::{Item, ShapeBuilder, plain_menu};
 use crate::domain::snapshot::Shape;
 
 /// What a pass over a text remembers of its form.
@@ -59,6 +59,12 @@ impl<'a> Form<'a> {
             0
         };
         self.shape.add(slot, command, secrets);
+    }
+
+    /// A menu that could not be exported would stand here: without an item, as far as this text tells.
+    pub(super) fn gap(&mut self, menu: &str) {
+        self.shape.slot(&plain_menu(menu));
+        self.current = None;
     }
 
     /// The form of everything added.

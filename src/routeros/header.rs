@@ -92,17 +92,28 @@ fn field(line: &str) -> Option<Field<'_>> {
 ///
 /// `# jun/01/2023 12:11:25 by RouterOS 7.9.1` up to 7.9, `# 2023-06-01 12:16:16 by RouterOS 7.10`
 /// since; `# 2023/06/01 …` is printed by no RouterOS that we have seen, and was what version 1 of
-/// the normalisation looked for.
+/// the normalisation looked for. Behind the version may stand its channel, `(stable)`, as other commands
+/// of RouterOS print it.
 pub(super) fn dated_version(line: &str) -> Option<&str> {
     let rest = line.strip_prefix("# ")?;
     let (date, rest) = rest.split_once(' ')?;
     let (time, rest) = rest.split_once(' ')?;
-    let version = rest.strip_prefix("by RouterOS ")?.trim_end();
+    let words = rest.strip_prefix("by RouterOS ")?.trim_end();
+    let version = match words.split_once(" (") {
+        Some((version, channel)) if is_channel(channel) => version,
+        _ => words,
+    };
     let plausible = is_date(date)
         && shaped(time, "00:00:00")
         && !version.is_empty()
         && !version.contains(|c: char| c.is_whitespace() || c.is_control());
     plausible.then_some(version)
+}
+
+/// Whether `text` is what stands behind the opening parenthesis of a channel, `long-term)`.
+fn is_channel(text: &str) -> bool {
+    let name = text.strip_suffix(')').unwrap_or_default();
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
 }
 
 fn is_date(date: &str) -> bool {
@@ -136,6 +147,10 @@ mod tests {
             ("# 2025-11-21 21:13:02 by RouterOS 7.20_ab294", "7.20_ab294"),
             ("# 2024/01/02 03:04:05 by RouterOS 7.14", "7.14"),
             ("# 2024-01-02 03:04:05 by RouterOS 7.14 \r", "7.14"),
+            (
+                "# 2024-01-02 03:04:05 by RouterOS 7.14 (long-term)\r",
+                "7.14",
+            ),
         ] {
             assert_eq!(dated_version(line), Some(version), "{line}");
         }
@@ -145,7 +160,10 @@ mod tests {
             "# ____-__-__ __:__:__ by RouterOS 7.18",
             "# 2024-01-02 03:04:05 by RouterOS ",
             "# 2024-01-02 03:04:05 by RouterOS 7.\0",
-            "# 2024-01-02 03:04:05 by RouterOS 7.14 (stable)",
+            "# 2024-01-02 03:04:05 by RouterOS 7.14 (",
+            "# 2024-01-02 03:04:05 by RouterOS 7.14 ()",
+            "# 2024-01-02 03:04:05 by RouterOS 7.14 (on RB750)",
+            "# 2024-01-02 03:04:05 by RouterOS 7.14 stable",
             "# Jan/02/1970 00:41:07 by RouterOS 6.47.8",
             " # 2024-01-02 03:04:05 by RouterOS 7.14",
             "#2024-01-02 03:04:05 by RouterOS 7.14",

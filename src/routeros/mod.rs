@@ -13,8 +13,12 @@ mod copy;
 mod counting;
 mod dialogue;
 mod diff;
+#[cfg(test)]
+mod doubtful_tests;
 mod form;
 mod header;
+mod joined;
+mod missing;
 mod normalize;
 mod normalizer;
 #[cfg(test)]
@@ -28,6 +32,8 @@ mod search;
 mod secrets;
 mod shape;
 mod suspicion;
+#[cfg(test)]
+mod sweep_tests;
 mod terse;
 #[cfg(test)]
 mod tests;
@@ -39,9 +45,10 @@ mod wrapping_tests;
 pub use bytes::{decode, encode};
 pub use commands::{Command, commands};
 pub use counting::counts_connections;
-pub use dialogue::{Answer, Dialogue, Export, ExportCommand, Verdict};
+pub use dialogue::{Answer, Dialogue, Export, ExportCommand, Verdict, gap};
 pub use diff::{Change, Diff, Hunk, HunkLine, MenuChange, Side, Style, diff, render};
 pub use header::Header;
+pub use missing::{missing_menus, remember};
 pub use normalize::{NORMALIZATION_VERSION, Normalized, normalize, normalize_text, renormalize};
 pub use normalizer::{IgnoreError, Normalizer};
 pub use redact::{MASK, Redacted, redact};

@@ -49,7 +49,7 @@ use crate::domain::snapshot::{ConfigText, Shape};
 /// The version of these rules, published with every snapshot. It is raised when a text that a router
 /// may have sent comes out in another way than before, so that the archive makes the texts that it
 /// compares with anew. What can be said of comments alone is in the fingerprint of their rules.
-pub const NORMALIZATION_VERSION: u32 = 2;
+pub const NORMALIZATION_VERSION: u32 = 4;
 
 /// The ledger's name for the dated header line.
 const DATED_HEADER: &str = "dated-header";
@@ -78,7 +78,7 @@ pub struct Normalized {
     pub unknown_comments: Vec<String>,
     /// How many such comments there are, repetitions included.
     pub unknown_comment_lines: u64,
-    /// How many comments a rule knows, dropped or not, or the operator ignores.
+    /// How many comments a rule knows or the operator ignores.
     pub known_comment_lines: u64,
     /// What to remember of its form.
     pub shape: Shape,
@@ -202,6 +202,10 @@ impl<'a> Run<'a> {
     fn all(&mut self) {
         for line in reader::lines(self.text) {
             match line.kind {
+                LineKind::Blank if self.last_comment.is_some_and(wrapped::may_lack_a_letter) => {
+                    self.hold(&line);
+                    self.last_comment = None;
+                }
                 LineKind::Blank => {
                     self.settle(None);
                     self.blank = !self.out.is_empty();
@@ -364,7 +368,10 @@ impl<'a> Run<'a> {
                     let menu = self.menu.take();
                     let lines = reader::lines_in(self.text, line.start..end);
                     for line in menu.into_iter().chain(lines) {
-                        self.write(&line);
+                        match line.kind {
+                            LineKind::Blank => self.blank = true,
+                            _ => self.write(&line),
+                        }
                     }
                 }
             }
@@ -378,7 +385,13 @@ impl<'a> Run<'a> {
             Some(ErrorLine::Failed { harmless: true, .. }) if before != Before::Stray => {
                 return Some(ERROR_EXPORTING);
             }
-            Some(_) => return None,
+            Some(ErrorLine::Failed { menu, .. }) => {
+                if let Some(form) = &mut self.form {
+                    form.gap(menu);
+                }
+                return None;
+            }
+            Some(ErrorLine::Interrupted) => return None,
             None => {}
         }
         if before != Before::Stray
@@ -402,15 +415,11 @@ impl<'a> Run<'a> {
             None => comments::classify(menu, comment),
         };
         match class {
-            Class::Volatile(rule) if before == Before::Item => {
+            Class::Known(rule) if before == Before::Item => {
                 self.known_lines += 1;
                 Some(rule.name)
             }
-            Class::Static(_) => {
-                self.known_lines += 1;
-                None
-            }
-            Class::Volatile(_) | Class::Unknown => {
+            Class::Known(_) | Class::Unknown => {
                 self.report(comment);
                 None
             }

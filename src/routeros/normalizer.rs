@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use regex::RegexSet;
 
-use super::comments;
 use super::dialogue::Export;
 use super::diff::{Side, diff};
 use super::header;
+use super::joined::{Letters, any_joined, literal_begin};
 use super::normalize::{self, NORMALIZATION_VERSION, Normalized};
 use super::rules::fingerprint_with;
 use super::wrapped;
@@ -28,7 +28,9 @@ struct Ignored {
     names: Vec<String>,
     set: RegexSet,
     /// What may be lost where the router wraps such a comment.
-    letters: Vec<char>,
+    letters: Letters,
+    /// The literal texts that the comments of each begin with.
+    begins: Vec<String>,
 }
 
 /// A list of patterns that cannot be used.
@@ -89,7 +91,11 @@ impl Normalizer {
             ignored: Some(Arc::new(Ignored {
                 names: names.collect(),
                 set,
-                letters: comments::letters(&patterns.concat()),
+                letters: Letters::of(patterns.iter().copied()),
+                begins: patterns
+                    .iter()
+                    .map(|pattern| literal_begin(pattern).to_owned())
+                    .collect(),
             })),
         })
     }
@@ -135,13 +141,20 @@ impl Normalizer {
     pub(super) fn ignores_wrapped(&self, comment: &str, rest: &str) -> Option<&str> {
         let ignored = self.ignored.as_deref()?;
         let wide = wrapped::fills_a_line(comment);
-        let alone = ignored.set.matches(comment.trim_end());
-        let told = (wide && rest.starts_with(' ')) || wrapped::is_known(comment, rest);
-        let mut found = alone.iter().next().filter(|_| told);
-        if found.is_none() {
+        let comment = comment.trim_end();
+        let alone = ignored.set.matches(comment);
+        let told = || (wide && rest.starts_with(' ')) || wrapped::is_known(comment, rest);
+        let mut found = alone.iter().next().filter(|_| told());
+        let may_begin =
+            |begin: &String| comment.starts_with(begin.as_str()) || begin.starts_with(comment);
+        if found.is_none() && ignored.begins.iter().any(may_begin) {
             // Of a comment that is no wider than others, both parts must be known.
             let in_rest = ignored.set.matches(rest.trim());
-            wrapped::any_joined(comment, rest, &ignored.letters, |joined| {
+            any_joined(comment, rest, &ignored.letters, |joined| {
+                // To be told of none takes a fraction of what it takes to be told of which.
+                if !ignored.set.is_match(joined) {
+                    return false;
+                }
                 let joined = ignored.set.matches(joined);
                 let parted = |at: &usize| !alone.matched(*at) && (wide || !in_rest.matched(*at));
                 found = joined.iter().find(parted);

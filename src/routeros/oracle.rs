@@ -1,6 +1,9 @@
 //! Another reading of the format, for tests: by hand from the facts sheet (§5 and §6), line by line and
 //! byte by byte, and sharing nothing with the reader.
 
+/// What an item is made or changed with, by an export or by hand.
+const COMMANDS: [&str; 7] = ["add", "set", "remove", "unset", "move", "enable", "disable"];
+
 /// The logical lines that are not comments, each with its menu: configuration, and what should not be
 /// there. Behind a comment stands an item; a line there that can be none is what was wrapped of the
 /// comment. What is blank at the end of a line means
@@ -41,7 +44,7 @@ pub(super) fn configuration(text: &str) -> Vec<(String, String)> {
                 0 => wide || simple(line),
                 _ => is_wide(before) && simple(before) && (wide || simple(line)),
             };
-            if follows && rests < 2 && cannot_be_configuration(line) {
+            if follows && rests < 2 && cannot_be_configuration(before, line) {
                 comment = Some((line, rests + 1, wide));
                 at += 1;
                 continue;
@@ -122,7 +125,7 @@ fn logical(physical: &[&str], mut at: usize) -> (String, usize) {
 fn path(line: &str) -> Option<usize> {
     let mut end = 0;
     for word in line.strip_prefix('/')?.split(' ') {
-        let verb = ["add", "set", "remove"].contains(&word);
+        let verb = COMMANDS.contains(&word);
         let letters = "abcdefghijklmnopqrstuvwxyz0123456789-/";
         if verb || word.is_empty() || !word.chars().all(|letter| letters.contains(letter)) {
             break;
@@ -132,24 +135,118 @@ fn path(line: &str) -> Option<usize> {
     (end > 0).then_some(end)
 }
 
-/// Whether `line` begins neither as a menu, a command or an item does, nor as what goes on with one.
-fn cannot_be_configuration(line: &str) -> bool {
+/// Whether `line`, right behind `comment`, is neither a menu, a command or an item, nor what goes on with
+/// one.
+fn cannot_be_configuration(comment: &str, line: &str) -> bool {
     let text = line.trim();
-    let begins = |signs: &str| text.chars().next().is_none_or(|c| signs.contains(c));
-    if begins("/:#[{}\"\\") || text.ends_with('\\') {
+    let first = text.split_whitespace().next().unwrap_or_default();
+    if text.is_empty() || text.ends_with('\\') {
         return false;
     }
-    let verbs = ["add", "set", "remove", "unset", "move", "enable", "disable"];
     let name: String = text
         .chars()
         .take_while(|c| c.is_ascii_alphanumeric() || *c == '-')
         .collect();
-    if verbs.contains(&name.as_str()) {
+    let command = COMMANDS.contains(&name.as_str());
+    if first.contains('=') || (text.contains('=') && command) {
         return false;
     }
-    let first = text.split_whitespace().next().unwrap_or_default();
-    let broken = verbs.iter().any(|verb| verb[1..] == name);
-    !text.contains('=') || !(first.contains('=') || broken)
+    let broken = COMMANDS.iter().any(|command| command[1..] == name);
+    if text.contains('=') && broken {
+        return false;
+    }
+    // Behind one to three blanks RouterOS prints no configuration: one stands before what is wrapped of
+    // a comment, four before what goes on with a line.
+    let blanks = line.chars().take_while(|c| *c == ' ').count();
+    let indent = line.chars().take_while(|c| c.is_whitespace()).count();
+    let indented = indent == blanks && (1..4).contains(&blanks);
+    let odd = match text.chars().next().unwrap_or_default() {
+        '/' if path(text).is_none() && text != "/" => indent == 0,
+        '/' => indented,
+        ':' => indented && !text[1..].starts_with(|c: char| c.is_ascii_lowercase()),
+        '#' => indented,
+        '[' | '{' | '}' | '"' | '\\' => indent == 0 || indented,
+        _ if command => indented,
+        _ => return true,
+    };
+    if text.starts_with('/') && indented && path(text).is_none() && text != "/" {
+        return true;
+    }
+    odd && !text.contains('=') && is_wide(comment) && lacks(comment, text)
+}
+
+/// What RouterOS says of an item that may take more than a terminal holds (§5). Behind `$` stands nothing;
+/// `*` is any text and `+` some, `~` text without blanks, `%` digits.
+const SENTENCES: [&str; 20] = [
+    "# + not ready$",
+    "# received packet from ~ bad format$",
+    "# poe-out status: ~",
+    "# Warning: probe waiting startup-delay=~; ~ remaining$",
+    "# *has changed, please restart device to apply settings$",
+    "# *has changed, please restart the device in order to$",
+    "# *has changed, please restart the device in order to apply the new setting$",
+    "# *has changed, please restart the device in order to apply the new settings$",
+    "# channel: %/* SSID: *, CAPsMAN forwarding$",
+    "# channel: %/* SSID: *, local forwarding$",
+    "# managed by CAPsMAN ~, traffic processing on ~$",
+    "# operated by CAP ~, traffic processing on ~$",
+    "# mode: ~, SSID: *, channel: ",
+    "# DHCP server can not run on slave*!$",
+    "# DHCP client can not run on slave*!$",
+    "# in/out-interface matcher not possible when interface ",
+    "# in/out-bridge-port matcher not possible when interface ",
+    "# duplicate vlan ids are not allowed ",
+    "# Suggestion to use stronger pre-shared key ",
+    "# PPTP connections are considered unsafe, ",
+];
+
+/// Whether `comment` lacks what stands in `rest` to be one of them, but for a blank and a letter that may
+/// be lost between; or the rest is the tail of a word that has a slash.
+fn lacks(comment: &str, rest: &str) -> bool {
+    let signs = |text: &str| text.trim().chars().map(Some).collect::<Vec<_>>();
+    let (letter, blank) = (None, Some(' '));
+    let breaks: [&[_]; 5] = [&[], &[blank], &[letter], &[blank, letter], &[letter, blank]];
+    let tail = rest.starts_with('/') && !rest.contains(char::is_whitespace);
+    let begun = signs(comment);
+    comment.starts_with('#')
+        && SENTENCES.iter().any(|sentence| {
+            let goes_on = tail && (sentence.ends_with('$') || !rest.contains('"'));
+            let lost = |lost: &[_]| reads(sentence, &[&begun, lost, &signs(rest)].concat());
+            (goes_on || !reads(sentence, &begun)) && breaks.into_iter().any(lost)
+        })
+}
+
+/// Whether `text`, some of whose letters are lost, is `sentence`.
+fn reads(sentence: &str, text: &[Option<char>]) -> bool {
+    let mut places = vec![0];
+    for sign in sentence.chars() {
+        let is = |at: &usize, what: fn(char) -> bool| text[*at].is_none_or(what);
+        // Where a run of such signs may end.
+        let run = |what: fn(char) -> bool, least: usize| {
+            let mut ends = std::collections::BTreeSet::new();
+            for start in &places {
+                let stop = (*start..text.len()).find(|at| !is(at, what));
+                ends.extend(start + least..stop.unwrap_or(text.len()) + 1);
+            }
+            ends.into_iter().collect()
+        };
+        places = match sign {
+            '*' => run(|_| true, 0),
+            '+' => run(|_| true, 1),
+            '~' => run(|c| !c.is_whitespace(), 1),
+            '%' => run(|c| c.is_ascii_digit(), 1),
+            '$' => places.into_iter().filter(|at| *at == text.len()).collect(),
+            sign => {
+                let there = |at: &usize| text.get(*at).is_some_and(|c| c.is_none_or(|c| c == sign));
+                let next = places.into_iter().filter(there);
+                next.map(|at| at + 1).collect()
+            }
+        };
+        if places.is_empty() {
+            return false;
+        }
+    }
+    true
 }
 
 #[test]

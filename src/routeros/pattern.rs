@@ -71,6 +71,12 @@ impl Pattern {
         })
     }
 
+    /// How many bytes a match has at least.
+    pub(super) fn shortest(&self) -> usize {
+        let forms = self.forms.iter().map(Form::shortest).min();
+        self.begin.len() + forms.unwrap_or(0)
+    }
+
     /// Whether it matches `line`, which has no line feed in it.
     pub(super) fn is_match(&self, line: &str) -> bool {
         let Some(behind) = line.strip_prefix(self.begin) else {
@@ -91,7 +97,7 @@ impl Pattern {
 }
 
 /// `pattern` once for every choice that its groups leave.
-fn alternatives(pattern: &str) -> Vec<String> {
+pub(super) fn alternatives(pattern: &str) -> Vec<String> {
     let group = pattern.split_once("(?:");
     let Some((before, (group, after))) =
         group.and_then(|(b, rest)| Some((b, rest.split_once(')')?)))
@@ -175,6 +181,15 @@ impl Form {
             }
             _ => true,
         })
+    }
+
+    /// How many bytes it has at least.
+    fn shortest(&self) -> usize {
+        let part = |part: &Part| match part {
+            Part::Text(text) => text.needle().len(),
+            Part::Run(run) => run.least,
+        };
+        self.parts.iter().map(part).sum()
     }
 
     /// Whether `rest` is of this form; `None` where that cannot be told here.
@@ -273,6 +288,23 @@ mod tests {
                 "{}",
                 rule.pattern
             );
+        }
+    }
+
+    #[test]
+    fn a_match_has_at_least_the_bytes_of_its_texts_and_runs() {
+        for (pattern, begin, bytes) in [
+            ("^# abc$", 2, 5),
+            ("^# .+ not ready$", 2, 13),
+            ("^# .*a(?: bc| d)?$", 2, 3),
+            (r"^# mode: \S+, SSID: .*, channel: ", 8, 28),
+            ("^# [ab]{9}$", 2, 2),
+        ] {
+            assert_eq!(compiled(pattern, begin).shortest(), bytes, "{pattern}");
+        }
+        for rule in rules() {
+            let example = rule.example.1.trim_end();
+            assert!(compiled(rule.pattern, 1).shortest() <= example.len());
         }
     }
 

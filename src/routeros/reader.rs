@@ -222,7 +222,7 @@ impl Lines<'_> {
     #[cold]
     fn rest(&self, start: usize) -> Option<Found> {
         // Of nearly all lines behind a comment the first word is enough.
-        if wrapped::begins_as_configuration(&self.text[start..]) {
+        if wrapped::begins_with_command(&self.text[start..]) {
             return None;
         }
         let bytes = &self.text.as_bytes()[start..];

@@ -1,10 +1,11 @@
 //! Owns the table of comments that RouterOS itself prints into an export.
 //!
 //! Nobody can write such a comment: what an operator notes on an item is its `comment=` property.
-//! The texts say what an item is doing at the moment (volatile: dropped) or what follows from
-//! configuration, hardware or version (static: kept). New texts come with every release; one that
-//! no rule knows is kept and reported. Order means nothing: a comment is dropped when a volatile
-//! rule matches it and no static one does.
+//! The texts say what an item is doing at the moment (volatile) or what follows from configuration,
+//! hardware or version (static). Both go: a static one changes only with what it follows from, and of
+//! that the lines of the configuration tell, or it is no change, as an upgrade is none. New texts come
+//! with every release; one that no rule knows is kept and reported. Order means nothing: a comment goes
+//! when a rule of its menu matches it, and counts for the first of them by name.
 
 use super::normalize::NORMALIZATION_VERSION;
 use crate::domain::digest::Digest;
@@ -12,9 +13,9 @@ use crate::domain::digest::Digest;
 /// Whether a comment changes without a change of the configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// Reports momentary state: dropped.
+    /// Reports momentary state, which changes by itself.
     Volatile,
-    /// Follows from configuration, hardware or version: kept.
+    /// Follows from configuration, hardware or version, and changes with them alone.
     Static,
 }
 
@@ -23,7 +24,7 @@ pub enum Kind {
 pub struct Rule {
     /// Its stable name in ledgers.
     pub name: &'static str,
-    /// What happens to it.
+    /// What it follows from.
     pub kind: Kind,
     /// The menus it stands in, with all below them; empty where it may stand in any.
     pub menus: &'static [&'static str],
@@ -97,7 +98,7 @@ const fn fixed(
 /// The table. Sources: `ox` is ytti/oxidized (issue or model), `scan` a scan of 1,708 real exports
 /// with the version seen, `forum` the vendor's forum, `index` a file of the public file index with its
 /// number.
-static RULES: [Rule; 34] = [
+static RULES: [Rule; 42] = [
     volatile(
         "inactive-time",
         FIREWALL,
@@ -180,12 +181,14 @@ static RULES: [Rule; 34] = [
     volatile(
         "restart-device",
         ANY,
-        r"^# .*has changed, please restart the device in order to(?: .*)?$",
+        // Up to the break where it was seen wrapped, and to its end; whatever else may stand behind
+        // the words is none of it.
+        r"^# .*has changed, please restart the device in order to(?: apply the new settings| apply the new setting)?$",
         (
             "/ip neighbor discovery-settings",
             "# ipv6 neighbor configuration has changed, please restart the device in order to",
         ),
-        "scan 7.19.4; ox model: until the next reboot, and may be wrapped",
+        "scan 7.19.4; ox model (without the last letter): until the next reboot, and may be wrapped",
     ),
     volatile(
         "restart-to-apply",
@@ -275,6 +278,14 @@ static RULES: [Rule; 34] = [
         "public file index; forum",
     ),
     volatile(
+        "wifi-mode-virtual",
+        WIFI,
+        // One with a channel as well: of the two the other counts.
+        r"^# mode: \S+, SSID: .*$",
+        ("/interface wifi", "# mode: AP, SSID: Example"),
+        "index 27318506807, 68998472550 (7.21.1): before the virtual interfaces of a radio",
+    ),
+    volatile(
         "wifi-availability-check",
         WIFI,
         r"^# DFS channel availability check \(\d+ min\)$",
@@ -294,9 +305,64 @@ static RULES: [Rule; 34] = [
         ),
         "scan 7.19.4",
     ),
+    volatile(
+        "nd-dns-not-started",
+        &["/ipv6 nd"],
+        r"^# automatic dns option advertising is not started, re-apply dns config$",
+        (
+            "/ipv6 nd",
+            "# automatic dns option advertising is not started, re-apply dns config",
+        ),
+        "index 71026429834, 71450094471 (7.24.5), 69352470082 and more; 70917689953 tells how it moved \
+         from one interface to another",
+    ),
+    volatile(
+        "container-exited",
+        &["/container"],
+        r"^# exited with (?:status|signal) \d+$",
+        ("/container", "# exited with status 137"),
+        "index 52173404785 (7.20beta4), 53138200155 (7.20.6); with a signal: the vendor's documentation",
+    ),
+    volatile(
+        "share-expired",
+        &["/ip cloud back-to-home-file"],
+        r"^# Share expired$",
+        ("/ip cloud back-to-home-file", "# Share expired"),
+        "index 52173404785 on 7.20beta4: from a certain time on",
+    ),
+    volatile(
+        "dhcp-no-address",
+        DHCP,
+        r"^# No IP address on interface$",
+        ("/ip dhcp-server", "# No IP address on interface"),
+        "index 21770775231 (7.19.4), 21336945637 (7.19.3), 21190010555, 52077107078: the address may be \
+         a dynamic one",
+    ),
+    volatile(
+        "mtu-above-l2mtu",
+        &["/interface"],
+        r"^# MTU > L2MTU$",
+        ("/interface vlan", "# MTU > L2MTU"),
+        "index 53715837463 (7.16.1), 8207277222 (7.14.3): the L2 MTU of a bridge is that of its ports, \
+         which come and go",
+    ),
+    fixed(
+        "not-a-bridge-port",
+        &["/interface bridge"],
+        r"^# .+ not a bridge port$",
+        ("/interface bridge vlan", "# ether7 not a bridge port"),
+        "index 70900186751, 46098501693 (7.19.1)",
+    ),
+    fixed(
+        "device-mode",
+        ANY,
+        r"^# inactivated, not allowed by device-mode$",
+        ("/ip socks", "# inactivated, not allowed by device-mode"),
+        "index 56605388767, 56336073115 (7.19.6), in four menus: changes with a button",
+    ),
     fixed(
         "dhcp-on-slave",
-        ANY,
+        DHCP,
         r"^# DHCP (?:server|client) can not run on slave.*!$",
         (
             "/ip dhcp-server",
@@ -306,7 +372,7 @@ static RULES: [Rule; 34] = [
     ),
     fixed(
         "matcher-not-possible",
-        ANY,
+        FIREWALL,
         r"^# in/out-(?:interface|bridge-port) matcher not possible when interface ",
         (
             "/ip firewall filter",
@@ -325,7 +391,7 @@ static RULES: [Rule; 34] = [
     ),
     fixed(
         "no-supported-channel",
-        ANY,
+        RADIO,
         r"^# no supported channel and secondary channel combination$",
         (
             "/interface wireless",
@@ -335,7 +401,7 @@ static RULES: [Rule; 34] = [
     ),
     fixed(
         "duplicate-vlan-ids",
-        ANY,
+        &["/interface bridge vlan"],
         r"^# duplicate vlan ids are not allowed ",
         (
             "/interface bridge vlan",
@@ -345,7 +411,7 @@ static RULES: [Rule; 34] = [
     ),
     fixed(
         "stronger-key-suggested",
-        ANY,
+        &["/ip ipsec identity"],
         r"^# Suggestion to use stronger pre-shared key ",
         (
             "/ip ipsec identity",
@@ -355,14 +421,14 @@ static RULES: [Rule; 34] = [
     ),
     fixed(
         "unreachable-entry",
-        ANY,
+        &["/ip ipsec peer"],
         r"^# This entry is unreachable$",
         ("/ip ipsec peer", "# This entry is unreachable"),
         "public file index",
     ),
     fixed(
         "modem-threshold-ignored",
-        ANY,
+        &["/system leds"],
         r"^# using RSRP, modem-signal-t\w*eshold ignored$",
         (
             "/system leds",
@@ -372,7 +438,7 @@ static RULES: [Rule; 34] = [
     ),
     fixed(
         "cpu-frequency",
-        ANY,
+        &["/system routerboard"],
         r"^# Warning: cpu not running at default frequency$",
         (
             "/system routerboard settings",
@@ -382,14 +448,14 @@ static RULES: [Rule; 34] = [
     ),
     fixed(
         "no-cloud-on-x86",
-        ANY,
+        &["/ip cloud"],
         r"^# Cloud services not supported on x86$",
         ("/ip cloud", "# Cloud services not supported on x86"),
         "scan 7.17.2",
     ),
     fixed(
         "pptp-unsafe",
-        ANY,
+        &["/interface pptp-server"],
         r"^# PPTP connections are considered unsafe, ",
         (
             "/interface pptp-server server",
@@ -400,7 +466,7 @@ static RULES: [Rule; 34] = [
     ),
     fixed(
         "bridge-extender-disabled",
-        ANY,
+        &["/interface bridge"],
         r"^# disabled$",
         ("/interface bridge port-controller", "# disabled"),
         "scan 6.49, verbose only",

@@ -101,9 +101,21 @@ impl<'a> Item<'a> {
     }
 }
 
-/// The commands that an export consists of.
+/// The commands that change configuration, for everybody here who asks what one is. Exports consist of
+/// the first three (of two, in all that we have seen); the others stand in what people make of them.
+/// They are neither names of menus nor prose: `/ip firewall nat disable 0` is a command of
+/// `/ip firewall nat`, and where one stands behind a comment it is not the rest of that. A state comment
+/// goes before each of them: it says no more there than before an `add`.
+const VERBS: [&str; 7] = ["add", "set", "remove", "unset", "move", "enable", "disable"];
+
+/// Whether `word` is one of them.
 pub(super) fn is_command(word: &str) -> bool {
-    matches!(word, "add" | "set" | "remove")
+    VERBS.contains(&word)
+}
+
+/// Whether `word` is one of them that has lost its first letter.
+pub(super) fn is_command_without_its_first_letter(word: &str) -> bool {
+    VERBS.iter().any(|verb| &verb[1..] == word)
 }
 
 /// How many bytes `text` begins with that may be part of a menu's path: `/ip`, `6to4`, `dhcp-server`.
@@ -245,6 +257,10 @@ mod tests {
                 absolute("/port", "set 0 name=serial0"),
             ),
             ("/ip ssh x=y", absolute("/ip ssh", "x=y")),
+            (
+                "/ip firewall nat disable 0",
+                absolute("/ip firewall nat", "disable 0"),
+            ),
             ("add a=b", Item::Relative("add a=b")),
             ("/ odd", Item::Relative("/ odd")),
         ] {
@@ -252,6 +268,7 @@ mod tests {
         }
         assert!(Item::parse("set [ find ] a=b").is_relative_item());
         assert!(Item::parse("add \\\n    a=b").is_relative_item());
+        assert!(Item::parse("move 1 2").is_relative_item());
         assert!(!Item::parse("settings a=b").is_relative_item());
         assert!(!Item::parse("/port set 0 name=serial0").is_relative_item());
     }

@@ -59,6 +59,12 @@ pub enum Suspicion {
         /// How many it has.
         to: u32,
     },
+    /// The last export lacked a menu that the router could not export; this one has nothing in it
+    /// and does not say that it failed. It may end where that would stand.
+    Unmentioned {
+        /// The menu.
+        menu: String,
+    },
     /// Every secret is gone, and nothing else explains it: the user may have lost the policy
     /// `sensitive`, without which RouterOS leaves secrets out and says nothing.
     LostSecrets {
@@ -91,6 +97,7 @@ impl Suspicion {
             Self::EndsEarly { .. } => "ends_early",
             Self::LostLastMenus { .. } => "lost_last_menus",
             Self::LastMenuShrank { .. } => "last_menu_shrank",
+            Self::Unmentioned { .. } => "unmentioned",
             Self::LostSecrets { .. } => "lost_secrets",
             Self::Shrank { .. } => "shrank",
             Self::Empty => "empty",
@@ -99,10 +106,11 @@ impl Suspicion {
     }
 
     /// Every name that [`Suspicion::as_str`] gives.
-    pub const NAMES: [&'static str; 7] = [
+    pub const NAMES: [&'static str; 8] = [
         "ends_early",
         "lost_last_menus",
         "last_menu_shrank",
+        "unmentioned",
         "lost_secrets",
         "shrank",
         "empty",
@@ -127,6 +135,12 @@ impl fmt::Display for Suspicion {
                 f,
                 "the export ends in {} with fewer items than the one before it had there ({to} of \
                  {from})",
+                super::console::escape(menu)
+            ),
+            Self::Unmentioned { menu } => write!(
+                f,
+                "{}, which the export before it lacked, is neither in the export nor said to have \
+                 failed",
                 super::console::escape(menu)
             ),
             Self::LostSecrets { secrets } => write!(
@@ -167,18 +181,27 @@ pub fn suspicion_of_first(new: Remembered<'_>) -> Option<Suspicion> {
 /// Compares an export with the last good one of the same router. The gravest suspicion is told,
 /// and signs of a cut go before the others, because a cut loses secrets and bytes, too.
 ///
-/// Menus that either side could not export say nothing. Sums over all menus are compared unless the
-/// new one lacks menus that the old one had: one that fails for ever is missing from both sums, and
-/// one that is back can only have added to them.
+/// Menus that the new one could not export say nothing. Of those that the old one lacked its form may
+/// remember what was in them before ([`remember`](super::remember)): where the new one does not say
+/// that they fail, that is compared. Sums over all menus are compared unless the new one lacks menus
+/// that the old one had: one that fails for ever is missing from both sums, and one that is back can
+/// only have added to them.
 pub fn suspicion(old: Remembered<'_>, new: Remembered<'_>) -> Option<Suspicion> {
-    let excused = Excused::by(&[old.incomplete_menus, new.incomplete_menus]);
-    let (before, now) = (excused.rest(old), excused.rest(new));
-    let lacked = Excused::by(&[old.incomplete_menus]);
-    let comparable = new.incomplete_menus.iter().all(|menu| lacked.covers(menu));
+    let (lacked, lacks) = (
+        Menus::of(old.incomplete_menus),
+        Menus::of(new.incomplete_menus),
+    );
+    let unknown = |menu: &MenuShape| menu.items == 0 && lacked.cover(&menu.menu);
+    let menus = old.shape.menus.iter().filter(|menu| !unknown(menu));
+    let before: Vec<_> = menus.filter(|menu| !lacks.cover(&menu.menu)).collect();
+    let menus = new.shape.menus.iter();
+    let now: Vec<_> = menus.filter(|menu| !lacks.cover(&menu.menu)).collect();
+    let comparable = new.incomplete_menus.iter().all(|menu| lacked.cover(menu));
     ends_early(&before, &now)
         .or_else(|| lost_last_menus(&before, &now))
         .or_else(|| last_menu_shrank(&before, &now))
         .or_else(|| sums(old, new).filter(|_| comparable))
+        .or_else(|| unmentioned(old, new))
 }
 
 /// What the sums over all menus tell.
@@ -252,8 +275,33 @@ fn last_menu_shrank(before: &[&MenuShape], now: &[&MenuShape]) -> Option<Suspici
     })
 }
 
+/// A menu that the old export lacked, and of which nothing is known, is not mentioned in the new one. Of
+/// an export that goes on behind where it would stand this says only that nothing is in it.
+fn unmentioned(old: Remembered<'_>, new: Remembered<'_>) -> Option<Suspicion> {
+    let mentioned = Menus::of(new.incomplete_menus);
+    let now: HashSet<_> = new.shape.menus.iter().map(|menu| &menu.menu).collect();
+    let silent = old.incomplete_menus.iter().find(|missing| {
+        let path = plain_menu(missing);
+        let one = Menus::of(std::slice::from_ref(missing));
+        let has = new.shape.menus.iter().any(|menu| one.cover(&menu.menu));
+        let below = |menu: &String| is_at_or_below(&plain_menu(menu), &path);
+        if has || mentioned.cover(missing) || new.incomplete_menus.iter().any(below) {
+            return false;
+        }
+        let menus = &old.shape.menus;
+        let place = menus.iter().rposition(|menu| one.cover(&menu.menu));
+        // What was in it is compared like any other menu.
+        let known = menus.iter().any(|m| m.items > 0 && one.cover(&m.menu));
+        let behind = place.map_or(&[][..], |place| &menus[place + 1..]);
+        !known && !behind.iter().any(|menu| now.contains(&menu.menu))
+    })?;
+    Some(Suspicion::Unmentioned {
+        menu: silent.clone(),
+    })
+}
+
 /// Each menu, with how often it was printed before.
-fn places<'a>(menus: &[&'a MenuShape]) -> impl Iterator<Item = (&'a str, usize)> {
+pub(super) fn places<'a>(menus: &[&'a MenuShape]) -> impl Iterator<Item = (&'a str, usize)> {
     let mut times: HashMap<&str, usize> = HashMap::new();
     menus.iter().map(move |menu| {
         let times = times.entry(menu.menu.as_str()).or_default();
@@ -264,21 +312,15 @@ fn places<'a>(menus: &[&'a MenuShape]) -> impl Iterator<Item = (&'a str, usize)>
 }
 
 /// Menus that were not exported, with all below them.
-struct Excused(Vec<String>);
+struct Menus(Vec<String>);
 
-impl Excused {
-    fn by(lists: &[&[String]]) -> Self {
-        let menus = lists.iter().copied().flatten();
+impl Menus {
+    fn of(menus: &[String]) -> Self {
+        let menus = menus.iter();
         Self(menus.map(|menu| plain_menu(menu).into_owned()).collect())
     }
 
-    /// The other menus.
-    fn rest<'a>(&self, remembered: Remembered<'a>) -> Vec<&'a MenuShape> {
-        let menus = remembered.shape.menus.iter();
-        menus.filter(|menu| !self.covers(&menu.menu)).collect()
-    }
-
-    fn covers(&self, menu: &str) -> bool {
+    fn cover(&self, menu: &str) -> bool {
         let menu = plain_menu(menu);
         self.0.iter().any(|missing| is_at_or_below(&menu, missing))
     }

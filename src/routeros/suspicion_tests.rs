@@ -209,6 +209,73 @@ fn a_menu_that_fails_for_ever_hides_nothing_of_the_others() {
 }
 
 #[test]
+fn what_was_in_a_menu_before_it_failed_is_compared_once_it_fails_no_more() {
+    let names = ["/system/identity".to_owned()];
+    // Taken without its last menu, which is remembered.
+    let old = crate::routeros::remember(Some(&shape(WHOLE)), shape(&WHOLE[..4]), &names);
+    let old = Remembered {
+        incomplete_menus: &names,
+        ..remembered(&old, 250)
+    };
+    let told = |new: &[(&str, &str)], missing| {
+        let new = shape(new);
+        let new = Remembered {
+            incomplete_menus: missing,
+            ..remembered(&new, 250)
+        };
+        suspicion(old, new).map(|found| found.as_str())
+    };
+    assert_eq!(told(&WHOLE[..4], &names), None, "it still fails");
+    assert_eq!(told(WHOLE, &[]), None, "it is back");
+    assert_eq!(told(&WHOLE[..4], &[]), Some("ends_early"));
+    assert_eq!(told(&WHOLE[..3], &names), Some("ends_early"));
+    let edited = [&[("/interface bridge", "add name=bridge2")], &WHOLE[1..4]].concat();
+    assert_eq!(told(&edited, &[]), Some("lost_last_menus"));
+}
+
+#[test]
+fn a_menu_of_which_nothing_is_known_is_to_be_mentioned_where_the_export_may_end() {
+    let names = ["/ipv6/route".to_owned()];
+    let none = MenuShape {
+        menu: "/ipv6 route".to_owned(),
+        digest: crate::domain::digest::Digest::of(""),
+        items: 0,
+    };
+    let whole = shape(WHOLE);
+    let told = |place: Option<usize>, new: &Shape, missing: &[&str]| {
+        let mut old = whole.clone();
+        if let Some(place) = place {
+            old.menus.insert(place, none.clone());
+        }
+        let missing: Vec<_> = missing.iter().map(|menu| (*menu).to_owned()).collect();
+        let (old, new) = (remembered(&old, 300), remembered(new, 300));
+        let old = Remembered {
+            incomplete_menus: &names,
+            ..old
+        };
+        let new = Remembered {
+            incomplete_menus: &missing,
+            ..new
+        };
+        suspicion(old, new).map(|found| found.as_str())
+    };
+    let last = whole.menus.len();
+    for (place, doubtful) in [(Some(last), true), (None, true), (Some(last - 1), false)] {
+        let doubt = doubtful.then_some("unmentioned");
+        assert_eq!(told(place, &whole, &[]), doubt, "{place:?}");
+        for mentioned in ["/ipv6/route", "/ipv6", "/ipv6 route rule"] {
+            assert_eq!(told(place, &whole, &[mentioned]), None, "{mentioned}");
+        }
+        for menu in ["/ipv6 route", "/ipv6 route rule"] {
+            let back = shape(&[WHOLE, &[(menu, "add a=b")]].concat());
+            assert_eq!(told(place, &back, &[]), None, "{menu}");
+        }
+        let another = shape(&[WHOLE, &[("/ipv6 routing", "add a=b")]].concat());
+        assert_eq!(told(place, &another, &[]), doubt);
+    }
+}
+
+#[test]
 fn a_first_export_is_doubtful_only_without_anything_in_it() {
     let (empty, some) = (shape(&[]), shape(&WHOLE[..1]));
     assert_eq!(
@@ -240,6 +307,7 @@ fn names_are_those_that_are_listed() {
             from: 2,
             to: 1,
         },
+        Suspicion::Unmentioned { menu: "/a".into() },
         Suspicion::LostSecrets { secrets: 1 },
         Suspicion::Shrank { from: 2, to: 1 },
         Suspicion::Empty,

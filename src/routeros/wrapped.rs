@@ -2,54 +2,119 @@
 //! that they go on.
 //!
 //! Seen on 7.19.4: a state comment breaks at the width of the terminal, one letter is lost, and the
-//! rest stands behind a blank (facts sheet, §5). What is lost, and whether the blank is one of the
-//! text, differs. So a line right behind a comment is its rest
+//! rest stands behind a blank (facts sheet, §5), which is all of it where no more than that letter was to
+//! come. On 7.20.6 nothing is lost, and the rest stands at column 0 (file index 53138200155). What is
+//! lost, and whether the blank is one of the text, differs. So a line right behind a comment is its rest
 //! - when the comment fills a line of the terminal: new texts come with every release, and are wrapped
 //!   as the others are; so may be the rest of such a comment, once,
 //! - or, however long the comment is, when the two make one that a rule of the table knows, with or
 //!   without a blank and one letter between them.
 //!
-//! Nothing that could be configuration is a rest. Configuration begins with a menu or a verb, and what
-//! goes on with a line that lost its backslash begins with a property or a quoted value; no line that
-//! begins so is a rest, and none that ends in a backslash. A rest is one physical line, whatever quotes
-//! are in it: half of a quoted name opens no string in which configuration would be lost.
+//! No configuration is a rest. It begins with a menu or a verb at column 0, and what goes on with a line
+//! that lost its backslash begins with a property or a quoted value behind four blanks. A line that
+//! begins as one of these, but stands where RouterOS prints none of them (behind one to three blanks; at
+//! column 0 only what is neither menu, verb nor command), is a rest when the comment fills a line and
+//! a rule knows the two together that does not know the comment alone; or when it is the tail of a
+//! channel, such as ` /ax` of `5180/ax`. What has a property as well never is, nor what ends in a
+//! backslash. A rest is one physical line, whatever quotes are in it: half of a quoted name opens no
+//! string in which configuration would be lost.
 //!
 //! What is not recognised, and counts as lines that should not be there (`complete`): the rest of an
 //! unknown comment narrower than a terminal, unless a configured pattern knows both; a fourth line, and
 //! a third one behind a rest with `=` or a quote; a rest that begins with a property (a name such as
-//! `a=b` that broke right before it) or a quote. With such a line under it a comment stays, known or
-//! not, so this is a false change at worst. With half of a quoted name in it, it opens a string, and
-//! the export is refused if nothing closes it. A rest that begins with `/` (a channel such as
-//! `5180/ax/Ceee` that broke right before it) or with a verb is taken for configuration: the comment
-//! stays, and nothing is remarked.
+//! `a=b` that broke right before it); one that begins with a verb, a quote or a bracket, behind a comment
+//! that no rule knows or that goes on for three lines. With such a line under it a comment stays, known
+//! or not, so this is a false change at worst. With half of a quoted name in it, it opens a string, and
+//! the export is refused if nothing closes it. At column 0 the tail of a channel may read as a menu
+//! (`/ax`): then it is one, for whatever follows it.
 
 use super::comments::{Class, KNOWN, Known, choose};
 use super::header;
+use super::joined::joins;
+use super::shape::{Item, is_command, is_command_without_its_first_letter};
 
 /// How wide RouterOS prints at least: without a terminal its lines have 79 to 81 characters, and no
 /// narrower terminal was seen that wrapped a comment (facts sheet, §5).
 const WIDTH: usize = 79;
 
+/// How far RouterOS indents what goes on with a line of configuration.
+const INDENT: usize = 4;
+
 /// No comment is broken after fewer bytes, whatever the terminal. Of less, too many rules would have to
 /// be tried.
 const LEAST: usize = 8;
 
-/// The comment that was seen wrapped. Its rule knows it wherever it breaks off.
-const SENTENCE: &str = "has changed, please restart the device in order to apply the new settings";
-
-/// What changes the configuration in a menu. Exports consist of the first three; the others stand in
-/// what people make of them.
-const VERBS: [&str; 7] = ["add", "set", "remove", "unset", "move", "enable", "disable"];
-
 /// Whether the physical `line` is a rest of what stands right `before` it: a comment, or its first rest.
 pub(super) fn is_rest(before: &str, line: &str) -> bool {
-    if !may_be_rest(line) || header::dated_version(before).is_some() {
+    let look = Look::of(line);
+    if look == Look::Configuration || header::dated_version(before).is_some() {
         return false;
     }
     match (before.starts_with('#'), fills_a_line(before)) {
-        (true, true) => true,
-        (true, false) => is_plain(line) && is_known(before, line),
-        (false, wide) => wide && is_plain(before),
+        (true, true) => look == Look::Prose || is_needed(before, line),
+        (true, false) => look == Look::Prose && is_plain(line) && is_known(before, line),
+        (false, wide) => look == Look::Prose && wide && is_plain(before),
+    }
+}
+
+/// What a line looks like, wherever it stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// It may be configuration, and so never is a rest.
+    Configuration,
+    /// It begins as configuration does, but is none that RouterOS prints.
+    Doubtful,
+    /// It may be the rest of any comment.
+    Prose,
+}
+
+impl Look {
+    fn of(line: &str) -> Self {
+        let text = line.trim();
+        let blanks = line.len() - line.trim_start_matches(' ').len();
+        let indent = line.len() - line.trim_start().len();
+        let at_margin = indent == 0;
+        // RouterOS puts one blank before a rest, which may begin with one of its own, and four before what
+        // goes on with a line.
+        let shifted = blanks == indent && (1..INDENT).contains(&blanks);
+        let doubtful = |may: bool| match may && !text.contains('=') {
+            true => Self::Doubtful,
+            false => Self::Configuration,
+        };
+        if text.ends_with('\\') {
+            return Self::Configuration;
+        }
+        match text.as_bytes() {
+            [] => Self::Configuration,
+            [b'/', behind @ ..] => {
+                let menu = behind.is_empty() || !matches!(Item::parse(text), Item::Relative(_));
+                match (shifted, menu) {
+                    (true, true) => doubtful(true),
+                    (true, false) => Self::of_prose(text),
+                    (false, menu) => doubtful(at_margin && !menu),
+                }
+            }
+            // Commands have names in small letters.
+            [b':', behind @ ..] => {
+                doubtful(shifted && !behind.first().is_some_and(u8::is_ascii_lowercase))
+            }
+            [b'#', ..] => doubtful(shifted),
+            [b'[' | b'{' | b'}' | b'"' | b'\\', ..] => doubtful(shifted || at_margin),
+            _ if is_command(first_name(text)) => doubtful(shifted),
+            _ => Self::of_prose(text),
+        }
+    }
+
+    /// Of a line that begins with nothing that shows what it is: unless with a property, or with a verb
+    /// that lost its first letter and has one.
+    fn of_prose(text: &str) -> Self {
+        let word = text.split(char::is_whitespace).next().unwrap_or_default();
+        let is_item = text.contains('=')
+            && (word.contains('=') || is_command_without_its_first_letter(first_name(text)));
+        match is_item {
+            true => Self::Configuration,
+            false => Self::Prose,
+        }
     }
 }
 
@@ -60,13 +125,27 @@ pub(super) fn is_told(comment: &str, rest: &str) -> bool {
     is_known(comment, rest) || (rest.starts_with(' ') && !KNOWN.iter().any(ended))
 }
 
+/// Whether `comment` may lack its last letter alone: then the line behind it is blank.
+pub(super) fn may_lack_a_letter(comment: &str) -> bool {
+    fills_a_line(comment) && is_known(comment, "")
+}
+
 /// Whether a rule knows `comment` together with its `rest`, which may be two lines, in some menu.
 pub(super) fn is_known(comment: &str, rest: &str) -> bool {
     comment.trim_end().len() >= LEAST && KNOWN.iter().any(|known| joins(known, comment, rest))
 }
 
-/// Classifies `comment`, which stands in `menu`, with its `rest`. Static where the joined text can be
-/// read in both ways.
+/// Whether `line`, which begins as configuration does, is what `comment` lacks: a rule knows the two
+/// together that does not know the comment alone, or they break before the slash of a channel.
+fn is_needed(comment: &str, line: &str) -> bool {
+    let text = line.trim();
+    let tail = text.starts_with('/') && !text.contains(char::is_whitespace);
+    let needed = |known: &&Known| tail || !known.matches(comment.trim_end());
+    let mut known = KNOWN.iter().filter(needed);
+    known.any(|known| joins(known, comment, line))
+}
+
+/// Classifies `comment`, which stands in `menu`, with its `rest`.
 pub(super) fn classify_wrapped(menu: &str, comment: &str, rest: &str) -> Class {
     if comment.trim_end().len() < LEAST {
         return Class::Unknown;
@@ -83,41 +162,41 @@ pub(super) fn fills_a_line(line: &str) -> bool {
     line.len() >= WIDTH && line.chars().count() >= WIDTH
 }
 
-/// Whether `line` begins as configuration does: with a menu, a command of the console, or a verb.
+/// Whether `line`, which may be a whole text, begins with a command at column 0: so do most lines behind a
+/// comment, and no rest does.
+pub(super) fn begins_with_command(line: &str) -> bool {
+    is_command(first_name(line))
+}
+
+/// Whether `line` begins as a line of an export does: with a menu, a command of the console, or a verb.
+/// RouterOS indents none of them; a verb with a property may be indented by whoever wrote it.
 pub(super) fn begins_as_configuration(line: &str) -> bool {
-    // Most lines are told by their first word, which is all that is looked at then.
-    let line = line.trim_start();
-    line.starts_with(['/', ':']) || VERBS.contains(&first_name(line))
+    match line.as_bytes().first() {
+        Some(b'/') => match Item::parse(line) {
+            Item::Menu(_) => true,
+            Item::Absolute { command, .. } => is_command(first_name(command)),
+            Item::Relative(_) => false,
+        },
+        Some(b':') => true,
+        Some(b' ' | b'\t') => is_command(first_name(line.trim_start())) && line.contains('='),
+        _ => is_command(first_name(line)),
+    }
 }
 
 /// Whether the physical `line` may be the rest of some comment: it cannot be configuration, nor what
 /// goes on with a line of it.
 pub(super) fn may_be_rest(line: &str) -> bool {
-    if begins_as_configuration(line) {
-        return false;
-    }
-    let rest = line.trim();
-    if rest.is_empty() || rest.starts_with(['#', '[', '{', '}', '"', '\\']) || rest.ends_with('\\')
-    {
-        return false;
-    }
-    if !rest.contains('=') {
-        return true;
-    }
-    // Neither a property, nor a verb that lost its first letter.
-    let word = rest.split(char::is_whitespace).next().unwrap_or_default();
-    let name = first_name(rest);
-    !word.contains('=') && !VERBS.iter().any(|verb| &verb[1..] == name)
+    Look::of(line) != Look::Configuration
 }
 
 /// The same of a line behind a comment that is narrower than a terminal, where neither a property nor
 /// a quote may be in it.
 pub(super) fn may_be_plain_rest(line: &str) -> bool {
-    !line.contains('\n') && is_plain(line) && may_be_rest(line)
+    !line.contains('\n') && is_plain(line) && Look::of(line) == Look::Prose
 }
 
 /// Whether `line` has neither a property nor a quote in it.
-fn is_plain(line: &str) -> bool {
+pub(super) fn is_plain(line: &str) -> bool {
     !line.contains(['=', '"'])
 }
 
@@ -128,95 +207,12 @@ fn first_name(line: &str) -> &str {
     &line[..end]
 }
 
-/// Whether `comment` and `rest` are one that `known` knows.
-fn joins(known: &Known, comment: &str, rest: &str) -> bool {
-    let comment = comment.trim_end();
-    let last = rest.trim_end();
-    let last = last.rsplit('\n').next().unwrap_or_default().trim_start();
-    // Most rules are told by either end.
-    let begins = comment.starts_with(known.begin) || known.begin.starts_with(comment);
-    let ends = last.ends_with(known.end) || known.end.ends_with(last);
-    if !begins || !ends {
-        return false;
-    }
-    let knows_its_end = known.knows_its_end();
-    if !knows_its_end && !is_plain(rest) {
-        return false;
-    }
-    // Where nothing is missing from it, it must at least be long enough to have been broken; and at
-    // column 0, only a rule that knows the end of its comment can tell a rest.
-    if known.matches(comment) {
-        let rest_like = rest.starts_with(' ') || knows_its_end;
-        let told = (fills_a_line(comment) && rest_like) || completes_sentence(comment, rest.trim());
-        if !told {
-            // A rule that knows a beginning was shown one end.
-            let (_, example) = known.rule.example;
-            return any_joined(comment, rest, &known.letters, |joined| joined == example);
-        }
-    }
-    any_joined(comment, rest, &known.letters, |joined| {
-        known.matches(joined)
-    })
-}
-
-/// Whether `knows` one of the texts that `comment` and the lines of its `rest` may have been: with a
-/// blank or without, and with one of `letters` lost at one of the breaks.
-pub(super) fn any_joined(
-    comment: &str,
-    rest: &str,
-    letters: &[char],
-    mut knows: impl FnMut(&str) -> bool,
-) -> bool {
-    let lines = || rest.trim_end().split('\n').map(str::trim);
-    let mut joined = String::with_capacity(comment.len() + rest.len() + 4);
-    let mut try_one = |lossy: usize, between: &[char], elsewhere: &str| {
-        joined.clear();
-        joined.push_str(comment.trim_end());
-        for (at, line) in lines().enumerate() {
-            if at == lossy {
-                joined.extend(between);
-            } else {
-                joined.push_str(elsewhere);
-            }
-            joined.push_str(line);
-        }
-        knows(&joined)
-    };
-    let breaks = lines().count();
-    let elsewhere = if breaks == 1 { &[""][..] } else { &["", " "] };
-    (0..breaks).any(|at| {
-        elsewhere.iter().any(|other| {
-            try_one(at, &[], other)
-                || try_one(at, &[' '], other)
-                || letters.iter().any(|lost| {
-                    try_one(at, &[*lost], other)
-                        || try_one(at, &[' ', *lost], other)
-                        || try_one(at, &[*lost, ' '], other)
-                })
-        })
-    })
-}
-
-/// Whether `rest` is what is missing from [`SENTENCE`] at the end of `comment`, but for a letter.
-fn completes_sentence(comment: &str, rest: &str) -> bool {
-    let Some(at) = comment.find("has changed, please") else {
-        return false;
-    };
-    SENTENCE
-        .strip_prefix(&comment[at..])
-        .is_some_and(|missing| {
-            let missing = missing.trim_start();
-            let lost = missing.len().checked_sub(rest.len());
-            missing.ends_with(rest) && lost.is_some_and(|lost| lost <= 1)
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::routeros::rules::{Kind, Rule, rules};
+    use crate::routeros::rules::{Rule, rules};
     use crate::routeros::{commands, normalize_text};
 
     const RESTART: &str =
@@ -301,10 +297,13 @@ mod tests {
         }
         // Neither is anything behind a comment that is whole already, and not as wide as a terminal.
         assert!(!is_rest("# poe-out status: overload", " and more"));
+        let unknown =
+            "# the address of this interface was given up because another router claims it, or";
         assert!(
-            !is_told(full, "x") && is_told(full, " x"),
+            !is_told(unknown, "x") && is_told(unknown, " x"),
             "at column 0 nothing shows that it is a rest"
         );
+        assert!(is_told(full, "x"), "but the rule that knows it");
     }
 
     fn broken() -> impl Strategy<Value = (&'static Rule, String, String)> {
@@ -362,10 +361,8 @@ mod tests {
             if told && !KNOWN.iter().any(|known| known.matches(comment.trim_end())) {
                 prop_assert!(joins(known, &comment, &rest));
                 prop_assert_eq!(commands(&text).len(), 1);
-                if rule.kind == Kind::Volatile {
-                    prop_assert_eq!(normalized, without);
-                    return Ok(());
-                }
+                prop_assert_eq!(normalized, without);
+                return Ok(());
             }
             let lines = |text: &str| text.lines().filter(|line| !line.trim().is_empty()).count();
             prop_assert!(normalized == without || lines(&normalized) == lines(&text));

@@ -294,6 +294,55 @@ fn lines_that_should_not_be_there_are_counted_and_those_that_may_be_are_none() {
     );
 }
 
+/// Sentences as they end, and what was seen of them at a break.
+const RESTART: &str = "configuration has changed, please restart the device in order to";
+
+#[test]
+fn nothing_goes_with_a_comment_that_has_ended() {
+    let menu = "/ip neighbor discovery-settings\n";
+    for name in ["a", "ipv6 neighbor", "ipv6 *accept router advertisements*"] {
+        for end in [" apply the new settings", " apply the new setting"] {
+            let ended = format!("# {name} {RESTART}{end}");
+            let gone = format!("{menu}set a=b\n");
+            assert_eq!(normalize_text(&format!("{menu}{ended}\nset a=b\n")), gone);
+            for line in [
+                " Connection closed by admin",
+                "out of memory",
+                " and what else",
+            ] {
+                let body = format!("{menu}{ended}\n{line}\nset a=b\n");
+                assert_eq!(normalize_text(&body), body, "nothing of it is lost");
+                assert_eq!(strays(&body), 1, "{body}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_end_of_the_sentence_is_known_wherever_it_breaks() {
+    let menu = "/ip neighbor discovery-settings\n";
+    let end = " apply the new settings";
+    for name in ["a", "ipv6 neighbor"] {
+        for at in 0..end.len() {
+            let (begun, missing) = end.split_at(at);
+            for rest in [
+                format!(" {missing}"),
+                format!(" {}", &missing[1..]),
+                missing.to_owned(),
+            ] {
+                if rest.trim().is_empty() {
+                    continue;
+                }
+                let body = format!("{menu}# {name} {RESTART}{begun}\n{rest}\nset a=b\n");
+                assert_eq!(normalize_text(&body), format!("{menu}set a=b\n"), "{body}");
+                assert_eq!(strays(&body), 0, "{body}");
+            }
+        }
+        let bare = format!("{menu}# {name} {RESTART}\nset a=b\n");
+        assert_eq!(normalize_text(&bare), format!("{menu}set a=b\n"));
+    }
+}
+
 #[test]
 fn known_errors_and_another_export_are_cuts() {
     for body in [
@@ -346,6 +395,14 @@ fn soup() -> impl Strategy<Value = String> {
         "\t",
         "é",
         "# 2026-01-02 03:04:05 by RouterOS 7.20\n",
+        // Known ones that break where what follows begins as configuration.
+        "# mode: station-bridge, SSID: The network of the guests, northern hall, channel: 5180\n",
+        "# channel: 5500/20-Ceee/ac/DP(17dBm), SSID: The network of the guests of the house, it is\n",
+        "/Ceee",
+        "/ax",
+        ", CAPsMAN forwarding",
+        "\n \"19",
+        ":5",
     ];
     prop::collection::vec(prop::sample::select(PIECES), 0..24).prop_map(|l| l.concat())
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use russh::ChannelWriteHalf;
 use russh::server::Msg;
@@ -134,13 +135,15 @@ impl Answer {
 
     async fn pieces(&mut self, export: Export) -> Result<Flow, russh::Error> {
         let half = export.approximate_len() / 2;
-        let dropping = self.fault == Some(Fault::DropConnectionMidOutput);
+        let mut dropping = self.fault == Some(Fault::DropConnectionMidOutput);
         if dropping {
             self.wire.cut_after(half);
         }
         let cuts = match self.fault {
             Some(Fault::Cut) => true,
-            Some(Fault::CutOnce | Fault::CutThenStall) => self.exports_before == 0,
+            Some(Fault::CutOnce | Fault::CutThenStall | Fault::CutThenDrop) => {
+                self.exports_before == 0
+            }
             _ => false,
         };
         let (mut sent, mut after_item, mut paused) = (0, false, false);
@@ -148,6 +151,13 @@ impl Answer {
         for piece in export {
             if sent >= half {
                 match self.fault {
+                    Some(Fault::CutThenDrop) if !cuts && !dropping && sent >= half + half / 2 => {
+                        self.flush().await?;
+                        // What was sent is under way by then.
+                        tokio::time::sleep(Duration::from_millis(200)).await;
+                        self.wire.cut_after(1);
+                        dropping = true;
+                    }
                     Some(Fault::StallMidOutput) => return Ok(Flow::Hold),
                     Some(Fault::CutMidLine) => {
                         let line = piece.split(|byte| *byte == b'\r').next().unwrap_or(&piece);

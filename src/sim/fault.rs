@@ -49,6 +49,8 @@ pub enum Fault {
     CutOnce,
     /// The same for the first export of a connection; no byte of those after it comes.
     CutThenStall,
+    /// The same for the first export of a connection; TCP ends after three quarters of the next.
+    CutThenDrop,
     /// Says nothing for so long in the middle of an export.
     PauseMidOutput(Duration),
     /// The whole export, then CLOSE without an exit status.
@@ -119,6 +121,7 @@ impl Fault {
         Self::Cut,
         Self::CutOnce,
         Self::CutThenStall,
+        Self::CutThenDrop,
         Self::PauseMidOutput(Duration::from_secs(20)),
         Self::CloseWithoutExitStatus,
         Self::DropConnectionMidOutput,
@@ -160,6 +163,7 @@ impl Fault {
             Self::Cut => "cut",
             Self::CutOnce => "cut_once",
             Self::CutThenStall => "cut_then_stall",
+            Self::CutThenDrop => "cut_then_drop",
             Self::PauseMidOutput(_) => "pause_mid_output",
             Self::CloseWithoutExitStatus => "close_without_exit_status",
             Self::DropConnectionMidOutput => "drop_connection_mid_output",

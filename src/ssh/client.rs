@@ -191,7 +191,8 @@ impl Session {
     ///
     /// # Errors
     /// `timeout` and `connection_lost` before the first byte of output, `truncated_output` after
-    /// it, `export_too_large` beyond [`Options::max_output`].
+    /// it, `export_too_large` beyond [`Options::max_output`]. The output is dropped; how much it was is
+    /// in the error.
     pub async fn run(&mut self, command: &str) -> Result<Output, SshError> {
         let mut output = Output::default();
         let work = self.link.command(&self.handle, command, &mut output);
@@ -205,7 +206,7 @@ impl Session {
                 if !matches!(error.kind(), FailureKind::PermissionDenied) {
                     self.link.owner().cancel();
                 }
-                Err(error)
+                Err(error.received(output.stdout.len()))
             }
         }
     }

@@ -188,6 +188,8 @@ impl From<&russh::Error> for Trouble {
 pub struct SshError {
     kind: FailureKind,
     stage: Stage,
+    timed_out: bool,
+    received: u64,
     endpoint: String,
     detail: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
@@ -198,6 +200,8 @@ impl SshError {
         Self {
             kind: classify(stage, trouble),
             stage,
+            timed_out: matches!(trouble, Trouble::Deadline),
+            received: 0,
             endpoint: endpoint.to_string(),
             detail: None,
             source: None,
@@ -213,6 +217,23 @@ impl SshError {
     pub(super) fn source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// Adds how many bytes of a command's output had come.
+    pub(super) fn received(mut self, bytes: usize) -> Self {
+        self.received = bytes as u64;
+        self
+    }
+
+    /// How many bytes of a command's output had come when it failed.
+    pub fn received_bytes(&self) -> u64 {
+        self.received
+    }
+
+    /// Whether time was up: that of the session, or that for the device's silence. Where output had
+    /// come, its kind is `truncated_output` all the same.
+    pub fn timed_out(&self) -> bool {
+        self.timed_out
     }
 
     /// The kind of failure that an attempt ends with.

@@ -5,6 +5,7 @@ mod hints;
 pub mod migrations;
 mod outage;
 mod postgres;
+mod rights;
 mod settlements;
 mod sqlite;
 mod unreadable;

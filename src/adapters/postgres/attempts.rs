@@ -20,8 +20,8 @@ use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Fingerprint;
 use crate::ports::{Begun, Claim, Claimed, HELD_FOR, StoreError};
 
-/// Where connections are counted, as the row states it: of the router behind it nothing more is known
-/// before it is dialled.
+/// Where connections are counted, by the row, as far as SQL can tell: for nearly all it is
+/// [`Endpoint::counted_at`](crate::domain::device::Endpoint::counted_at).
 macro_rules! endpoint {
     () => {
         "lower(rtrim(btrim(format('%s', d.ip_address), ' []'), '.')) \
@@ -36,6 +36,7 @@ macro_rules! endpoint {
 /// made of what was there before, and one that had to wait is older, by `now()`, than the mark that
 /// it finds. But `is_held` and `connections_to` look when they are called: after the lock, and, with
 /// what the last `$8` microseconds saw, after the turn at the endpoint, if rows count together (`$10`).
+/// `$11` is that endpoint where SQL has told it wrong.
 const CLAIM: &str = concat!(
     "WITH prior AS MATERIALIZED ( \
          SELECT * FROM mikrotik_backup.device_state WHERE device_id = $1 FOR UPDATE \
@@ -46,9 +47,10 @@ const CLAIM: &str = concat!(
                         AS current, \
                     coalesce(NOT $4 AND s.deaths > 0 AND s.running_attempt_id <> $2, false) \
                         AS deadly, \
-                    NOT $9 AND mikrotik_backup.is_held(coalesce(s.device_id, d.id)) AS held, ",
+                    NOT $9 AND mikrotik_backup.is_held(coalesce(s.device_id, d.id)) AS held, \
+                    coalesce($11, ",
     endpoint!(),
-    " AS endpoint FROM ",
+    ") AS endpoint FROM ",
     devices_with_profiles!(),
     "    LEFT JOIN prior s ON true \
          WHERE d.id = $1 AND ",
@@ -76,7 +78,7 @@ const CLAIM: &str = concat!(
                  AND s.running_attempt_id <> excluded.running_attempt_id)::int \
      ) SELECT w.go, w.current AND w.held AS held, \
          w.current AND w.deadly AND NOT w.held AS deadly, \
-         s.running_attempt_id AS lost, now() AS now, \
+         s.running_attempt_id AS lost, now() AS now, w.endpoint AS counted_at, \
          s.menu_digests, s.secret_count, s.last_bytes, s.missing_menus, s.incomplete_menus, \
          s.counts_connections, \
          CASE WHEN s.suspect_as_of = s.last_attempt_id THEN s.suspect END AS suspect, \
@@ -244,33 +246,24 @@ const MAX_ERROR: usize = 16 * 1024;
 
 impl PostgresStore {
     pub(super) async fn begin_attempt(&self, claim: &Claim) -> Result<Claimed, StoreError> {
-        let horizon = claim.bound.map_or(Duration::ZERO, Bound::horizon);
-        let row = self
-            .run(
-                || format!("begin an attempt at device {}", claim.device),
-                async |connection| {
-                    sqlx::query(CLAIM)
-                        .bind(claim.device.0)
-                        .bind(claim.attempt.0)
-                        .bind(claim.known_last.map(|id| id.0))
-                        .bind(claim.any_last)
-                        .bind(storable(&claim.replica))
-                        .bind(claim.cause.as_str())
-                        .bind(ORPHAN)
-                        .bind(microseconds(horizon))
-                        .bind(claim.held_here)
-                        .bind(claim.bound.is_some_and(Bound::spans_rows))
-                        .fetch_optional(connection)
-                        .await
-                },
-            )
-            .await?;
-        let Some(row) = row else {
-            return Ok(Claimed::Gone);
-        };
         let unreadable = |error: sqlx::Error| StoreError::Failed {
             operation: format!("read device {}", claim.device),
             source: error.into(),
+        };
+        let mut row = self.claimed(claim, None).await?;
+        if let Some(first) = &row
+            && first.try_get("go").map_err(unreadable)?
+        {
+            let told: String = first.try_get("counted_at").map_err(unreadable)?;
+            let endpoint = rows::device(first).map_err(unreadable)?.endpoint;
+            let counted_at = endpoint.counted_at();
+            if told != counted_at {
+                // Asked once more, the mark moves to where its connection counts.
+                row = self.claimed(claim, Some(counted_at)).await?;
+            }
+        }
+        let Some(row) = row else {
+            return Ok(Claimed::Gone);
         };
         if row.try_get("held").map_err(unreadable)? {
             return Ok(Claimed::HeldElsewhere);
@@ -305,6 +298,36 @@ impl PostgresStore {
             Ok(Claimed::Superseded(Box::new(last)))
         };
         answer().map_err(unreadable)
+    }
+
+    /// What [`CLAIM`] answers, `None` when there is no such device; counted where the row says, or at
+    /// `counted_at`.
+    async fn claimed(
+        &self,
+        claim: &Claim,
+        counted_at: Option<String>,
+    ) -> Result<Option<PgRow>, StoreError> {
+        let horizon = claim.bound.map_or(Duration::ZERO, Bound::horizon);
+        self.run(
+            || format!("begin an attempt at device {}", claim.device),
+            async |connection| {
+                sqlx::query(CLAIM)
+                    .bind(claim.device.0)
+                    .bind(claim.attempt.0)
+                    .bind(claim.known_last.map(|id| id.0))
+                    .bind(claim.any_last)
+                    .bind(storable(&claim.replica))
+                    .bind(claim.cause.as_str())
+                    .bind(ORPHAN)
+                    .bind(microseconds(horizon))
+                    .bind(claim.held_here)
+                    .bind(claim.bound.is_some_and(Bound::spans_rows))
+                    .bind(counted_at.as_deref())
+                    .fetch_optional(connection)
+                    .await
+            },
+        )
+        .await
     }
 
     /// How long the bound of `claim` forbids another connection.

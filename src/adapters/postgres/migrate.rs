@@ -11,7 +11,7 @@ use sqlx::{Connection, Executor};
 use tokio::time::timeout;
 use tracing::info;
 
-use super::rights::Rights;
+use super::rights::{Owners, Rights};
 use super::{PostgresStore, error};
 use crate::ports::StoreError;
 
@@ -186,6 +186,11 @@ async fn apply(connection: &mut PgConnection) -> Result<Migrated, MigrateError> 
         .execute(&mut *connection)
         .await
         .map_err(sql)?;
+    let rights = Rights::read(connection).await?;
+    if rights.sees_nothing() {
+        let owners = Owners::read(connection).await?;
+        return Err(rights.blind(&owners));
+    }
     let before = match state(connection).await? {
         SchemaState::Newer { applied, known } => {
             return Err(MigrateError::Newer { applied, known });
@@ -199,8 +204,8 @@ async fn apply(connection: &mut PgConnection) -> Result<Migrated, MigrateError> 
         hints_missing: None,
     };
     if let Some(before) = before {
-        let rights = Rights::read(connection).await?;
-        rights.may_change()?;
+        let owners = Owners::read(connection).await?;
+        rights.may_change(&owners)?;
         if !rights.schema_exists {
             connection
                 .execute("CREATE SCHEMA mikrotik_backup")
@@ -232,14 +237,10 @@ async fn state(connection: &mut PgConnection) -> Result<SchemaState, MigrateErro
     if !rights.schema_exists || !rights.table_exists {
         return Ok(SchemaState::Missing);
     }
-    if !rights.use_schema || !rights.read_table {
-        let role = rights.quoted_role();
+    if rights.sees_nothing() {
         return Err(rights.lacks(
             "read mikrotik_backup._sqlx_migrations",
-            format!(
-                "as its owner: GRANT USAGE ON SCHEMA mikrotik_backup TO {role}; GRANT SELECT ON \
-                 mikrotik_backup._sqlx_migrations TO {role}"
-            ),
+            format!("as its owner: {}", rights.sight()),
         ));
     }
     let applied: Vec<i64> =

@@ -20,6 +20,27 @@ const RIGHTS: &str = "SELECT current_user::text AS role, current_database()::tex
      FROM (VALUES (1)) AS one LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = 'mikrotik_backup' \
      LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = '_sqlx_migrations'";
 
+/// Whose the schema is as far as it is there, by the catalogue: the owners that the role is no member
+/// of, which of all owners may change everything, whether one of them is a superuser, and whether the
+/// role has the rights of what it is a member of.
+const OWNERS: &str = "WITH owners AS ( \
+         SELECT r.oid, r.rolname::text AS name, r.rolsuper, \
+                pg_has_role(current_user, r.oid, 'USAGE') AS ours \
+         FROM pg_catalog.pg_roles r WHERE r.oid IN ( \
+             SELECT c.relowner FROM pg_catalog.pg_class c \
+             WHERE c.relnamespace = to_regnamespace('mikrotik_backup') AND c.relkind IN ('r', 'p') \
+             UNION ALL SELECT p.proowner FROM pg_catalog.pg_proc p \
+             WHERE p.pronamespace = to_regnamespace('mikrotik_backup')) \
+     ) SELECT ARRAY(SELECT o.name FROM owners o WHERE NOT o.ours ORDER BY 1) AS others, \
+         (SELECT c.name FROM owners c \
+          WHERE has_schema_privilege(c.oid, to_regnamespace('mikrotik_backup')::oid, 'USAGE') \
+            AND has_schema_privilege(c.oid, to_regnamespace('mikrotik_backup')::oid, 'CREATE') \
+            AND NOT EXISTS ( \
+                SELECT FROM owners o WHERE NOT pg_has_role(c.oid, o.oid, 'USAGE')) \
+          ORDER BY c.rolsuper, 1 LIMIT 1) AS suited, \
+         coalesce((SELECT bool_or(o.rolsuper) FROM owners o), false) AS superuser, \
+         (SELECT r.rolinherit FROM pg_catalog.pg_roles r WHERE r.rolname = current_user) AS inherits";
+
 /// Every right that running needs, by the catalogue; one row per missing one. A platform may have
 /// granted SELECT on our columns alone.
 const MISSING: &str = "SELECT format('GRANT %s ON %s TO %I;', privilege, place, current_user) \
@@ -57,7 +78,7 @@ const MISSING_TO_ARCHIVE: &str = "SELECT format('GRANT %s ON %s TO %I;', privile
 /// The statements that give `role` every right that `run` needs, for the owner to run after
 /// `migrate`.
 pub fn grants(role: &str) -> String {
-    let role = format!("\"{}\"", role.replace('"', "\"\""));
+    let role = quoted(role);
     format!(
         "GRANT USAGE ON SCHEMA mikrotik_backup TO {role};\n\
          GRANT SELECT, INSERT, UPDATE, DELETE ON mikrotik_backup.device_state, \
@@ -164,7 +185,7 @@ impl Rights {
     }
 
     pub(super) fn quoted_role(&self) -> String {
-        format!("\"{}\"", self.role.replace('"', "\"\""))
+        quoted(&self.role)
     }
 
     pub(super) fn lacks(
@@ -179,10 +200,27 @@ impl Rights {
         }
     }
 
+    /// Whether migrations have been applied, and the role may not see which.
+    pub(super) fn sees_nothing(&self) -> bool {
+        self.schema_exists && self.table_exists && !(self.use_schema && self.read_table)
+    }
+
     /// Whether the role may apply migrations at all, before anything is tried.
-    pub(super) fn may_change(&self) -> Result<(), MigrateError> {
+    pub(super) fn may_change(&self, owners: &Owners) -> Result<(), MigrateError> {
         let role = self.quoted_role();
-        let (action, grant) = match (self.schema_exists, self.create_schema, self.create_tables) {
+        if !owners.others.is_empty() {
+            // To change a table, or to replace a function, is its owner's right and cannot be granted.
+            let mut remedy = owners.migrate();
+            if owners.inherits && !owners.superuser {
+                if !(self.use_schema && self.create_tables) {
+                    remedy += &format!("GRANT USAGE, CREATE ON SCHEMA mikrotik_backup TO {role}; ");
+                }
+                remedy += &format!("GRANT {} TO {role}", quoted_all(&owners.others).join(", "));
+            }
+            return Err(self.lacks("change what is in schema mikrotik_backup", remedy));
+        }
+        let create_tables = self.use_schema && self.create_tables;
+        let (action, grant) = match (self.schema_exists, self.create_schema, create_tables) {
             (false, false, _) => {
                 let database = self.database.replace('"', "\"\"");
                 (
@@ -200,6 +238,26 @@ impl Rights {
             action,
             format!("{BY_THE_OWNER}, or: GRANT {grant} TO {role}"),
         ))
+    }
+
+    /// The role may not even see how far the schema is: what makes it current, and lets the role see
+    /// that it is.
+    pub(super) fn blind(&self, owners: &Owners) -> MigrateError {
+        let remedy = format!(
+            "{}, and let this role see it: {}",
+            owners.migrate(),
+            self.sight()
+        );
+        self.lacks("read mikrotik_backup._sqlx_migrations", remedy)
+    }
+
+    /// The statements that let the role see how far the schema is.
+    pub(super) fn sight(&self) -> String {
+        let role = self.quoted_role();
+        format!(
+            "GRANT USAGE ON SCHEMA mikrotik_backup TO {role}; GRANT SELECT ON \
+             mikrotik_backup._sqlx_migrations TO {role}"
+        )
     }
 
     pub(super) fn explain(&self, error: sqlx::migrate::MigrateError) -> MigrateError {
@@ -220,6 +278,54 @@ impl Rights {
                 operation: APPLY,
                 source: other.into(),
             },
+        }
+    }
+}
+
+fn quoted(role: &str) -> String {
+    format!("\"{}\"", role.replace('"', "\"\""))
+}
+
+fn quoted_all(roles: &[String]) -> Vec<String> {
+    roles.iter().map(|role| quoted(role)).collect()
+}
+
+/// Whose the schema is, as far as it is there.
+pub(super) struct Owners {
+    /// Owners whose rights the role does not have.
+    others: Vec<String>,
+    /// The owner that may change everything.
+    suited: Option<String>,
+    /// One of them is a superuser: nobody should be made a member.
+    superuser: bool,
+    inherits: bool,
+}
+
+impl Owners {
+    pub(super) async fn read(connection: &mut PgConnection) -> Result<Self, MigrateError> {
+        let read = async {
+            let row = sqlx::query(OWNERS).fetch_one(connection).await?;
+            Ok(Self {
+                others: row.try_get("others")?,
+                suited: row.try_get("suited")?,
+                superuser: row.try_get("superuser")?,
+                inherits: row.try_get("inherits")?,
+            })
+        };
+        read.await.map_err(|error| failed(READ, error))
+    }
+
+    /// How the schema is made current.
+    fn migrate(&self) -> String {
+        match &self.suited {
+            Some(owner) => format!(
+                "run `mikrotik-backup migrate` as role {}, which owns it",
+                quoted(owner)
+            ),
+            None => format!(
+                "run `mikrotik-backup migrate` as a superuser, for it belongs to {}",
+                quoted_all(&self.others).join(" and ")
+            ),
         }
     }
 }

@@ -29,7 +29,7 @@ use super::{certain, invalid_url, release_command};
 use crate::domain::Timestamp;
 use crate::domain::attempt::AttemptId;
 use crate::domain::device::DeviceId;
-use crate::ports::{Letter, Next, Outbox, OutboxError, OutboxState, RelayLease};
+use crate::ports::{Large, Letter, Next, Outbox, OutboxError, OutboxState, RelayLease};
 
 const WAITING: &str = "backup:outbox";
 const DEAD: &str = "backup:outbox:dead";
@@ -49,6 +49,9 @@ const TIMEOUTS: Timeouts = Timeouts {
 /// What travels with more than this has a connection of its own: on the other one, whatever is asked
 /// next would wait behind it, the renewal of a lease among it.
 const LARGE: usize = 1 << 20;
+
+/// So much of a larger one tells what it is filed under: that is half as long.
+const HEAD: usize = 1 << 10;
 
 /// A large text may take so many seconds longer as it has times so many bytes: 8 Mbit/s. Over a
 /// slower way it would be tried again and again, so it is better to say that Redis does not answer.
@@ -292,7 +295,7 @@ impl Outbox for RedisOutbox {
 
     async fn take(&self, lease: &RelayLease) -> Result<Next, OutboxError> {
         let mut command = script(scripts::TAKE, [LEASE, WAITING, &self.processing, RELAYS]);
-        command.arg(&lease.token).arg(LARGE);
+        command.arg(&lease.token).arg(LARGE).arg(HEAD);
         let operation = || "take a letter from the outbox".to_owned();
         let taken = async {
             let connection = self.link.connection().await?;
@@ -303,29 +306,40 @@ impl Outbox for RedisOutbox {
             .map_err(|trouble| failed(operation(), trouble))?;
         Ok(match (ours, bytes, text) {
             (0, _, _) => Next::LeaseLost,
+            (_, _, None) => Next::Empty,
+            (_, bytes, Some(head)) if bytes > LARGE => Next::Large(Large { head, bytes }),
             (_, _, Some(text)) => Next::Letter(text),
-            (_, 0, None) => Next::Empty,
-            (_, bytes, None) => {
-                // It is in our hands; to look at it twice changes nothing.
-                let mut fetch = script(scripts::FETCH, [LEASE, &self.processing]);
-                fetch.arg(&lease.token);
-                let text: Option<Vec<u8>> = self.carry(operation, &fetch, bytes).await?;
-                text.map_or(Next::LeaseLost, Next::Letter)
-            }
         })
+    }
+
+    async fn fetch(
+        &self,
+        lease: &RelayLease,
+        large: &Large,
+    ) -> Result<Option<Vec<u8>>, OutboxError> {
+        let mut command = script(scripts::FETCH, [LEASE, &self.processing]);
+        command.arg(&lease.token).arg(&large.head);
+        let operation = || format!("fetch a letter of {} bytes from the outbox", large.bytes);
+        // It is in our hands; to look at it twice changes nothing.
+        self.carry(operation, &command, large.bytes).await
     }
 
     async fn remove(&self, letter: &Letter) -> Result<(), OutboxError> {
         let mut command = script(scripts::REMOVE, [&self.processing, INDEX, DEVICES, BYTES]);
+        // A large one need not travel once more for that.
+        let large = letter.text.len() > LARGE;
+        let text = if large {
+            &letter.text[..HEAD]
+        } else {
+            &letter.text[..]
+        };
         command
-            .arg(&letter.text)
+            .arg(text)
             .arg(letter.id.to_string())
-            .arg(letter.device.to_string());
+            .arg(letter.device.to_string())
+            .arg(i64::from(large));
         let operation = || format!("remove attempt {} from the outbox", letter.id);
-        let bytes = letter.text.len();
-        self.carry::<i64>(operation, &command, bytes)
-            .await
-            .map(drop)
+        self.ask::<i64>(operation, &command).await.map(drop)
     }
 
     async fn replace(&self, letter: &Letter, text: &[u8]) -> Result<(), OutboxError> {

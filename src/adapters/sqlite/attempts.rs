@@ -19,21 +19,11 @@ use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Fingerprint;
 use crate::ports::{Begun, Claim, Claimed, StoreError};
 
-/// Where connections are counted, as the row states it: of the router behind it nothing more is known
-/// before it is dialled.
-macro_rules! endpoint {
-    () => {
-        "lower(rtrim(trim(d.ip_address, ' []'), '.')) || ' port ' || coalesce(d.ssh_port, 22)"
-    };
-}
-
 /// The device as it is, and whether the caller's wish is not out of date.
 const WANTED: &str = concat!(
     "SELECT ?3 OR s.last_attempt_id IS NULL OR s.last_attempt_id IS ?2 AS go, \
             s.running_attempt_id, s.running_since, s.running_endpoint, s.menu_digests, s.secret_count, s.last_bytes, s.missing_menus, \
             s.incomplete_menus, s.counts_connections, s.suspect, ",
-    endpoint!(),
-    " AS endpoint, ",
     device_columns!(),
     ", ",
     last_attempt_columns!(),
@@ -218,8 +208,9 @@ impl SqliteStore {
                     return Ok(Claimed::Superseded(Box::new(last)));
                 }
                 let begun = begun(&row, now)?;
-                let wait = must_wait(connection, claim, &row, now).await?;
-                mark(connection, claim, &begun, row.try_get("endpoint")?).await?;
+                let endpoint = begun.device.endpoint.counted_at();
+                let wait = must_wait(connection, claim, &row, &endpoint, now).await?;
+                mark(connection, claim, &begun, &endpoint).await?;
                 if let Some(wait) = wait {
                     // The mark of an attempt that was lost is gone, and ours has never been.
                     take_back(connection, claim.device, claim.attempt).await?;
@@ -293,21 +284,21 @@ async fn must_wait(
     connection: &mut SqliteConnection,
     claim: &Claim,
     state: &SqliteRow,
+    endpoint: &str,
     now: Timestamp,
 ) -> sqlx::Result<Option<Duration>> {
     let Some(bound) = claim.bound else {
         return Ok(None);
     };
     let lost: Option<String> = state.try_get("running_attempt_id")?;
-    let endpoint: String = state.try_get("endpoint")?;
-    let together = bound.spans_rows().then(|| endpoint.clone());
+    let together = bound.spans_rows().then_some(endpoint);
     let horizon = stored_time(now - span(bound.horizon()));
     let rows = sqlx::query(DIALS)
         .bind(claim.device.0.hyphenated())
         .bind(claim.attempt.0.hyphenated())
         .bind(lost.as_deref())
         .bind(horizon.clone())
-        .bind(together.clone())
+        .bind(together)
         .fetch_all(&mut *connection)
         .await?;
     let elsewhere = sqlx::query(ELSEWHERE)
@@ -418,7 +409,7 @@ async fn mark(
     connection: &mut SqliteConnection,
     claim: &Claim,
     begun: &Begun,
-    endpoint: String,
+    endpoint: &str,
 ) -> sqlx::Result<()> {
     let now = stored_time(begun.now);
     orphan(connection, claim, begun.now).await?;

@@ -1,14 +1,14 @@
 //! The conversation that ends in one whole export that is believed.
 
 use std::panic::resume_unwind;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{Span, debug, warn};
 
 use super::Stop;
-use super::suspicion::{First, Normalised, after_failure, suspicion};
+use super::suspicion::{after_failure, last_good, suspicion};
 use crate::domain::attempt::{AttemptId, Step};
-use crate::domain::device::Device;
 use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::session::MissingMenus;
 use crate::domain::snapshot::Snapshot;
@@ -16,7 +16,7 @@ use crate::domain::suspect::Recurrence;
 use crate::fleet::Context;
 use crate::fleet::progress::Progress;
 use crate::ports::Begun;
-use crate::routeros;
+use crate::routeros::{self, Suspicion};
 use crate::ssh::{Session, SshError};
 
 /// A snapshot to deliver.
@@ -24,6 +24,19 @@ pub(super) struct Believed {
     pub(super) snapshot: Snapshot,
     /// Why it was read more than once.
     pub(super) warning: Option<String>,
+}
+
+/// One reading of a router's export, whole by itself.
+pub(super) struct Reading {
+    pub(super) snapshot: Snapshot,
+    /// Whether the firewall in it might count connections.
+    pub(super) counts: bool,
+    /// Why it is doubtful, whatever the export before it was.
+    pub(super) doubt: Option<Suspicion>,
+    /// How many bytes the router sent.
+    pub(super) bytes: u64,
+    /// How long it took.
+    pub(super) took: Duration,
 }
 
 impl Context {
@@ -36,71 +49,74 @@ impl Context {
         begun: &Begun,
         progress: &mut Progress,
     ) -> Result<Believed, Stop> {
-        let device = &begun.device;
-        progress.enter(Step::Export);
-        let asked = Instant::now();
-        let export = self.take_export(session, device).await;
-        let took = asked.elapsed();
-        let mut export = export.inspect_err(|error| {
-            progress.observed.suspects = after_failure(error);
-        })?;
-        let doubt = export.doubt.take().map(|doubt| *doubt);
-        let missing = begun.missing_menus.after(&export.incomplete_menus);
-        let waited_for = unless_final(&export, &missing);
+        let first = match self.read(id, session, begun, progress).await {
+            Ok(first) => first,
+            Err(error) => {
+                progress.observed.suspects = after_failure(&error);
+                return Err(error.into());
+            }
+        };
+        let lacking = &first.snapshot.incomplete_menus;
+        let missing = begun.missing_menus.after(lacking);
+        let waited_for = unless_final(lacking, &missing);
         progress.observed.missing_menus = Some(missing);
         if let Some(failure) = waited_for {
             return Err(Stop::Failed(failure));
         }
-        progress.enter(Step::Normalise);
-        let first = self.normalise(id, device, export, progress).await;
-        let ((snapshot, counts), warning) = match suspicion(begun, &first.0).or(doubt) {
+        let (reading, warning) = match suspicion(begun, &first) {
             None => {
                 progress.observed.suspects = Some(Recurrence::default());
                 (first, None)
             }
             Some(suspicion) => {
-                let first = First {
-                    read: first,
-                    took,
-                    suspicion,
-                };
-                let settled = self.settle(first, session, begun, progress);
+                let settled = self.settle(first, suspicion, session, begun, progress);
                 let (believed, warning) = settled.await?;
                 (believed, Some(warning))
             }
         };
-        if !snapshot.incomplete_menus.is_empty() {
+        let mut snapshot = reading.snapshot;
+        if let Some(gap) = routeros::gap(&snapshot.incomplete_menus) {
+            warn!(gap, "Taken without menus: they failed too often in a row");
             self.metrics.incomplete();
         }
-        progress.observed.counts_connections = Some(counts);
+        let last = begun.last_shape.as_ref();
+        let shape = std::mem::take(&mut snapshot.shape);
+        snapshot.shape = routeros::remember(last, shape, &snapshot.incomplete_menus);
+        progress.observed.counts_connections = Some(reading.counts);
         Ok(Believed { snapshot, warning })
     }
 
-    pub(super) async fn take_export(
-        &self,
-        session: &mut Session,
-        device: &Device,
-    ) -> Result<routeros::Export, ExportError> {
-        let version = device.routeros_version.as_deref();
-        take_export(session, version, &self.normalizer).await
-    }
-
-    /// The snapshot of an export, and whether the firewall in it might count connections.
-    pub(super) async fn normalise(
+    /// Takes the export and normalises it.
+    pub(super) async fn read(
         &self,
         id: AttemptId,
-        device: &Device,
-        export: routeros::Export,
+        session: &mut Session,
+        begun: &Begun,
         progress: &mut Progress,
-    ) -> Normalised {
+    ) -> Result<Reading, ExportError> {
+        progress.enter(Step::Export);
+        let asked = Instant::now();
+        let version = begun.device.routeros_version.as_deref();
+        let export = take_export(session, version, &self.normalizer).await?;
+        let took = asked.elapsed();
+        progress.enter(Step::Normalise);
+        Ok(self.normalise(id, begun, export, took, progress).await)
+    }
+
+    async fn normalise(
+        &self,
+        id: AttemptId,
+        begun: &Begun,
+        mut export: routeros::Export,
+        took: Duration,
+        progress: &mut Progress,
+    ) -> Reading {
         let collected_at = self.clock.now();
-        let gap = export.gap();
+        let doubt = export.doubt.take().map(|doubt| *doubt);
         let normalizer = self.normalizer.clone();
         let (export, normalized, counts) = on_a_thread(move || {
             let normalized = normalizer.normalize(&export);
-            let menus = &export.incomplete_menus;
-            let counts = menus.iter().any(|menu| menu.contains("firewall"))
-                || routeros::counts_connections(normalized.text.expose());
+            let counts = routeros::counts_connections(normalized.text.expose());
             (export, normalized, counts)
         })
         .await;
@@ -109,12 +125,6 @@ impl Context {
             normalized.known_comment_lines,
             normalized.unknown_comment_lines,
         );
-        if let Some(gap) = gap {
-            warn!(
-                gap,
-                "Taken without menus: so many exports in a row lacked some"
-            );
-        }
         for remark in &export.remarks {
             warn!(
                 remark,
@@ -124,28 +134,39 @@ impl Context {
         for comment in &normalized.unknown_comments {
             debug!(comment, "kept a comment that no rule knows");
         }
-        let snapshot = Snapshot {
-            attempt: id,
-            device: device.id,
-            tenant: device.tenant,
-            machine: export.header.machine,
-            routeros_version: export.header.routeros_version,
-            collected_at,
-            hash: normalized.hash,
-            text: normalized.text,
-            normalization_version: routeros::NORMALIZATION_VERSION,
-            normalization_rules: self.normalizer.fingerprint(),
-            incomplete_menus: export.incomplete_menus,
-            ledger: normalized.ledger,
-            shape: normalized.shape,
-        };
-        (snapshot, counts)
+        let missing = routeros::missing_menus(
+            last_good(begun),
+            &normalized.shape,
+            export.incomplete_menus,
+            &export.unavailable_menus,
+        );
+        Reading {
+            counts: counts || missing.iter().any(|menu| menu.contains("firewall")),
+            doubt,
+            bytes: export.bytes,
+            took,
+            snapshot: Snapshot {
+                attempt: id,
+                device: begun.device.id,
+                tenant: begun.device.tenant,
+                machine: export.header.machine,
+                routeros_version: export.header.routeros_version,
+                collected_at,
+                hash: normalized.hash,
+                text: normalized.text,
+                normalization_version: routeros::NORMALIZATION_VERSION,
+                normalization_rules: self.normalizer.fingerprint(),
+                incomplete_menus: missing,
+                ledger: normalized.ledger,
+                shape: normalized.shape,
+            },
+        }
     }
 }
 
-/// The failure of an export that lacks menus which another attempt may still bring.
-fn unless_final(export: &routeros::Export, missing: &MissingMenus) -> Option<Failure> {
-    let gap = export.gap().filter(|_| !missing.is_final())?;
+/// The failure of an export that is `lacking` menus which another attempt may still bring.
+fn unless_final(lacking: &[String], missing: &MissingMenus) -> Option<Failure> {
+    let gap = routeros::gap(lacking).filter(|_| !missing.is_final())?;
     let left = missing.attempts_left();
     let patience = MissingMenus::PATIENCE;
     Some(Failure::new(
@@ -225,5 +246,8 @@ impl ExportError {
     }
 }
 
+#[cfg(test)]
+#[path = "export/missing/tests.rs"]
+mod missing_tests;
 #[cfg(test)]
 pub(super) mod tests;

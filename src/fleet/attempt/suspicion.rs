@@ -7,39 +7,33 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::Stop;
-use super::export::ExportError;
-use crate::domain::attempt::Step;
+use super::export::{ExportError, Reading};
 use crate::domain::digest::Digest;
 use crate::domain::failure::{Failure, FailureKind};
-use crate::domain::snapshot::Snapshot;
 use crate::domain::suspect::{Recurrence, SecondReading, Suspect};
 use crate::fleet::Context;
 use crate::fleet::progress::Progress;
 use crate::metrics::Suspected;
 use crate::ports::Begun;
-use crate::routeros::{self, Suspicion};
+use crate::routeros::{self, Remembered, Suspicion};
 use crate::ssh::Session;
-
-/// A snapshot, and whether the firewall in it might count connections.
-pub(super) type Normalised = (Snapshot, bool);
 
 const ANOTHER: &str = "and was another one: one of the two is cut";
 
-/// A reading that looks cut.
-pub(super) struct First {
-    pub(super) read: Normalised,
-    /// How long it took.
-    pub(super) took: Duration,
-    /// Why it looks cut.
-    pub(super) suspicion: Suspicion,
+/// What is kept of a first reading, whose text is mostly not.
+struct First {
+    suspect: Suspect,
+    hash: Digest,
+    bytes: u64,
+    took: Duration,
 }
 
 /// What came of the second reading.
 enum Again {
     /// The same.
-    Same(Normalised),
+    Same(Reading),
     /// Another text, which looks cut, too.
-    Suspect(Normalised, Suspect),
+    Suspect(Reading, Suspect),
     /// Nothing, for there was less time for it than the first one took.
     None(Failure),
     /// Nothing, for another reason, which says nothing of the first reading.
@@ -54,42 +48,30 @@ impl Context {
     /// seen, where a second reading could neither confirm nor refute it.
     pub(super) async fn settle(
         &self,
-        first: First,
+        reading: Reading,
+        suspicion: Suspicion,
         session: &mut Session,
         begun: &Begun,
         progress: &mut Progress,
-    ) -> Result<(Normalised, String), Stop> {
-        let First {
-            read: first,
-            took,
-            suspicion,
-        } = first;
-        let suspect = suspect(&suspicion, &first.0);
-        let (id, hash) = (first.0.attempt, first.0.hash);
+    ) -> Result<(Reading, String), Stop> {
+        let first = First {
+            suspect: suspect(&suspicion, &reading),
+            hash: reading.snapshot.hash,
+            bytes: reading.bytes,
+            took: reading.took,
+        };
+        let id = reading.snapshot.attempt;
         // Two texts at once are twice the memory: only where the first one may be taken after all.
-        let kept = begun.suspects.awaits(&suspect).then_some(first);
-        progress.enter(Step::Export);
+        let kept = begun.suspects.awaits(&first.suspect).then_some(reading);
         let asked = Instant::now();
-        let again = match self.take_export(session, &begun.device).await {
-            Ok(mut export) => {
-                let doubt = export.doubt.take().map(|doubt| *doubt);
-                progress.enter(Step::Normalise);
-                let device = &begun.device;
-                let again = self.normalise(id, device, export, progress).await;
-                compare(hash, again, doubt, begun)
-            }
-            Err(error) => failed(error, took, asked.elapsed()),
+        let again = match self.read(id, session, begun, progress).await {
+            Ok(again) => compare(&first, again, begun),
+            Err(error) => failed(error, &first, asked.elapsed()),
         };
-        let row = match &again {
-            Again::Same(_) | Again::Ended(_) => begun.suspects.clone(),
-            Again::Suspect(_, second) => begun
-                .suspects
-                .after(&suspect, SecondReading::Suspect(second)),
-            Again::None(_) => begun.suspects.after(&suspect, SecondReading::None),
-            Again::Refuted(_) => begun.suspects.after(&suspect, SecondReading::Refuted),
-        };
+        let row = again.remembered(&begun.suspects, &first.suspect);
         progress.observed.suspects = Some(row.clone());
-        let (taken, why) = match again {
+        let unconfirmed = row.0.is_some() || matches!(again, Again::Ended(_));
+        let (believed, why) = match again {
             Again::Same(again) => {
                 warn!(%suspicion, "Read the export twice, and it was the same");
                 self.metrics.suspected(Suspected::Confirmed);
@@ -97,54 +79,62 @@ impl Context {
             }
             Again::Suspect(again, _) => (Some(again), changing(&row)),
             Again::None(failure) => (kept, not_read(&failure)),
-            Again::Ended(failure) => {
-                self.metrics.suspected(Suspected::Unconfirmed);
-                let text = format!("{suspicion}; so it was read again, which failed: {failure}");
-                return Err(Stop::Failed(Failure::new(
-                    FailureKind::TruncatedOutput,
-                    text,
-                )));
-            }
+            Again::Ended(failure) => (None, format!("which failed: {failure}")),
             Again::Refuted(why) => (None, why),
         };
-        if let Some(taken) = taken.filter(|_| row.is_final()) {
+        if let Some(believed) = believed.filter(|_| row.is_final()) {
             let attempts = row.attempts();
             warn!(%suspicion, attempts, "The same export was read in attempts in a row");
             self.metrics.suspected(Suspected::Recurring);
             let warning = format!("{suspicion}; read in {attempts} attempts in a row");
-            return Ok((taken, warning));
+            return Ok((believed, warning));
         }
-        self.metrics.suspected(if row.0.is_some() {
-            Suspected::Unconfirmed
-        } else {
-            Suspected::Refuted
+        self.metrics.suspected(match unconfirmed {
+            true => Suspected::Unconfirmed,
+            false => Suspected::Refuted,
         });
         let text = format!("{suspicion}; so it was read again, {why}{}", waiting(&row));
-        Err(Stop::Failed(Failure::new(
-            FailureKind::TruncatedOutput,
-            text,
-        )))
+        let failure = Failure::new(FailureKind::TruncatedOutput, text);
+        Err(Stop::Failed(failure))
     }
 }
 
-/// What makes `snapshot` look cut, beside the last good one of its router if there is one.
-pub(super) fn suspicion(begun: &Begun, snapshot: &Snapshot) -> Option<Suspicion> {
-    let new = routeros::Remembered {
+impl Again {
+    /// The row of suspects behind this one, which was `first` seen by an attempt that then read it again.
+    fn remembered(&self, before: &Recurrence, first: &Suspect) -> Recurrence {
+        let second = match self {
+            Self::Same(_) | Self::Ended(_) => return before.clone(),
+            Self::Suspect(_, second) => SecondReading::Suspect(second),
+            Self::None(_) => SecondReading::None,
+            Self::Refuted(_) => SecondReading::Refuted,
+        };
+        before.after(first, second)
+    }
+}
+
+/// What is known of the last good export of the router, if there was one.
+pub(super) fn last_good(begun: &Begun) -> Option<Remembered<'_>> {
+    let (shape, bytes) = begun.last_shape.as_ref().zip(begun.last_bytes)?;
+    Some(Remembered {
+        shape,
+        bytes,
+        incomplete_menus: &begun.last_incomplete_menus,
+    })
+}
+
+/// What makes `reading` look cut, beside the last good one of its router if there is one, or by itself.
+pub(super) fn suspicion(begun: &Begun, reading: &Reading) -> Option<Suspicion> {
+    let snapshot = &reading.snapshot;
+    let new = Remembered {
         shape: &snapshot.shape,
         bytes: snapshot.text.expose().len() as u64,
         incomplete_menus: &snapshot.incomplete_menus,
     };
-    let Some((shape, bytes)) = begun.last_shape.as_ref().zip(begun.last_bytes) else {
-        return routeros::suspicion_of_first(new);
+    let found = match last_good(begun) {
+        Some(old) => routeros::suspicion(old, new),
+        None => routeros::suspicion_of_first(new),
     };
-    routeros::suspicion(
-        routeros::Remembered {
-            shape,
-            bytes,
-            incomplete_menus: &begun.last_incomplete_menus,
-        },
-        new,
-    )
+    found.or_else(|| reading.doubt.clone())
 }
 
 /// What a first reading that failed says of the suspect that is remembered: that the export is seen
@@ -158,45 +148,57 @@ pub(super) fn after_failure(error: &ExportError) -> Option<Recurrence> {
     }
 }
 
-fn suspect(suspicion: &Suspicion, snapshot: &Snapshot) -> Suspect {
+fn suspect(suspicion: &Suspicion, reading: &Reading) -> Suspect {
     Suspect {
         suspicion: suspicion.as_str().to_owned(),
-        shape: snapshot.shape.clone(),
-        incomplete_menus: snapshot.incomplete_menus.clone(),
+        shape: reading.snapshot.shape.clone(),
+        incomplete_menus: reading.snapshot.incomplete_menus.clone(),
     }
 }
 
-fn compare(first: Digest, again: Normalised, doubt: Option<Suspicion>, begun: &Begun) -> Again {
-    if again.0.hash == first {
+fn compare(first: &First, again: Reading, begun: &Begun) -> Again {
+    // That a menu is not there on this machine is not in the text, and may be the news.
+    let lacking = &again.snapshot.incomplete_menus;
+    if again.snapshot.hash == first.hash && *lacking == first.suspect.incomplete_menus {
         return Again::Same(again);
     }
-    match suspicion(begun, &again.0).or(doubt) {
+    match suspicion(begun, &again) {
         // What writes lines into an export may write them in the place of others, in any menu.
         None | Some(Suspicion::StrayLines { .. }) => Again::Refuted(ANOTHER.to_owned()),
         Some(suspicion) => {
-            let second = suspect(&suspicion, &again.0);
+            let second = suspect(&suspicion, &again);
             Again::Suspect(again, second)
         }
     }
 }
 
-/// Only that there was less time than the first reading `took` explains why a second one that is the
-/// same did not come to its end; with as much time or more, the first one is the shorter one.
-fn failed(error: ExportError, took: Duration, given: Duration) -> Again {
-    let kind = match &error {
-        ExportError::Ssh(error) => Some(error.kind()),
-        ExportError::Refused(_) => None,
+/// What a second reading that failed says of the first. One that had brought more than the whole first
+/// one shows that this was cut. Only that there was less time than the first one took explains why one that
+/// is the same did not come to its end; with as much time or more, the first one is the shorter one.
+fn failed(error: ExportError, first: &First, given: Duration) -> Again {
+    let (kind, timed_out, received) = match &error {
+        ExportError::Ssh(error) => (
+            Some(error.kind()),
+            error.timed_out(),
+            error.received_bytes(),
+        ),
+        ExportError::Refused(_) => (None, false, 0),
     };
     let failure = error.into_failure();
+    let (bytes, took) = (first.bytes, first.took);
     match kind {
-        Some(FailureKind::Timeout) if given < took => Again::None(failure),
-        Some(FailureKind::Timeout) => Again::Refuted(format!(
-            "and did not end in {given:.1?}, although the first took {took:.1?}: the first may be \
-             cut ({failure})"
-        )),
         None | Some(FailureKind::ExportTooLarge) => {
             Again::Refuted(format!("which failed: {failure}"))
         }
+        Some(_) if received > bytes => Again::Refuted(format!(
+            "and brought {received} bytes before it failed, although the first had {bytes}: the first \
+             is cut ({failure})"
+        )),
+        Some(_) if timed_out && given < took => Again::None(failure),
+        Some(_) if timed_out => Again::Refuted(format!(
+            "and did not end in {given:.1?}, although the first took {took:.1?}: the first may be \
+             cut ({failure})"
+        )),
         Some(_) => Again::Ended(failure),
     }
 }

@@ -16,8 +16,8 @@ use crate::domain::failure::Failure;
 use crate::domain::snapshot::{ConfigText, Machine, Snapshot};
 use crate::fleet::outbox::{Limits, Queue};
 use crate::ports::{
-    Delivered, GivenUp, Letter, Next, Outbox, OutboxError, OutboxState, RelayLease, Settlements,
-    StoreError,
+    Delivered, GivenUp, Large, Letter, Next, Outbox, OutboxError, OutboxState, RelayLease,
+    Settlements, StoreError,
 };
 
 /// The snapshot of the attempt with this number.
@@ -54,6 +54,12 @@ pub struct MemoryOutbox {
     pub stopped_for: Mutex<Duration>,
     /// How often it was asked whether anything of a device waits.
     pub asked: AtomicUsize,
+    /// What is as large or larger is to be fetched by itself.
+    pub large: Mutex<Option<usize>>,
+    /// A fetch takes so long, and then comes to nothing.
+    pub stuck_for: Mutex<Option<Duration>>,
+    /// How often a text was fetched or asked for.
+    pub fetched: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -155,7 +161,33 @@ impl Outbox for MemoryOutbox {
         }
         let letter = letters.waiting.remove(0);
         letters.taken.push(letter.clone());
+        let bytes = letter.text.len();
+        let large = self.large.lock().expect("whole");
+        if large.is_some_and(|large| bytes >= large) {
+            let mut head = letter.text;
+            head.truncate(512);
+            return Ok(Next::Large(Large { head, bytes }));
+        }
         Ok(Next::Letter(letter.text))
+    }
+
+    async fn fetch(
+        &self,
+        _lease: &RelayLease,
+        large: &Large,
+    ) -> Result<Option<Vec<u8>>, OutboxError> {
+        self.fetched.fetch_add(1, Ordering::Relaxed);
+        let stuck_for = *self.stuck_for.lock().expect("whole");
+        if let Some(stuck_for) = stuck_for {
+            sleep(stuck_for).await;
+            return Err(OutboxError {
+                operation: "hand it out".to_owned(),
+                source: "it is too large".into(),
+            });
+        }
+        let letters = self.here()?;
+        let mut texts = letters.taken.iter().map(|letter| &letter.text);
+        Ok(texts.find(|text| text.starts_with(&large.head)).cloned())
     }
 
     async fn remove(&self, letter: &Letter) -> Result<(), OutboxError> {

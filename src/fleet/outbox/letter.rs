@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::credentials::{Key, Unsealable};
 use crate::domain::Timestamp;
@@ -54,6 +55,36 @@ pub struct Filed {
         with = "time::serde::rfc3339::option"
     )]
     pub dead_since: Option<Timestamp>,
+}
+
+/// What a letter is filed under, as far as its beginning tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+pub struct Label {
+    /// The attempt that took the snapshot.
+    pub id: AttemptId,
+    /// The router.
+    pub device_id: DeviceId,
+}
+
+impl Label {
+    /// Reads the beginning of what lies in the outbox. What says nothing there is given ids that
+    /// nothing else has, and the same ones each time.
+    pub fn read(head: &[u8]) -> Self {
+        // Nothing in a JSON string reads like that: its quotes are escaped.
+        const PAYLOAD: &[u8] = br#","payload":"#;
+        let end = head
+            .windows(PAYLOAD.len())
+            .position(|window| window == PAYLOAD);
+        let fields = end.map(|end| [&head[..end], b"}"].concat());
+        let read = fields.and_then(|fields| serde_json::from_slice(&fields).ok());
+        read.unwrap_or_else(|| {
+            let made = Uuid::from_slice(&Digest::of(head).as_bytes()[..16]).unwrap_or_default();
+            Self {
+                id: AttemptId(made),
+                device_id: DeviceId(made),
+            }
+        })
+    }
 }
 
 /// What is sealed: all that is published, and again whose it is, so that a payload in the place of
@@ -241,7 +272,6 @@ impl Filed {
 mod tests {
     use proptest::prelude::*;
     use time::macros::datetime;
-    use uuid::Uuid;
 
     use super::*;
 
@@ -292,7 +322,25 @@ mod tests {
             text in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
             prop_assert!(Filed::read(&text).is_err());
+            let label = Label::read(&text);
+            prop_assert_eq!(Label::read(&text), label);
+            prop_assert_ne!(Label::read(&[&text[..], b"."].concat()), label);
         }
+    }
+
+    #[test]
+    fn the_beginning_of_a_letter_tells_whose_it_is() {
+        let text = write(&snapshot("a"), &key(1), NOW).expect("memory").text;
+        let mut filed = Filed::read(&text).expect("a letter");
+        // The longest that its fields can be.
+        filed.attempts = u32::MAX;
+        filed.size_bytes = u64::MAX;
+        filed.payload = "x".repeat(2000);
+        let label = Label {
+            id: filed.id,
+            device_id: filed.device_id,
+        };
+        assert_eq!(Label::read(&filed.letter().text[..512]), label);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::Queue;
 use crate::domain::attempt::AttemptId;
 use crate::domain::device::DeviceId;
 use crate::domain::failure::{Failure, FailureKind, chain};
-use crate::domain::outbox::Pause;
+use crate::domain::outbox::Rests;
 use crate::fleet::Context;
 use crate::ports::{GivenUp, OutboxError, RelayLease, StoreError};
 
@@ -50,7 +50,7 @@ pub async fn run(context: &Context) {
         return;
     };
     let soft = context.shutdown.soft();
-    let (origin, mut pause) = (Instant::now(), Pause::default());
+    let (origin, mut rests) = (Instant::now(), Rests::default());
     let mut compared = None;
     while !soft.is_cancelled() {
         let mut rest = LOOK;
@@ -61,22 +61,23 @@ pub async fn run(context: &Context) {
                     queue,
                     lease,
                     origin,
-                    pause,
+                    rests,
                     compared,
                 };
                 hold.relay().await;
-                (pause, compared) = (hold.pause, hold.compared);
-                if pause.lasts(origin.elapsed()) {
+                (rests, compared) = (hold.rests, hold.compared);
+                if rests.pauses(origin.elapsed()) {
                     // Long enough for any other replica to look.
                     rest = 2 * LOOK;
                 }
             }
-            Ok(None) => {}
+            // Whoever relays shows what it cannot fetch.
+            Ok(None) => context.metrics.set_outbox_stuck(0),
             Err(error) => debug!(error = chain(&error), "no relaying"),
         }
         tokio::select! {
             () = soft.cancelled() => {}
-            () = context.sink.came_back() => pause.came_back(),
+            () = context.sink.came_back() => rests.came_back(),
             () = sleep(rest) => {}
         }
     }
@@ -111,7 +112,7 @@ struct Hold<'a> {
     lease: RelayLease,
     /// What moments are counted from.
     origin: Instant,
-    pause: Pause,
+    rests: Rests,
     /// When queued attempts were last compared with the outbox.
     compared: Option<Instant>,
 }
@@ -160,7 +161,8 @@ impl Hold<'_> {
                 "took over what another relay left behind"
             );
         }
-        let mut desk = Desk::new(context, queue, expires, self.origin, self.pause);
+        let rests = self.rests.clone();
+        let mut desk = Desk::new(context, queue, expires, self.origin, rests);
         let mut away_since: Option<Instant> = None;
         let soft = context.shutdown.soft();
         while !soft.is_cancelled() {
@@ -169,20 +171,23 @@ impl Hold<'_> {
                 compare(context, queue).await;
             }
             let served = desk.serve(&self.lease).await?;
-            self.pause = desk.pause();
+            self.rests = desk.rests().clone();
+            context.metrics.set_outbox_stuck(desk.stuck());
             if served {
                 continue;
             }
-            if !self.pause.lasts(self.origin.elapsed()) {
+            if !self.rests.pauses(self.origin.elapsed()) {
                 away_since = None;
             } else if away_since.get_or_insert_with(Instant::now).elapsed() >= YIELD {
                 return Ok(());
             }
+            let idle = desk.idle_for().min(LOOK);
             tokio::select! {
                 () = soft.cancelled() => {}
                 () = context.sink.came_back() => desk.came_back(),
                 () = queue.added.notified() => {}
-                () = sleep(desk.idle_for().min(LOOK)) => {}
+                () = desk.fetched() => {}
+                () = sleep(idle) => {}
             }
         }
         Ok(())

@@ -5,6 +5,7 @@ mod behind;
 mod dead;
 mod hold;
 mod outage;
+mod stuck;
 mod takeover;
 
 use std::collections::BTreeMap;
@@ -43,6 +44,28 @@ async fn fleet(cluster: &Cluster, net: u8, count: u8) -> Vec<(Router, Uuid)> {
         fleet.push((router, device));
     }
     fleet
+}
+
+const LEASE: &str = "backup:outbox:relay";
+
+/// The relay's right is somebody else's, who does nothing with it.
+async fn nobody_relays(cluster: &Cluster) {
+    let mut client = cluster.redis.client().await;
+    redis::cmd("SET")
+        .arg(LEASE)
+        .arg("somebody else")
+        .exec_async(&mut client)
+        .await
+        .expect("take the lease");
+}
+
+async fn somebody_may_relay(cluster: &Cluster) {
+    let mut client = cluster.redis.client().await;
+    redis::cmd("DEL")
+        .arg(LEASE)
+        .exec_async(&mut client)
+        .await
+        .expect("give the lease back");
 }
 
 /// Waits until at least `count` attempts are queued.

@@ -75,6 +75,7 @@ pub async fn suite(store: &dyn Store, operator: &dyn Operator) {
     contact::what_died_counts_and_what_never_dialled_does_not(store, operator).await;
     contact::a_router_that_counts_nobody_may_be_asked_more_often(store, operator).await;
     contact::rows_that_say_the_same_address_share_its_connections(store, operator).await;
+    contact::an_address_in_two_spellings_is_one(store, operator).await;
     contact::a_short_interval_is_each_rows_own(store, operator).await;
     inventory::the_first_pin_wins(store, operator).await;
     inventory::since_when_a_device_is_known_is_kept(store, operator).await;

@@ -1,6 +1,6 @@
-//! Migrations: from nothing, beside a platform's tables, by many at once, and without the right.
+//! Migrations: from nothing, beside a platform's tables, by many at once.
 
-use mikrotik_backup::adapters::postgres::{MigrateError, Migrated, SchemaState, grants};
+use mikrotik_backup::adapters::postgres::{MigrateError, Migrated, SchemaState};
 use mikrotik_backup::domain::attempt::Outcome;
 use mikrotik_backup::domain::device::DeviceId;
 use mikrotik_backup::domain::host_key::Fingerprint;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::contract::{self, begin, claim, listed, record, taken};
 use super::postgres::Psql;
-use crate::services::postgres::{Database, empty_database, fresh_database, open};
+use crate::services::postgres::{Database, empty_database, fresh_database};
 
 /// The version of every migration, in order: branches add theirs without touching these tests.
 pub fn versions() -> Vec<i64> {
@@ -27,7 +27,7 @@ pub fn versions() -> Vec<i64> {
     versions
 }
 
-fn newest() -> i64 {
+pub fn newest() -> i64 {
     *versions().last().expect("there are migrations")
 }
 
@@ -276,136 +276,5 @@ async fn a_table_that_is_something_else_is_refused() {
             .filter(|(name, _)| name.starts_with("devices"))
             .count(),
         1
-    );
-}
-
-async fn refusal(database: &Database, role: &str) -> String {
-    let error = open(&database.url_as(role), role)
-        .migrate()
-        .await
-        .expect_err("a missing right");
-    assert!(
-        matches!(&error, MigrateError::Privilege { role: named, .. } if named == role),
-        "{error:?}"
-    );
-    error.to_string()
-}
-
-#[tokio::test]
-async fn a_missing_right_is_named() {
-    let Some(database) = empty_database().await else {
-        return;
-    };
-    database.sql("CREATE ROLE narrow_migrator LOGIN").await;
-    let text = refusal(&database, "narrow_migrator").await;
-    assert!(
-        text.contains("GRANT CREATE ON DATABASE \"test_")
-            && text.contains("TO \"narrow_migrator\""),
-        "{text}"
-    );
-    assert!(text.contains("mikrotik-backup migrate"), "{text}");
-
-    database.sql("CREATE SCHEMA mikrotik_backup").await;
-    let text = refusal(&database, "narrow_migrator").await;
-    assert!(
-        text.contains("GRANT USAGE, CREATE ON SCHEMA mikrotik_backup"),
-        "{text}"
-    );
-
-    database
-        .sql("GRANT USAGE, CREATE ON SCHEMA mikrotik_backup TO narrow_migrator")
-        .await;
-    database
-        .sql("CREATE TABLE devices (id uuid, tenant_id uuid, ip_address text)")
-        .await;
-    database
-        .sql("CREATE TABLE credential_profiles (id uuid)")
-        .await;
-    let text = refusal(&database, "narrow_migrator").await;
-    assert!(
-        text.contains("ALTER TABLE devices ADD COLUMN ssh_host_key_fingerprint text"),
-        "{text}"
-    );
-    let state = open(&database.url_as("narrow_migrator"), "x")
-        .schema_state()
-        .await
-        .expect("look");
-    assert_eq!(
-        state,
-        SchemaState::Behind {
-            applied: 1,
-            known: newest()
-        },
-        "each migration is whole or not there"
-    );
-}
-
-/// A role may own our schema, but not the platform's tables: all works but the immediate hints,
-/// and a later run by the owner brings those.
-#[tokio::test]
-async fn hints_are_installed_by_whoever_may() {
-    let Some(database) = empty_database().await else {
-        return;
-    };
-    database
-        .store("owner")
-        .migrate()
-        .await
-        .expect("migrate as the owner");
-    database
-        .sql(
-            "DROP SCHEMA mikrotik_backup CASCADE; CREATE ROLE own_schema LOGIN; \
-             CREATE SCHEMA mikrotik_backup AUTHORIZATION own_schema; \
-             GRANT SELECT ON devices, credential_profiles TO own_schema",
-        )
-        .await;
-    let migrated = open(&database.url_as("own_schema"), "x")
-        .migrate()
-        .await
-        .expect("migrate");
-    assert_eq!(migrated.applied, versions().len());
-    let reason = migrated.hints_missing.expect("a reason");
-    assert!(
-        reason.contains("permission denied for table devices"),
-        "{reason}"
-    );
-    let healed = database
-        .store("owner")
-        .migrate()
-        .await
-        .expect("migrate as the owner");
-    assert_eq!(
-        healed,
-        Migrated {
-            applied: 0,
-            hints_missing: None
-        }
-    );
-}
-
-/// With the rights of the contract a current schema needs no DDL, also not from `migrate`.
-#[tokio::test]
-async fn a_current_schema_needs_no_right() {
-    let Some(database) = fresh_database().await else {
-        return;
-    };
-    database
-        .sql(&format!(
-            "CREATE ROLE narrow_current LOGIN; {}",
-            grants("narrow_current")
-        ))
-        .await;
-    let store = open(&database.url_as("narrow_current"), "x");
-    assert_eq!(
-        store.schema_state().await.expect("look"),
-        SchemaState::Current
-    );
-    let migrated = store.migrate().await.expect("nothing to do");
-    assert_eq!(
-        migrated,
-        Migrated {
-            applied: 0,
-            hints_missing: None
-        }
     );
 }

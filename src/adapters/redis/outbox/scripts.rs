@@ -21,21 +21,26 @@ pub(super) const RENEW: &str = "
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])";
 
-/// KEYS lease, waiting, processing, relays. ARGV token, the largest text that is returned. A relay
-/// that lost its lease takes nothing. Returns whether the lease is held, the size of what was taken,
-/// and its text unless that is larger.
+/// KEYS lease, waiting, processing, relays. ARGV token, the largest text that is returned, how much of
+/// a larger one is. A relay that lost its lease takes nothing. Returns whether the lease is held, the
+/// size of what was taken, and its text or the beginning of that.
 pub(super) const TAKE: &str = "
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {0, 0, false} end
 redis.call('SADD', KEYS[4], KEYS[3])
 local text = redis.call('LMOVE', KEYS[2], KEYS[3], 'LEFT', 'RIGHT')
 if not text then return {1, 0, false} end
-if #text > tonumber(ARGV[2]) then return {1, #text, false} end
+if #text > tonumber(ARGV[2]) then return {1, #text, string.sub(text, 1, ARGV[3])} end
 return {1, #text, text}";
 
-/// KEYS lease, processing. ARGV token. What was taken last, while nobody else can have put it back.
+/// KEYS lease, processing. ARGV token, how the text begins. While nobody else can have put it back.
+/// From the last one taken on, for that is asked for most often.
 pub(super) const FETCH: &str = "
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
-return redis.call('LINDEX', KEYS[2], -1)";
+for place = redis.call('LLEN', KEYS[2]) - 1, 0, -1 do
+  local text = redis.call('LINDEX', KEYS[2], place)
+  if string.sub(text, 1, #ARGV[2]) == ARGV[2] then return text end
+end
+return false";
 
 /// KEYS dead. ARGV place, the largest text that is returned. Returns the size of the letter there, or
 /// -1, and its text unless that is larger.
@@ -57,13 +62,22 @@ for moved = 0, ARGV[2] - 1 do
 end
 return tonumber(ARGV[2])";
 
-/// KEYS processing, index, devices, bytes. ARGV text, id, device.
+/// KEYS processing, index, devices, bytes. ARGV text, id, device, 1 where the text is only how it
+/// begins.
 pub(super) const REMOVE: &str = "
-if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 then return 0 end
+local text = ARGV[1]
+if ARGV[4] == '1' then
+  for place = redis.call('LLEN', KEYS[1]) - 1, 0, -1 do
+    text = redis.call('LINDEX', KEYS[1], place)
+    if string.sub(text, 1, #ARGV[1]) == ARGV[1] then break end
+  end
+  if not text or string.sub(text, 1, #ARGV[1]) ~= ARGV[1] then return 0 end
+end
+if redis.call('LREM', KEYS[1], 1, text) == 0 then return 0 end
 if redis.call('ZREM', KEYS[2], ARGV[2]) == 1 and redis.call('HINCRBY', KEYS[3], ARGV[3], -1) < 1 then
   redis.call('HDEL', KEYS[3], ARGV[3])
 end
-redis.call('DECRBY', KEYS[4], #ARGV[1])
+redis.call('DECRBY', KEYS[4], #text)
 return 1";
 
 /// KEYS processing, bytes. ARGV text, new text.

@@ -64,6 +64,22 @@ async fn a_router_that_has_no_time_for_a_second_reading_is_believed_at_the_third
 }
 
 #[tokio::test]
+async fn a_router_that_prints_slowly_is_believed_at_the_third_attempt() {
+    let router = router(RouterOptions::default());
+    let (world, mut device) = knowing(&router).await;
+    // One reading fits into the time, and a second one begins to print.
+    router.answer_exports_with([lost(0)]);
+    router.set_fault(Fault::SlowDrip(Duration::from_millis(9)));
+    device.settings.command_timeout = Some(Duration::from_secs(3));
+    world.store.state().put(device.clone());
+    unconfirmed(&world, &device, 2).await;
+    unconfirmed(&world, &device, 1).await;
+    let third = again(&world, &device).await;
+    assert!(warning(&third).contains("/system logging"));
+    assert_eq!(counted(&world), [0.0, 1.0, 2.0, 0.0]);
+}
+
+#[tokio::test]
 async fn a_cut_that_a_second_reading_has_time_to_show_is_never_believed() {
     let router = router(RouterOptions::default());
     let (world, mut device) = known(&router).await;
@@ -75,6 +91,22 @@ async fn a_cut_that_a_second_reading_has_time_to_show_is_never_believed() {
         assert_eq!(told(&record), "truncated_output");
         let text = message(&record);
         assert!(text.contains("the first may be cut"), "{text}");
+    }
+    assert_eq!(world.sink.taken().len(), 1);
+    assert_eq!(counted(&world), [0.0, 0.0, 0.0, 4.0]);
+}
+
+#[tokio::test]
+async fn a_second_reading_that_brings_more_before_it_fails_speaks_against_the_first() {
+    let router = router(RouterOptions::default());
+    let (world, device) = known(&router).await;
+    router.set_fault(Fault::CutThenDrop);
+    for _ in 0..4 {
+        let record = again(&world, &device).await;
+        assert_eq!(told(&record), "truncated_output");
+        let text = message(&record);
+        assert!(text.contains("the first is cut"), "{text}");
+        assert!(text.contains("connection"), "{text}");
     }
     assert_eq!(world.sink.taken().len(), 1);
     assert_eq!(counted(&world), [0.0, 0.0, 0.0, 4.0]);

@@ -1,22 +1,27 @@
-//! The relay's desk: the letters in its hands, offered one after the other.
+//! The relay's desk: the letters in its hands, offered one after the other, while one that is too large
+//! to come along is fetched beside them.
+
+mod fetching;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use self::fetching::Fetched;
 use super::give_up;
 use crate::domain::attempt::AttemptId;
 use crate::domain::device::DeviceId;
 use crate::domain::failure::{Failure, FailureKind, chain};
-use crate::domain::outbox::{Answer, Lanes, Offer, Pause, Verdict};
+use crate::domain::outbox::{Answer, Lanes, Offer, Rests, Stage, Verdict};
 use crate::fleet::attempt::on_a_thread;
 use crate::fleet::outbox::Queue;
-use crate::fleet::outbox::letter::Filed;
+use crate::fleet::outbox::letter::{Filed, Label};
 use crate::fleet::{Context, draw, fence};
-use crate::ports::{Letter, Next, OutboxError, RelayLease, SinkError};
+use crate::ports::{Large, Letter, Next, OutboxError, RelayLease, SinkError};
 
 /// Letters that rest are kept in hands up to so many, and so many bytes; beyond, others wait for
 /// their rest to be over.
@@ -31,6 +36,11 @@ pub(super) struct Desk<'a> {
     lanes: Lanes,
     letters: HashMap<AttemptId, Held>,
     bytes: usize,
+    /// Those whose texts are still in the outbox.
+    large: HashMap<AttemptId, Large>,
+    /// One at a time: each may be large, and shares the way with the others.
+    fetching: JoinSet<(Offer, Fetched)>,
+    fetched: Option<Result<(Offer, Fetched), JoinError>>,
     origin: Instant,
     /// Why letters are not published now, so that it is said once.
     away: Option<String>,
@@ -49,15 +59,18 @@ impl<'a> Desk<'a> {
         queue: &'a Queue,
         expires: watch::Receiver<Instant>,
         origin: Instant,
-        pause: Pause,
+        rests: Rests,
     ) -> Self {
         Self {
             context,
             queue,
             expires,
-            lanes: Lanes::new(queue.policy(), pause),
+            lanes: Lanes::new(queue.policy(), rests),
             letters: HashMap::new(),
             bytes: 0,
+            large: HashMap::new(),
+            fetching: JoinSet::new(),
+            fetched: None,
             origin,
             away: None,
         }
@@ -68,38 +81,58 @@ impl<'a> Desk<'a> {
         self.lanes.came_back();
     }
 
-    /// How long the sink is left alone.
-    pub(super) fn pause(&self) -> Pause {
-        self.lanes.pause()
+    /// What is left alone, and for how long.
+    pub(super) fn rests(&self) -> &Rests {
+        self.lanes.rests()
+    }
+
+    /// How many letters could not be fetched so far.
+    pub(super) fn stuck(&self) -> usize {
+        self.lanes.stuck()
     }
 
     /// How long nothing can be done unless something happens.
     pub(super) fn idle_for(&self) -> Duration {
         let now = self.origin.elapsed();
-        let wakes = self.lanes.wakes_at(now);
+        let wakes = self.lanes.wakes_at(now, self.may_fetch());
         wakes.map_or(Duration::MAX, |at| at.saturating_sub(now))
     }
 
     /// Offers one letter, or takes one in; false when there is nothing to do now.
     pub(super) async fn serve(&mut self, lease: &RelayLease) -> Result<bool, OutboxError> {
-        let now = self.origin.elapsed();
-        if let Some(offer) = self.lanes.next(now) {
-            self.offer(offer).await?;
+        let fetched = self.fetched.take();
+        if let Some(fetched) = fetched.or_else(|| self.fetching.try_join_next()) {
+            self.unpack(fetched).await?;
             return Ok(true);
         }
-        let full = self.letters.len() >= MOST_LETTERS || self.bytes >= MOST_BYTES;
-        if full || self.lanes.pause().lasts(now) {
+        let now = self.origin.elapsed();
+        if let Some(offer) = self.lanes.next(now, self.may_fetch()) {
+            match offer.stage {
+                Stage::Announced => self.fetch(offer, lease),
+                Stage::Here | Stage::Delivered => self.offer(offer).await?,
+            }
+            return Ok(true);
+        }
+        let letters = self.letters.len() + self.large.len();
+        let full = letters >= MOST_LETTERS || self.bytes >= MOST_BYTES;
+        if full || self.lanes.rests().pauses(now) {
             return Ok(false);
         }
         let taken = tokio::select! {
             biased;
-            // A large one may be minutes on its way. Whatever is in our hands is put back at the end.
+            // Whatever is in our hands is put back at the end.
             () = self.context.shutdown.soft().cancelled() => return Ok(false),
             taken = self.queue.letters.take(lease) => taken?,
         };
         match taken {
             Next::Letter(text) => {
                 self.take_in(text).await?;
+                Ok(true)
+            }
+            Next::Large(large) => {
+                let label = Label::read(&large.head);
+                self.lanes.announce(label.id, label.device_id);
+                self.large.insert(label.id, large);
                 Ok(true)
             }
             // The lease that is lost is noticed by whoever renews it.
@@ -112,18 +145,7 @@ impl<'a> Desk<'a> {
             Ok(filed) => {
                 self.lanes
                     .take_in(filed.id, filed.device_id, filed.attempts);
-                self.bytes += text.len();
-                let letter = Letter {
-                    text,
-                    ..filed.letter()
-                };
-                let refusal = String::new();
-                let held = Held {
-                    filed,
-                    letter,
-                    refusal,
-                };
-                self.letters.insert(held.filed.id, held);
+                self.hold(filed, text);
                 Ok(())
             }
             Err(error) => {
@@ -138,8 +160,23 @@ impl<'a> Desk<'a> {
         }
     }
 
+    fn hold(&mut self, filed: Filed, text: Vec<u8>) {
+        self.bytes += text.len();
+        let letter = Letter {
+            text,
+            ..filed.letter()
+        };
+        let refusal = String::new();
+        let held = Held {
+            filed,
+            letter,
+            refusal,
+        };
+        self.letters.insert(held.filed.id, held);
+    }
+
     async fn offer(&mut self, offer: Offer) -> Result<(), OutboxError> {
-        let answer = if offer.delivered {
+        let answer = if offer.stage == Stage::Delivered {
             Answer::Delivered
         } else {
             self.publish(offer.attempt).await

@@ -6,12 +6,14 @@ use std::sync::atomic::Ordering;
 use tokio::time::timeout;
 
 use super::*;
-use crate::domain::snapshot::Snapshot;
+use crate::domain::digest::Digest;
+use crate::domain::snapshot::{ConfigText, Snapshot};
 use crate::fleet::fakes::{START, World, id, snapshot};
 
 const RELAYED: &str = "mikrotik_config_backup_outbox_relayed_total";
 const PUBLISHED: &str =
     "mikrotik_nats_publish_total{status=\"success\",subject=\"config_snapshot\"}";
+const STUCK: &str = "mikrotik_config_backup_outbox_stuck_snapshots";
 const SUCCESS: &str = "mikrotik_config_backup_total{status=\"success\"}";
 
 /// The snapshot of the attempt and the device with this number.
@@ -102,5 +104,76 @@ async fn a_snapshot_without_room_waits_for_it_and_holds_no_other_up() {
     *world.sink.no_room.lock().expect("whole") = None;
     sleep(60 * LEASE).await;
     assert_eq!(world.sink.taken(), [snapshot_of(2), snapshot_of(1)]);
+    world.context.shutdown.soft().cancel();
+}
+
+/// A snapshot whose letter is larger than that of [`snapshot_of`].
+fn large_snapshot_of(attempt: u32, device: u32) -> Snapshot {
+    let mut snapshot = snapshot(attempt.into(), id(device));
+    let noise: Vec<_> = (0..400)
+        .map(|number| Digest::of([number as u8]).to_string())
+        .collect();
+    snapshot.text = ConfigText::new(noise.concat());
+    snapshot.hash = snapshot.text.digest();
+    snapshot
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_that_cannot_be_handed_out_holds_up_its_own_device_only() {
+    let (world, post) = World::with_outbox();
+    let queue = world.context.outbox.as_ref().expect("there is one");
+    let large = large_snapshot_of(1, 1);
+    let behind = snapshot(2, id(1));
+    let others = [snapshot(3, id(2)), snapshot(4, id(3))];
+    let mut sizes = Vec::new();
+    for snapshot in [&large, &behind, &others[0], &others[1]] {
+        let letter = queue.write(snapshot, START).await.expect("memory");
+        sizes.push(letter.text.len());
+        queue.put(&letter).await.expect("it is there");
+    }
+    *post.letters.large.lock().expect("whole") = Some(sizes[0]);
+    assert!(sizes[1..].iter().all(|size| *size < sizes[0]), "{sizes:?}");
+    // Longer than everything else here takes.
+    let travels = 60 * LEASE;
+    *post.letters.stuck_for.lock().expect("whole") = Some(travels);
+    let context = Arc::clone(&world.context);
+    tokio::spawn(async move { run(&context).await });
+    sleep(LEASE).await;
+    assert_eq!(
+        world.sink.taken(),
+        others,
+        "at once, while it is being fetched"
+    );
+    assert_eq!(world.metric(STUCK), 0.0, "it is on its way");
+    sleep(travels).await;
+    assert_eq!(world.metric(STUCK), 1.0);
+    assert_eq!(post.letters.fetched.load(Ordering::Relaxed), 1);
+
+    // What comes meanwhile goes past it as well.
+    let newer = [snapshot(5, id(4)), snapshot(6, id(1))];
+    for snapshot in &newer {
+        let letter = queue.write(snapshot, START).await.expect("memory");
+        queue.put(&letter).await.expect("it is there");
+    }
+    sleep(4 * travels).await;
+    let [first, second] = others;
+    let mut expected = vec![first, second, newer[0].clone()];
+    assert_eq!(world.sink.taken(), expected);
+    let fetched = post.letters.fetched.load(Ordering::Relaxed);
+    assert!(
+        (4..=5).contains(&fetched),
+        "tried again, with pauses: {fetched}"
+    );
+
+    *post.letters.stuck_for.lock().expect("whole") = None;
+    sleep(3 * travels).await;
+    expected.extend([large, behind, newer[1].clone()]);
+    assert_eq!(
+        world.sink.taken(),
+        expected,
+        "then its device, in its order"
+    );
+    assert_eq!(world.metric(STUCK), 0.0);
+    assert_eq!(post.letters.ids(), []);
     world.context.shutdown.soft().cancel();
 }

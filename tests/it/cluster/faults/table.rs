@@ -100,7 +100,7 @@ pub const THAT_END: &[Row] = &[
     retry(Fault::DropConnectionMidOutput, "truncated_output", "export", "the connection ended"),
     retry(Fault::ExitStatus(1), "truncated_output", "export", "exit status 1"),
     retry(Fault::Interrupted, "truncated_output", "export", "#interrupted"),
-    retry(Fault::MenuTimeout, "truncated_output", "export", "/ipv6/route"),
+    retry(Fault::MenuTimeout, "truncated_output", "normalise", "/ipv6/route"),
     retry(Fault::ErrorText, "not_an_export", "export", "std failure: timeout (13)"),
     retry(Fault::EmptyOutput, "not_an_export", "export", "nothing"),
     retry(Fault::BannerOnly, "not_an_export", "export", "export header"),
@@ -120,6 +120,7 @@ pub const THAT_END: &[Row] = &[
     whole(Fault::KeyboardInteractiveOnly),
     // Nothing in the text tells it, only the export before.
     retry(Fault::CutOnce, "truncated_output", "normalise", "was another one").read_twice(),
+    retry(Fault::CutThenDrop, "truncated_output", "export", "the first is cut").read_twice(),
     whole(Fault::SecretsWithheld).read_twice(),
     whole(Fault::PauseMidOutput(Duration::from_secs(1))),
 ];

@@ -1,31 +1,12 @@
 //! With something of a device in the outbox, what is newer goes there too, although NATS would take
 //! it: consumers see a device's snapshots in their order.
 
-use super::{BUSY, drained, exactly_once_in_order, fleet, leftovers, queued};
+use super::{
+    BUSY, drained, exactly_once_in_order, fleet, leftovers, nobody_relays, queued,
+    somebody_may_relay,
+};
 use crate::cluster::harness::{Cluster, get};
 use crate::cluster::poll::until;
-
-const LEASE: &str = "backup:outbox:relay";
-
-/// The relay's right is somebody else's, who does nothing with it.
-async fn nobody_relays(cluster: &Cluster) {
-    let mut client = cluster.redis.client().await;
-    redis::cmd("SET")
-        .arg(LEASE)
-        .arg("somebody else")
-        .exec_async(&mut client)
-        .await
-        .expect("take the lease");
-}
-
-async fn somebody_may_relay(cluster: &Cluster) {
-    let mut client = cluster.redis.client().await;
-    redis::cmd("DEL")
-        .arg(LEASE)
-        .exec_async(&mut client)
-        .await
-        .expect("give the lease back");
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_newer_queues_up_behind_what_waits_although_nats_is_back() {

@@ -291,6 +291,42 @@ pub(super) async fn rows_that_say_the_same_address_share_its_connections(
     assert!(wait > QUARTER - Duration::from_secs(20), "{wait:?}");
 }
 
+pub(super) async fn an_address_in_two_spellings_is_one(store: &dyn Store, operator: &dyn Operator) {
+    for (one, two) in [
+        ("198.51.100.9", "::ffff:198.51.100.9"),
+        ("::FFFF:c633:640a", "198.51.100.10"),
+        ("2001:db8:0:0:0:0:00:e", "2001:db8::e"),
+        (" [2001:DB8::000f]", "2001:0db8::f"),
+        ("Router-9.Example.", "router-9.example"),
+    ] {
+        let one = operator.insert(at(one)).await;
+        let two = NewDevice {
+            ssh_port: Some(22),
+            ..at(two)
+        };
+        let two = operator.insert(two).await;
+        // Nobody knows how far any of them came: died, and then one that runs.
+        for id in [one, two, one] {
+            begin(store, &bounded(id, Cause::Manual, "one")).await;
+        }
+        let longest = HOUR + Duration::from_secs(60);
+        for id in [two, one] {
+            let wait = refused(store, &bounded(id, Cause::Manual, "two")).await;
+            assert!(about(wait, longest), "{wait:?}");
+        }
+        let state = operator.state(two).await;
+        assert_eq!(state["running_attempt_id"], None, "it is taken back");
+        let own = Claim {
+            bound: Some(Bound::for_interval(
+                Duration::from_secs(60),
+                Duration::from_secs(10),
+            )),
+            ..bounded(two, Cause::Scheduled, "one")
+        };
+        begin(store, &own).await;
+    }
+}
+
 pub(super) async fn a_short_interval_is_each_rows_own(store: &dyn Store, operator: &dyn Operator) {
     let minute = Duration::from_secs(60);
     let often = Bound::for_interval(minute, Duration::from_secs(10));

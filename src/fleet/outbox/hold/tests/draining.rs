@@ -13,8 +13,8 @@ use crate::fleet::Context;
 use crate::fleet::fakes::World;
 use crate::fleet::outbox::Limits;
 use crate::ports::{
-    Delivered, GivenUp, HELD_FOR, Next, Outbox, OutboxError, OutboxState, RelayLease, Settlements,
-    StoreError,
+    Delivered, GivenUp, HELD_FOR, Large, Next, Outbox, OutboxError, OutboxState, RelayLease,
+    Settlements, StoreError,
 };
 
 /// An outbox that only takes letters in, or nothing at all.
@@ -72,6 +72,14 @@ impl Outbox for Letters {
     }
 
     async fn take(&self, _lease: &RelayLease) -> Result<Next, OutboxError> {
+        Err(away())
+    }
+
+    async fn fetch(
+        &self,
+        _lease: &RelayLease,
+        _large: &Large,
+    ) -> Result<Option<Vec<u8>>, OutboxError> {
         Err(away())
     }
 
