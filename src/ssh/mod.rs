@@ -31,7 +31,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// The most bytes that one command may print (`CONFIG_BACKUP_MAX_EXPORT_BYTES`).
     pub max_output: usize,
-    /// How long a command may print nothing (`CONFIG_BACKUP_IDLE_TIMEOUT`).
+    /// How long a command may print nothing, and its channel take to open
+    /// (`CONFIG_BACKUP_IDLE_TIMEOUT`).
     pub idle_timeout: Duration,
     /// What may be offered (`SSH_ALGORITHMS`).
     pub algorithms: SshAlgorithms,
