@@ -24,17 +24,26 @@
 //! - The recording of a session has no line feed at its end where its form drops it (YAML's `|-`), and
 //!   is given one again. What Oxidized stores of a session begins with lines of its own: no export.
 
+#[path = "report/files.rs"]
+mod files;
+#[path = "report/judging.rs"]
+pub mod judging;
+#[path = "report/laws.rs"]
+mod laws;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::{fs, io};
 
 use mikrotik_backup::domain::failure::Failure;
 use mikrotik_backup::routeros::{
-    Answer, Dialogue, Export, Normalized, Remembered, Verdict, commands, decode, encode, normalize,
-    normalize_text, suspicion,
+    Dialogue, Export, Normalized, Remembered, Verdict, commands, normalize, suspicion,
 };
-use saphyr::{LoadableYamlNode as _, Yaml};
+
+use files::{file_name, files, probes, replies, table};
+use judging::{answered, judge};
+use laws::broken_laws;
 
 /// What came of a corpus.
 #[derive(Default)]
@@ -316,116 +325,6 @@ fn labelled_cut(row: &BTreeMap<String, String>) -> bool {
     .any(|sign| said.contains(sign))
 }
 
-/// What must hold of every whole export, and does not of this one.
-fn broken_laws(export: &Export) -> Vec<&'static str> {
-    let normalized = normalize(export);
-    let text = normalized.text.expose();
-    let raw = encode(&export.text);
-    let unix = export.text.replace("\r\n", "\n");
-    let dos = unix.replace('\n', "\r\n");
-    let (_, rest) = unix.split_once('\n').unwrap_or_default();
-    let version = &export.header.routeros_version;
-    let later = format!("# 2031-12-31 23:59:59 by RouterOS {version}\n{rest}");
-    let earlier = format!("# jan/01/1970 00:00:01 by RouterOS {version}\n{rest}");
-    let mut broken = Vec::new();
-    let mut law = |holds: bool, what| {
-        if !holds {
-            broken.push(what);
-        }
-    };
-    law(
-        normalize_text(text) == text,
-        "normalising twice is not normalising once",
-    );
-    law(
-        commands(text) == commands(&export.text),
-        "the commands are not the same",
-    );
-    law(decode(&raw) == export.text, "its bytes do not come back");
-    law(
-        normalized.hash == normalized.text.digest(),
-        "the hash is not the text's",
-    );
-    law(
-        [unix, dos, later, earlier]
-            .iter()
-            .all(|other| normalize_text(other) == text),
-        "line ends or the date make a difference",
-    );
-    law(
-        suspicion((&normalized).into(), (&normalized).into()).is_none(),
-        "it is a suspect beside itself",
-    );
-    law(
-        (1..32).all(|part| {
-            let at = raw.len() * part / 32;
-            raw.get(at.saturating_sub(1)) == Some(&b'\n') || judge(&raw[..at]).is_err()
-        }),
-        "it is accepted where it is cut inside a line",
-    );
-    law(
-        !export.incomplete_menus.is_empty()
-            || line_ends(&raw).all(|at| is_doubted(&normalized, &raw[..at])),
-        "a cut between two of its lines is neither refused nor suspected",
-    );
-    law(
-        edits(&raw)
-            .all(|edited| judge(&edited).is_ok_and(|e| normalize(&e).hash != normalized.hash)),
-        "an edited character of its configuration is no change, or is refused",
-    );
-    broken
-}
-
-/// The text with one letter or digit of its configuration replaced by another, in some places.
-fn edits(raw: &[u8]) -> impl Iterator<Item = Vec<u8>> {
-    const SOME: usize = 24;
-    let mut places = Vec::new();
-    let (mut start, mut goes_on, mut wide) = (0, false, false);
-    for line in raw.split_inclusive(|byte| *byte == b'\n') {
-        let comment = line.starts_with(b"#") && !goes_on;
-        let letters = line.iter().enumerate().filter(|(at, byte)| {
-            // Not what a backslash makes another character of, nor the words of an item's form.
-            let escaped =
-                (1..=2).any(|back| at.checked_sub(back).is_some_and(|b| line[b] == b'\\'));
-            byte.is_ascii_alphanumeric() && !escaped && *at > 4
-        });
-        // What the router wrapped of a comment is none.
-        let item = [&b"add"[..], b"set", b"remove"];
-        let rest = wide && !item.iter().any(|verb| line.starts_with(verb));
-        if !comment && !rest && !line.starts_with(b"/") {
-            places.extend(letters.map(|(at, _)| start + at));
-        }
-        goes_on = line.trim_ascii_end().ends_with(b"\\");
-        wide = comment && line.len() >= 79;
-        start += line.len();
-    }
-    let few = SOME.min(places.len());
-    (0..few).map(move |part| {
-        let at = places[part * places.len() / few];
-        let mut edited = raw.to_vec();
-        edited[at] = if edited[at] == b'7' { b'8' } else { b'7' };
-        edited
-    })
-}
-
-/// Some of the places right behind a line feed, the first and the last among them.
-fn line_ends(raw: &[u8]) -> impl Iterator<Item = usize> {
-    const SOME: usize = 48;
-    let feeds = raw.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
-    let ends: Vec<usize> = feeds.map(|(at, _)| at + 1).collect();
-    let last = ends.len().saturating_sub(1);
-    let few = SOME.min(last);
-    (0..few).map(move |part| ends[part * last / few])
-}
-
-/// Whether `cut` is refused, is read again beside the `whole` export, or lacks nothing.
-fn is_doubted(whole: &Normalized, cut: &[u8]) -> bool {
-    let Ok(export) = judge(cut) else { return true };
-    let doubted = export.doubt.is_some();
-    let cut = normalize(&export);
-    doubted || cut.hash == whole.hash || suspicion(whole.into(), (&cut).into()).is_some()
-}
-
 fn summary(export: &Export, normalized: &Normalized) -> String {
     let mut text = format!(
         "RouterOS {}, {} commands in {} menus, {} secrets",
@@ -444,28 +343,6 @@ fn summary(export: &Export, normalized: &Normalized) -> String {
         let _ = write!(text, "; unknown comment {comment:?}");
     }
     text
-}
-
-fn answered(stdout: &[u8]) -> Answer<'_> {
-    Answer {
-        stdout,
-        stderr: b"",
-        exit_status: Some(0),
-        closed: true,
-    }
-}
-
-/// The verdict on `stdout`, as the answer to whatever is asked.
-fn judge(stdout: &[u8]) -> Result<Export, Failure> {
-    let mut dialogue = Dialogue::new(None);
-    loop {
-        match dialogue.judge(&answered(stdout)) {
-            Verdict::Whole(export) => return Ok(export),
-            Verdict::Refused(failure) => return Err(failure),
-            // Each command is asked for once.
-            Verdict::Ask(_) => {}
-        }
-    }
 }
 
 /// The text with a date in its header again, where its owner had put one and the same character
@@ -490,72 +367,4 @@ fn unmasked(bytes: Vec<u8>) -> (Vec<u8>, bool) {
     }
     let dated = format!("# 2026-01-02 03:04:05 by RouterOS {version}");
     ([dated.as_bytes(), rest].concat(), true)
-}
-
-/// What was answered to each command of a recorded session.
-fn replies(yaml: &str) -> BTreeMap<String, String> {
-    let documents = Yaml::load_from_str(yaml).unwrap_or_default();
-    let commands = documents
-        .first()
-        .and_then(|root| root.as_mapping_get("commands"));
-    let Some(commands) = commands.and_then(Yaml::as_mapping) else {
-        return BTreeMap::new();
-    };
-    commands
-        .iter()
-        .filter_map(|(command, reply)| {
-            let command = command.as_str()?;
-            let command = command.trim_end().trim_end_matches("\\n").to_owned();
-            // Blanks that the form would lose are escaped in it.
-            let reply = reply.as_str().unwrap_or_default().replace("\\x20", " ");
-            Some((command, reply + "\n"))
-        })
-        .collect()
-}
-
-/// Texts that must stay, and texts that must not.
-fn probes(yaml: &str) -> Vec<(bool, String)> {
-    let documents = Yaml::load_from_str(yaml).unwrap_or_default();
-    let Some(root) = documents.first() else {
-        return Vec::new();
-    };
-    let list = |key: &str, wanted: bool| -> Vec<(bool, String)> {
-        let probes = root.as_mapping_get(key).and_then(|list| list.as_vec());
-        let probes = probes.into_iter().flatten();
-        probes
-            .filter_map(|probe| Some((wanted, probe.as_str()?.to_owned())))
-            .collect()
-    };
-    [list("pass", true), list("fail", false)].concat()
-}
-
-/// Rows of a table by its column names.
-fn table(path: &Path) -> io::Result<Vec<BTreeMap<String, String>>> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-    let mut rows = text.lines().map(|line| line.split('\t').map(str::to_owned));
-    let names: Vec<String> = rows.next().map(Iterator::collect).unwrap_or_default();
-    Ok(rows
-        .map(|row| names.iter().cloned().zip(row).collect())
-        .collect())
-}
-
-/// The files of a folder whose name ends so, in order.
-fn files(folder: &Path, end: &str) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_file() && file_name(&path).ends_with(end) {
-            found.push(path);
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
 }

@@ -1,5 +1,6 @@
 //! Tests of the metrics page.
 
+use super::definitions::DEFERRALS;
 use super::*;
 use crate::domain::failure::Failure;
 

@@ -160,6 +160,8 @@ struct Run<'a> {
     in_header: bool,
     /// A menu line that is not written yet: the item after it may have to join it.
     menu: Option<Line<'a>>,
+    /// An item has joined it, so that it is written only before one that does not.
+    joined: bool,
     /// Comments (with their rests) that are not written yet: what follows decides.
     comments: Option<Range<usize>>,
     last_comment: Option<&'a str>,
@@ -186,6 +188,7 @@ impl<'a> Run<'a> {
             context: Context::default(),
             in_header: true,
             menu: None,
+            joined: false,
             comments: None,
             last_comment: None,
             blank: false,
@@ -287,6 +290,7 @@ impl<'a> Run<'a> {
             self.settle(None);
             self.context.enter(logical);
             self.menu = Some(*line);
+            self.joined = false;
         } else {
             self.settle(Some((line, &item)));
         }
@@ -303,7 +307,7 @@ impl<'a> Run<'a> {
             self.write(line);
             return;
         }
-        let dropped = match self.comments.take() {
+        let (dropped, kept) = match self.comments.take() {
             Some(range) => {
                 let before = match next {
                     Some((_, item)) if item.is_relative_item() => Before::Item,
@@ -312,19 +316,19 @@ impl<'a> Run<'a> {
                 };
                 self.sift(range, before)
             }
-            None => 0,
+            None => (0, 0),
         };
-        if let Some(menu) = self.menu.take() {
-            let rejoin = dropped > 0 && self.is_terse();
-            let item = next.filter(|(_, item)| item.is_relative_item());
-            if let (true, Some((line, _))) = (rejoin, item) {
-                self.due_blank();
-                self.out.push_str(&menu.logical());
-                self.out.push_str(" ");
-                line.write_normalized(&mut self.out);
-                self.count(TERSE_ITEM);
-                return;
-            }
+        if let Some((line, item)) = next
+            && item.is_relative_item()
+            && dropped > 0
+            && kept == 0
+            && self.rejoin(line)
+        {
+            return;
+        }
+        // What has been joined stays held: behind other lines may stand one more item of its menu.
+        let joined = self.joined && !matches!(next, Some((_, Item::Relative(_))));
+        if !joined && let Some(menu) = self.menu.take() {
             self.write(&menu);
         }
         if let Some((line, _)) = next {
@@ -332,15 +336,35 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Writes an item whose comments have gone as the terse form has it, in one line with its menu;
+    /// `false` where the text is not terse.
+    fn rejoin(&mut self, line: &Line<'_>) -> bool {
+        let menu = match (&self.menu, self.context.menu()) {
+            (Some(menu), _) => menu.logical().into_owned(),
+            (None, Some(menu)) => menu.to_owned(),
+            (None, None) => return false,
+        };
+        if !self.is_terse() {
+            return false;
+        }
+        self.due_blank();
+        self.out.push_str(&menu);
+        self.out.push_str(" ");
+        line.write_normalized(&mut self.out);
+        self.count(TERSE_ITEM);
+        self.joined = true;
+        true
+    }
+
     fn write(&mut self, line: &Line<'_>) {
         self.due_blank();
         line.write_normalized(&mut self.out);
     }
 
-    /// Writes the comments that stay, behind the menu line that is held, and counts the state comments
-    /// that do not.
-    fn sift(&mut self, held: Range<usize>, before: Before) -> u64 {
-        let mut dropped = 0;
+    /// Writes the comments that stay, behind the menu line that is held; how many state comments do not,
+    /// and how many comments do.
+    fn sift(&mut self, held: Range<usize>, before: Before) -> (u64, u64) {
+        let (mut dropped, mut kept) = (0, 0);
         let mut top = self.out.is_empty() && self.menu.is_none();
         let mut lines = reader::lines_in(self.text, held).peekable();
         while let Some(line) = lines.next() {
@@ -365,6 +389,7 @@ impl<'a> Run<'a> {
                 None => {
                     self.in_header &= rest.is_none() && header::is_header_field(line.raw);
                     top = false;
+                    kept += 1;
                     let menu = self.menu.take();
                     let lines = reader::lines_in(self.text, line.start..end);
                     for line in menu.into_iter().chain(lines) {
@@ -376,7 +401,7 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        dropped
+        (dropped, kept)
     }
 
     /// The rule that takes `comment` (and its `rest` on further lines) out, if one does. Takes note of unknown ones.
@@ -396,7 +421,7 @@ impl<'a> Run<'a> {
         }
         if before != Before::Stray
             && !(self.context.menu().is_none() && header::is_header_field(comment))
-            && let Some(name) = match rest {
+            && let Some(name) = match rest.filter(|rest| !rest.trim().is_empty()) {
                 Some(rest) => self.normalizer.ignores_wrapped(comment, rest),
                 None => self.normalizer.ignores(comment),
             }

@@ -19,7 +19,17 @@ pub(super) fn configuration(text: &str) -> Vec<(String, String)> {
     while at < physical.len() {
         let line = physical[at];
         if line.starts_with('#') {
-            let words: Vec<&str> = line.trim_end().split(' ').collect();
+            let mut words: Vec<&str> = line.trim_end().split(' ').collect();
+            // The channel of the version may stand behind it.
+            let channel = |word: &str| {
+                let name = word
+                    .strip_prefix('(')
+                    .and_then(|word| word.strip_suffix(')'));
+                name.is_some_and(|name| {
+                    !name.is_empty() && !form(name).contains(|c| !"a-".contains(c))
+                })
+            };
+            words.pop_if(|word| channel(word));
             let dated = match words[..] {
                 ["#", date, time, "by", "RouterOS", version] => {
                     let form = format!("{} {}", form(date), form(time));
@@ -177,7 +187,7 @@ fn cannot_be_configuration(comment: &str, line: &str) -> bool {
 
 /// What RouterOS says of an item that may take more than a terminal holds (§5). Behind `$` stands nothing;
 /// `*` is any text and `+` some, `~` text without blanks, `%` digits.
-const SENTENCES: [&str; 20] = [
+const SENTENCES: [&str; 22] = [
     "# + not ready$",
     "# received packet from ~ bad format$",
     "# poe-out status: ~",
@@ -191,6 +201,8 @@ const SENTENCES: [&str; 20] = [
     "# managed by CAPsMAN ~, traffic processing on ~$",
     "# operated by CAP ~, traffic processing on ~$",
     "# mode: ~, SSID: *, channel: ",
+    "# mode: ~, SSID: *$",
+    "# + not a bridge port$",
     "# DHCP server can not run on slave*!$",
     "# DHCP client can not run on slave*!$",
     "# in/out-interface matcher not possible when interface ",
@@ -205,7 +217,14 @@ const SENTENCES: [&str; 20] = [
 fn lacks(comment: &str, rest: &str) -> bool {
     let signs = |text: &str| text.trim().chars().map(Some).collect::<Vec<_>>();
     let (letter, blank) = (None, Some(' '));
-    let breaks: [&[_]; 5] = [&[], &[blank], &[letter], &[blank, letter], &[letter, blank]];
+    let breaks: [&[_]; 6] = [
+        &[],
+        &[blank],
+        &[letter],
+        &[blank, letter],
+        &[letter, blank],
+        &[blank, letter, blank],
+    ];
     let tail = rest.starts_with('/') && !rest.contains(char::is_whitespace);
     let begun = signs(comment);
     comment.starts_with('#')

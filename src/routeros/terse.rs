@@ -5,13 +5,15 @@ use super::reader::{self, LineKind};
 use super::shape::Item;
 
 /// Whether `text` is in the terse form throughout: items carry their menu, and a menu line stands
-/// only before the comments of exactly one item. What `normalizer` ignores may have been wrapped.
+/// only before items with comments: before each of them (facts sheet, §5), or once before all (7.13.5, file
+/// index 15390384751). What `normalizer` ignores may have been wrapped.
 pub(super) fn is_terse(text: &str, normalizer: &Normalizer) -> bool {
     #[derive(PartialEq)]
     enum After {
         Nothing,
         Menu,
         Comment,
+        Item,
     }
     let mut absolute = false;
     let mut after = After::Nothing;
@@ -22,7 +24,7 @@ pub(super) fn is_terse(text: &str, normalizer: &Normalizer) -> bool {
             LineKind::Blank | LineKind::Rest => {}
             LineKind::Comment => {
                 last_comment = Some(line.raw);
-                if after == After::Menu {
+                if matches!(after, After::Menu | After::Item) {
                     after = After::Comment;
                 }
             }
@@ -31,16 +33,16 @@ pub(super) fn is_terse(text: &str, normalizer: &Normalizer) -> bool {
             LineKind::Config => {
                 let item = Item::parse(line.raw);
                 after = match (item, after) {
-                    (Item::Menu(_), After::Nothing) => After::Menu,
-                    (Item::Absolute { .. }, After::Nothing) => {
+                    (Item::Menu(_), After::Nothing | After::Item) => After::Menu,
+                    (Item::Absolute { .. }, After::Nothing | After::Item) => {
                         absolute = true;
                         After::Nothing
                     }
-                    (Item::Relative(_), After::Comment) => After::Nothing,
+                    (Item::Relative(_), After::Comment) => After::Item,
                     _ => return false,
                 };
             }
         }
     }
-    absolute && after == After::Nothing
+    absolute && matches!(after, After::Nothing | After::Item)
 }

@@ -383,6 +383,53 @@ fn a_menu_behind_an_empty_piece_of_a_line_is_one_with_and_without_a_shape() {
 }
 
 #[test]
+fn of_a_menu_that_stands_once_before_several_items_each_is_rejoined() {
+    let head = "/ip address add a=b\n";
+    let (gone, kept) = ("# wan not ready\n", "# nobody knows this one\n");
+    let menu = "/ip firewall nat";
+    for (items, expected) in [
+        // Before both, or before each, the menu is the same.
+        (
+            format!("{menu}\n{gone}add c=1\n{gone}{gone}add c=2\n"),
+            format!("{menu} add c=1\n{menu} add c=2\n"),
+        ),
+        (
+            format!("{menu}\n{gone}add c=1\n{menu}\n{gone}add c=2\n"),
+            format!("{menu} add c=1\n{menu} add c=2\n"),
+        ),
+        // An item whose comment stays has its menu before it, whatever has become of the others.
+        (
+            format!("{menu}\n{kept}add c=1\n{gone}add c=2\n"),
+            format!("{menu}\n{kept}add c=1\n{menu} add c=2\n"),
+        ),
+        (
+            format!("{menu}\n{gone}add c=1\n{kept}add c=2\n"),
+            format!("{menu} add c=1\n{menu}\n{kept}add c=2\n"),
+        ),
+        (
+            format!("{menu}\n{gone}add c=1\n\n{kept}{gone}add c=2\n"),
+            format!("{menu} add c=1\n\n{menu}\n{kept}add c=2\n"),
+        ),
+    ] {
+        for tail in [
+            "",
+            "/ip pool add name=x\n",
+            "/ip pool\n# nobody\nadd name=x\n",
+        ] {
+            let text = format!("{head}{items}{tail}");
+            let normalized = normalize_text(&text);
+            assert_eq!(normalized, format!("{head}{expected}{tail}"), "{text}");
+            assert_eq!(normalize_text(&normalized), normalized, "{text}");
+            assert_eq!(
+                oracle::configuration(&normalized),
+                oracle::configuration(&text),
+                "{text}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_text_that_is_not_terse_throughout_is_not_rejoined() {
     let state = "/ip firewall nat\n# wan not ready\nadd chain=srcnat\n";
     let terse = format!("/ip address add a=b\n{state}/ip pool add name=x\n");

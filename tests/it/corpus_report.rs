@@ -5,7 +5,7 @@
 use std::path::Path;
 
 #[path = "../../examples/corpus-report/report.rs"]
-mod report;
+pub mod report;
 
 fn comes_out_as_labelled(folder: &Path, at_least: usize) {
     let report = report::report(folder).expect("read the corpus");

@@ -6,33 +6,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use mikrotik_backup::domain::failure::Failure;
-use mikrotik_backup::routeros::{
-    Answer, Dialogue, Export, ExportCommand, Verdict, normalize, normalize_text,
-};
+use mikrotik_backup::routeros::{Dialogue, ExportCommand, Verdict, normalize, normalize_text};
+
+use crate::corpus_report::report::judging::{answered, judge};
 
 fn manifest_dir() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// The answer of a router that sent `stdout` and ended as RouterOS does.
-fn answered(stdout: &[u8]) -> Answer<'_> {
-    Answer {
-        stdout,
-        stderr: b"",
-        exit_status: Some(0),
-        closed: true,
-    }
-}
-
-/// The verdict on `stdout` as the only answer to `show-sensitive`.
-fn judge(stdout: &[u8]) -> Result<Export, Failure> {
-    let mut dialogue = Dialogue::new(None);
-    match dialogue.judge(&answered(stdout)) {
-        Verdict::Whole(export) => Ok(export),
-        Verdict::Refused(failure) => Err(failure),
-        Verdict::Ask(command) => panic!("asked for {command:?} without a rejection"),
-    }
 }
 
 struct Fixture {

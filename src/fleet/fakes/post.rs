@@ -1,5 +1,6 @@
 //! An outbox in memory and the settling of what is in it, late or silent on demand.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::{START, World};
 use crate::credentials::Key;
 use crate::domain::attempt::AttemptId;
 use crate::domain::device::{DeviceId, TenantId};
-use crate::domain::failure::Failure;
+use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::snapshot::{ConfigText, Machine, Snapshot};
 use crate::fleet::outbox::{Limits, Queue};
 use crate::ports::{
@@ -230,6 +231,12 @@ impl Outbox for MemoryOutbox {
 pub struct MemorySettlements {
     /// Those that were told to be in the stream.
     pub delivered: Mutex<Vec<AttemptId>>,
+    /// Those that were told to be held, and when.
+    pub held: Mutex<Vec<(Instant, Vec<AttemptId>)>>,
+    /// Those that were told to be held no more.
+    pub let_go: Mutex<Vec<AttemptId>>,
+    /// Those that were given up, and why.
+    pub given_up: Mutex<Vec<(AttemptId, FailureKind)>>,
 }
 
 #[async_trait]
@@ -242,18 +249,23 @@ impl Settlements for MemorySettlements {
 
     async fn give_up(
         &self,
-        _attempt: AttemptId,
+        attempt: AttemptId,
         _device: DeviceId,
-        _failure: &Failure,
+        failure: &Failure,
     ) -> Result<GivenUp, StoreError> {
-        Ok(GivenUp::NotQueued)
+        let mut given_up = self.given_up.lock().expect("whole");
+        given_up.push((attempt, failure.kind));
+        Ok(GivenUp::Older)
     }
 
-    async fn still_held(&self, _attempts: &[AttemptId]) -> Result<(), StoreError> {
+    async fn still_held(&self, attempts: &[AttemptId]) -> Result<(), StoreError> {
+        let mut held = self.held.lock().expect("whole");
+        held.push((Instant::now(), attempts.to_vec()));
         Ok(())
     }
 
-    async fn let_go(&self, _attempts: &[AttemptId]) -> Result<(), StoreError> {
+    async fn let_go(&self, attempts: &[AttemptId]) -> Result<(), StoreError> {
+        self.let_go.lock().expect("whole").extend(attempts);
         Ok(())
     }
 
@@ -276,6 +288,11 @@ pub struct Post {
 impl World {
     /// A world with an outbox; what that cannot take is held in memory.
     pub fn with_outbox() -> (Self, Post) {
+        Self::with_outbox_in(None)
+    }
+
+    /// The same; what the outbox cannot take is held below `data_dir`, if there is one.
+    pub fn with_outbox_in(data_dir: Option<&Path>) -> (Self, Post) {
         let (mut world, post) = (Self::new(1), Post::default());
         let limits = Limits {
             retry_interval: Duration::from_secs(30),
@@ -284,7 +301,7 @@ impl World {
         };
         let key = Key::from_bytes([1; 32]);
         let (letters, settlements) = (post.letters.clone(), post.settlements.clone());
-        let queue = Queue::new(letters, settlements, key, limits, None);
+        let queue = Queue::new(letters, settlements, key, limits, data_dir);
         let context = Arc::get_mut(&mut world.context).expect("nobody else has it yet");
         context.outbox = Some(queue);
         (world, post)
