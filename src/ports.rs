@@ -133,6 +133,26 @@ pub struct Begun {
     pub now: Timestamp,
 }
 
+impl Begun {
+    /// What is known of the router, if the `last` attempt was made at the address that the device has now:
+    /// behind another one there may be another router.
+    #[must_use]
+    pub fn beside(self, last: Option<&LastAttempt>) -> Self {
+        let endpoint = self.device.revision().endpoint;
+        if last.is_some_and(|last| last.revision.endpoint == endpoint) {
+            return self;
+        }
+        Self {
+            last_shape: None,
+            last_bytes: None,
+            last_incomplete_menus: Vec::new(),
+            missing_menus: MissingMenus::default(),
+            suspects: Recurrence::default(),
+            ..self
+        }
+    }
+}
+
 /// A row of the journal.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct JournalEntry {
@@ -220,7 +240,8 @@ pub struct DeviceStatus {
     pub running_since: Option<Timestamp>,
     /// Menus that are missing in the last good export.
     pub incomplete_menus: Vec<String>,
-    /// Why the last good export was read more than once before it was believed.
+    /// Why an export was read more than once before it was believed, for as long as those after it are
+    /// the same and nobody has asked for one.
     pub warning: Option<String>,
     /// Names of the algorithms of the last key exchange that are weak.
     pub weak_ssh: Vec<String>,

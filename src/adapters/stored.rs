@@ -1,5 +1,7 @@
 //! The forms in which both databases store what has no type of its own in SQL.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use crate::domain::digest::Digest;
@@ -46,19 +48,32 @@ pub(super) fn texts(stored: Option<Value>) -> Vec<String> {
         .unwrap_or_default()
 }
 
+/// Beside the menus, how many exports in a row were refused for what they lacked. No menu has this name.
+const REFUSED: &str = "*";
+
 /// The stored form of the menus that could not be exported of late: how often, by menu.
 pub(super) fn of_missing(observed: &Observed) -> Option<Value> {
-    let menus = observed.missing_menus.as_ref()?.0.iter();
-    let stored: serde_json::Map<_, _> = menus
-        .map(|(menu, attempts)| (storable(menu), (*attempts).into()))
+    let missing = observed.missing_menus.as_ref()?;
+    let menus = missing.menus.iter();
+    let mut stored: serde_json::Map<_, _> = menus
+        .map(|(menu, exports)| (storable(menu), (*exports).into()))
         .collect();
+    if missing.refused > 0 {
+        stored.insert(REFUSED.to_owned(), missing.refused.into());
+    }
     Some(Value::Object(stored))
 }
 
-/// Reads [`of_missing`]; what cannot be read is none.
+/// Reads [`of_missing`]; what cannot be read is none. An older program did not count refusals by
+/// themselves: as many menus as it waited for were missing in all of them.
 pub(super) fn missing(stored: Option<Value>) -> MissingMenus {
     let menus = stored.and_then(|stored| serde_json::from_value(stored).ok());
-    MissingMenus(menus.unwrap_or_default())
+    let mut menus: BTreeMap<String, u32> = menus.unwrap_or_default();
+    let refused = menus.remove(REFUSED).unwrap_or_else(|| {
+        let waited = menus.values().filter(|it| **it < MissingMenus::PATIENCE);
+        waited.max().copied().unwrap_or(0)
+    });
+    MissingMenus { menus, refused }
 }
 
 /// The stored form of the suspect that attempts in a row have seen; an empty object for none.
@@ -74,6 +89,7 @@ pub(super) fn of_suspects(observed: &Observed) -> Option<Value> {
         "secrets": seen.suspect.shape.secrets,
         "incomplete_menus": of_texts(&seen.suspect.incomplete_menus),
         "restless": of_texts(&restless),
+        "strays": seen.suspect.strays,
     }))
 }
 
@@ -90,6 +106,10 @@ fn recurring(stored: &Value) -> Option<Recurring> {
             suspicion: stored.get("suspicion")?.as_str()?.to_owned(),
             shape: shape(stored.get("menus"), secrets)?,
             incomplete_menus: list("incomplete_menus")?,
+            strays: stored
+                .get("strays")
+                .and_then(Value::as_str)
+                .and_then(Digest::parse),
         },
         restless: list("restless")?.into_iter().collect(),
         attempts: u32::try_from(stored.get("attempts")?.as_u64()?).ok()?,
@@ -134,6 +154,7 @@ mod tests {
         #[test]
         fn suspects_survive_storage(
             attempts in any::<u32>(),
+            strays in any::<Option<u32>>(),
             names in proptest::collection::vec("[^\u{0}]{0,20}", 1..5),
         ) {
             let menu = |name: &String| MenuShape {
@@ -146,6 +167,7 @@ mod tests {
                     suspicion: names[0].clone(),
                     shape: Shape { menus: names.iter().map(menu).collect(), secrets: attempts },
                     incomplete_menus: names.clone(),
+                    strays: strays.map(|text| Digest::of(text.to_be_bytes())),
                 },
                 restless: names.iter().cloned().collect(),
                 attempts,
@@ -155,6 +177,22 @@ mod tests {
                 let stored = of_suspects(&observed).expect("something to store").to_string();
                 let read = serde_json::from_str(&stored).expect("JSON");
                 prop_assert_eq!(super::suspects(Some(read)), suspects);
+            }
+        }
+
+        #[test]
+        fn missing_menus_survive_storage(
+            rounds in proptest::collection::vec(proptest::collection::vec("[a-c]", 0..3), 0..12),
+        ) {
+            let mut missing = MissingMenus::default();
+            for round in rounds {
+                let observed = Observed {
+                    missing_menus: Some(missing.clone()),
+                    ..Observed::default()
+                };
+                let stored = of_missing(&observed).expect("something to store");
+                prop_assert_eq!(&super::missing(Some(stored)), &missing);
+                missing = missing.after(&round);
             }
         }
 
@@ -175,6 +213,20 @@ mod tests {
         ] {
             let value: Value = serde_json::from_str(stored).expect("valid JSON");
             assert_eq!(suspects(Some(value)), Recurrence::default(), "{stored}");
+        }
+    }
+
+    #[test]
+    fn a_row_that_an_older_program_has_begun_goes_on() {
+        for (stored, refused) in [
+            (r#"{"/a":2,"/b":1,"/c":3}"#, 2),
+            (r#"{"/a":3}"#, 0),
+            (r#"{"/a":1,"*":4}"#, 4),
+            ("{}", 0),
+            ("[]", 0),
+        ] {
+            let value: Value = serde_json::from_str(stored).expect("valid JSON");
+            assert_eq!(missing(Some(value)).refused, refused, "{stored}");
         }
     }
 

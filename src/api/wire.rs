@@ -45,10 +45,11 @@ pub struct Device {
     pub last_attempt: Option<Last>,
     /// The failure that counts now.
     pub failure: Option<Failed>,
-    /// Menus that are missing in its last good export, because the router could not export them three
-    /// times in a row.
+    /// Menus that are missing in its last good export, because the router could not export them, often
+    /// enough in a row.
     pub incomplete_menus: Vec<String>,
-    /// Why its last good export was read more than once before it was believed.
+    /// Why an export was read more than once before it was believed, for as long as the configuration has
+    /// not changed since, and nobody has asked for a backup.
     pub warning: Option<String>,
     /// Algorithms of its last key exchange that are weak by today's measure.
     pub weak_ssh: Vec<String>,

@@ -117,46 +117,61 @@ impl fmt::Display for WeakAlgorithm {
     }
 }
 
-/// How often in a row each menu could not be exported.
+/// How often in a row each menu could not be exported, and exports were refused for it.
 ///
-/// A menu that begins to fail while another one is waited for joins the row of that one: a router
-/// on which now this menu fails and now that is waited for no longer than one on which it is always
-/// the same. So of [`Self::PATIENCE`] exports in a row the last is taken at the latest, without what
-/// it lacks itself. A menu for whose absence an export was taken before is waited for no more, until
-/// it is back, and a menu that begins to fail beside it has a row of its own.
+/// An export is taken without the menus that [`Self::PATIENCE`] exports in a row have lacked, this one the
+/// last of them. On a busy router now this menu fails and now that: none of them has failed so often in a
+/// row, and to wait for that would be to wait for ever. So [`Self::LONGEST`] exports in a row that lack
+/// some menu, whichever, are the end of it, and the last of them is taken without what it lacks itself.
+/// A menu for whose absence an export was taken is waited for no more, until it is back.
 ///
 /// Attempts that do not come to an export say nothing of menus, and so neither count nor end a
 /// row. It is kept with the device's state: a row goes on across restarts and replicas.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct MissingMenus(pub BTreeMap<String, u32>);
+pub struct MissingMenus {
+    /// The menus that the last export lacked, and how many in a row did; at least [`Self::PATIENCE`] for
+    /// those that are waited for no more.
+    pub menus: BTreeMap<String, u32>,
+    /// How many exports in a row were refused for what they lacked; 0 once one like the last is taken.
+    pub refused: u32,
+}
 
 impl MissingMenus {
-    /// So many attempts in a row are made to get what is missing before an export without it is taken.
+    /// After so many exports in a row without it a menu is done without.
     pub const PATIENCE: u32 = 3;
+
+    /// Of so many exports in a row that lack any menu the last is taken.
+    pub const LONGEST: u32 = 6;
 
     /// After one more export, in which `menus` are missing.
     pub fn after(&self, menus: &[String]) -> Self {
-        let waited = self
-            .0
-            .values()
-            .filter(|attempts| **attempts < Self::PATIENCE);
-        let waited = waited.max().copied().unwrap_or(0);
         let count = |menu: &String| {
-            let before = self.0.get(menu).copied().unwrap_or(0);
-            (menu.clone(), before.max(waited).saturating_add(1))
+            let before = self.menus.get(menu).copied().unwrap_or(0);
+            (menu.clone(), before.saturating_add(1))
         };
-        Self(menus.iter().map(count).collect())
+        let mut after = Self {
+            menus: menus.iter().map(count).collect(),
+            refused: self.refused.saturating_add(1),
+        };
+        if after.attempts_left() == 0 {
+            after.refused = 0;
+            for exports in after.menus.values_mut() {
+                *exports = Self::PATIENCE.max(*exports);
+            }
+        }
+        after
     }
 
-    /// Whether nothing is missing that might still come: an export like this one is taken.
+    /// Whether nothing is missing that is still waited for: an export like this one is taken.
     pub fn is_final(&self) -> bool {
-        self.0.values().all(|attempts| *attempts >= Self::PATIENCE)
+        self.refused == 0
     }
 
-    /// How many more attempts like the last one it takes until such an export is taken.
+    /// How many more exports like the last one it takes until such an export is taken.
     pub fn attempts_left(&self) -> u32 {
-        let fewest = self.0.values().min().copied();
-        fewest.map_or(0, |fewest| Self::PATIENCE.saturating_sub(fewest))
+        let waits = |exports: &u32| Self::PATIENCE.saturating_sub(*exports);
+        let longest = self.menus.values().map(waits).max().unwrap_or(0);
+        longest.min(Self::LONGEST.saturating_sub(self.refused))
     }
 }
 
@@ -212,26 +227,44 @@ mod tests {
     }
 
     #[test]
-    fn menus_that_fail_in_turn_are_waited_for_no_longer_than_one() {
-        for rounds in [
-            [&["/a"][..], &["/b"], &["/a"]],
-            [&["/a", "/b"], &["/a"], &["/a", "/b"]],
-            [&["/a"], &["/a"], &["/b"]],
+    fn menus_that_fail_in_turn_are_waited_for_until_the_sixth_export() {
+        let in_turn = [
+            &["/a"][..],
+            &["/b"],
+            &["/a", "/b"],
+            &["/c"],
+            &["/a"],
+            &["/b"],
+        ];
+        let mut missing = MissingMenus::default();
+        for (round, left) in in_turn.iter().zip([2, 2, 2, 2, 1, 0]) {
+            missing = missing.after(&menus(round));
+            assert_eq!(missing.attempts_left(), left, "{missing:?}");
+            assert_eq!(missing.is_final(), left == 0, "{missing:?}");
+        }
+        assert!(
+            missing.after(&menus(&["/b"])).is_final(),
+            "it goes on to fail"
+        );
+        let another = missing.after(&menus(&["/c"]));
+        assert_eq!(another.attempts_left(), 2, "another one fails");
+    }
+
+    #[test]
+    fn the_same_menus_must_have_failed_in_all_three() {
+        for (rounds, last_is_taken) in [
+            ([&["/a", "/b"][..], &["/a"], &["/a"]], true),
+            ([&["/a"], &["/a", "/b"], &["/a"]], true),
+            ([&["/a"], &["/a"], &["/a", "/b"]], false),
+            ([&["/a"], &[], &["/a"]], false),
+            ([&["/a"], &["/b"], &["/a"]], false),
         ] {
-            let mut missing = MissingMenus::default();
-            for (round, left) in rounds.iter().zip([2, 1, 0]) {
-                missing = missing.after(&menus(round));
-                assert_eq!(missing.attempts_left(), left, "{rounds:?} {missing:?}");
-                assert_eq!(missing.is_final(), left == 0, "{rounds:?} {missing:?}");
-            }
-            assert!(
-                missing.after(&menus(rounds[2])).is_final(),
-                "it goes on to fail"
-            );
-            assert!(
-                !missing.after(&menus(&["/c"])).is_final(),
-                "another one fails"
-            );
+            let missing = rounds
+                .iter()
+                .fold(MissingMenus::default(), |missing, round| {
+                    missing.after(&menus(round))
+                });
+            assert_eq!(missing.is_final(), last_is_taken, "{rounds:?} {missing:?}");
         }
     }
 
@@ -261,21 +294,30 @@ mod tests {
         }
     }
 
-    /// The rule in the words of the operator: what was done without, and how many exports in a row
-    /// were refused because of what they lack.
+    /// The rule in the words of the operator: what each export lacked, what was done without, and how
+    /// many exports in a row were refused.
     #[derive(Default)]
     struct Rule {
+        exports: Vec<BTreeSet<String>>,
         done_without: BTreeSet<String>,
         refused: u32,
     }
 
     impl Rule {
         fn takes(&mut self, missing: &BTreeSet<String>) -> bool {
-            let taken = missing.is_subset(&self.done_without) || self.refused + 1 >= 3;
+            self.exports.push(missing.clone());
+            let (last_three, rest) = (self.exports.iter().rev().take(3), &self.done_without);
+            let fails_always = |menu: &String| {
+                last_three.clone().count() == 3 && last_three.clone().all(|it| it.contains(menu))
+            };
+            let mut lacking = missing.iter();
+            let taken = lacking.all(|menu| rest.contains(menu) || fails_always(menu))
+                || self.refused + 1 >= 6;
             if taken {
                 self.done_without.clone_from(missing);
                 self.refused = 0;
             } else {
+                // One that has failed three times is done without as soon as the others are back.
                 self.done_without.retain(|menu| missing.contains(menu));
                 self.refused += 1;
             }
@@ -296,7 +338,7 @@ mod tests {
                 missing = missing.after(&round.iter().cloned().collect::<Vec<_>>());
                 prop_assert_eq!(missing.is_final(), rule.takes(round), "{:?}", &missing);
                 prop_assert_eq!(missing.attempts_left() == 0, missing.is_final());
-                let kept: BTreeSet<_> = missing.0.keys().cloned().collect();
+                let kept: BTreeSet<_> = missing.menus.keys().cloned().collect();
                 prop_assert_eq!(&kept, round, "only what this export lacks");
             }
         }
@@ -304,15 +346,17 @@ mod tests {
         #[test]
         fn waiting_ends_whatever_fails(rounds in rounds()) {
             let mut missing = MissingMenus::default();
-            let mut refused = 0;
+            let (mut refused, mut last) = (0, &BTreeSet::new());
             for round in &rounds {
                 let before = missing.attempts_left();
                 missing = missing.after(&round.iter().cloned().collect::<Vec<_>>());
                 refused = if missing.is_final() { 0 } else { refused + 1 };
-                prop_assert!(refused < MissingMenus::PATIENCE);
-                if refused > 1 {
+                prop_assert!(refused < MissingMenus::LONGEST);
+                prop_assert_eq!(missing.refused, refused);
+                if refused > 1 && round == last {
                     prop_assert_eq!(missing.attempts_left(), before - 1, "as it was announced");
                 }
+                last = round;
             }
         }
     }

@@ -12,6 +12,7 @@
 
 use std::collections::BTreeSet;
 
+use super::digest::Digest;
 use super::snapshot::{MenuShape, Shape};
 
 /// One reading that is whole by itself, and looks cut beside the last good one.
@@ -24,16 +25,19 @@ pub struct Suspect {
     pub shape: Shape,
     /// Menus that are not in it because the router could not export them.
     pub incomplete_menus: Vec<String>,
+    /// Of the lines in it that no export has, if there are any.
+    pub strays: Option<Digest>,
 }
 
 impl Suspect {
     /// The menus in which the two differ, if nothing else tells them apart: the same suspicion, the
-    /// same menus in the same order, the same ones missing, as many secrets, and in the menu that
-    /// they end in, where a cut would show, as many items.
+    /// same menus in the same order, the same ones missing, the same lines that no export has, as many
+    /// secrets, and in the menu that they end in, where a cut would show, as many items.
     pub fn differences(&self, other: &Self) -> Option<BTreeSet<String>> {
         let (ours, theirs) = (&self.shape.menus, &other.shape.menus);
         let alike = self.suspicion == other.suspicion
             && self.incomplete_menus == other.incomplete_menus
+            && self.strays == other.strays
             && self.shape.secrets == other.shape.secrets
             && ours.len() == theirs.len()
             && ours.last().map(|menu| menu.items) == theirs.last().map(|menu| menu.items);

@@ -19,6 +19,7 @@ fn reading(menus: &[(&str, &str, u32)]) -> Suspect {
             secrets: 2,
         },
         incomplete_menus: Vec::new(),
+        strays: None,
     }
 }
 
@@ -68,6 +69,9 @@ fn what_speaks_against_it_ends_the_row() {
     others.push(other.clone());
     other.clone_from(&first);
     other.incomplete_menus.push("/ipv6/route".to_owned());
+    others.push(other.clone());
+    other.clone_from(&first);
+    other.strays = Some(Digest::of("a line that no export has"));
     others.push(other);
     for other in &others {
         assert!(!twice.awaits(other), "{other:?}");

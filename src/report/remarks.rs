@@ -16,7 +16,7 @@ const NAMED: usize = 5;
 pub enum RemarkKind {
     /// The last good export lacks menus.
     Incomplete,
-    /// The last good export was read more than once before it was believed.
+    /// An export was read more than once before it was believed, and nothing has changed since.
     Suspected,
     /// The last key exchange or login used weak algorithms.
     WeakSsh,
@@ -27,7 +27,7 @@ impl RemarkKind {
         match self {
             Self::Incomplete => "the last export lacks menus that the router could not export",
             Self::Suspected => {
-                "the last export looked cut, was read more than once, and was believed: see its warning"
+                "an export looked cut, was read more than once, and was believed; the same since: see its warning"
             }
             Self::WeakSsh => "weak SSH algorithms in the last session (check NAME says what helps)",
         }

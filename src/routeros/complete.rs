@@ -9,8 +9,9 @@ use super::header;
 use super::normalizer::Normalizer;
 use super::reader::{self, Line, LineKind};
 use super::shape::{Context, Item, is_at_or_below, plain_menu};
-use super::suspicion::Suspicion;
+use super::suspicion::{StrayLike, Suspicion};
 use super::wrapped;
+use crate::domain::digest::Hasher;
 
 /// What reading an export from top to bottom showed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -96,7 +97,7 @@ pub(super) fn examine(text: &str, normalizer: &Normalizer) -> Findings {
                 let error = stray_error(line.raw);
                 let told = |comment| is_told(text, &comment, normalizer);
                 if error.is_none() && !comment.is_none_or(told) {
-                    strays.note(&place);
+                    strays.note(&place, &line, comment.is_some());
                 }
                 error
             }
@@ -113,7 +114,7 @@ pub(super) fn examine(text: &str, normalizer: &Normalizer) -> Findings {
                 None
             }
             LineKind::Config => {
-                strays.note(&place);
+                strays.note(&place, &line, comment.is_some());
                 stray_error(line.raw)
             }
         };
@@ -138,7 +139,7 @@ pub(super) fn examine(text: &str, normalizer: &Normalizer) -> Findings {
         what.map(|what| format!("it ends after {what}"))
     };
     findings.cut = cut.map(|cut| place.located(&cut, text.len()));
-    findings.stray = strays.suspicion();
+    findings.stray = strays.suspicion(text);
     findings
 }
 
@@ -146,22 +147,36 @@ pub(super) fn examine(text: &str, normalizer: &Normalizer) -> Findings {
 #[derive(Default)]
 struct Strays<'a> {
     lines: u64,
-    /// The menu of the first one.
-    menu: Option<&'a str>,
+    /// The first one, its menu, and whether it stands behind a comment.
+    first: Option<(Line<'a>, Option<&'a str>, bool)>,
+    /// All of them.
+    hasher: Hasher,
 }
 
 impl<'a> Strays<'a> {
-    fn note(&mut self, place: &Place<'a>) {
-        if self.lines == 0 {
-            self.menu = place.menu;
-        }
+    fn note(&mut self, place: &Place<'a>, line: &Line<'a>, behind_comment: bool) {
+        self.first
+            .get_or_insert((*line, place.menu, behind_comment));
         self.lines += 1;
+        for part in [place.menu.unwrap_or_default(), line.raw] {
+            self.hasher.update((part.len() as u64).to_be_bytes());
+            self.hasher.update(part);
+        }
     }
 
-    fn suspicion(self) -> Option<Suspicion> {
-        (self.lines > 0).then(|| Suspicion::StrayLines {
+    fn suspicion(self, text: &str) -> Option<Suspicion> {
+        let (line, menu, behind_comment) = self.first?;
+        let before = &text.as_bytes()[..line.start];
+        Some(Suspicion::StrayLines {
             lines: self.lines,
-            menu: self.menu.unwrap_or_default().to_owned(),
+            number: 1 + memchr::memchr_iter(b'\n', before).count() as u64,
+            menu: menu.unwrap_or_default().to_owned(),
+            like: match (behind_comment, line.kind) {
+                (true, LineKind::Rest) => StrayLike::Rest(console::quote(line.raw)),
+                (true, _) => StrayLike::BehindComment,
+                (false, _) => StrayLike::Anything,
+            },
+            digest: self.hasher.finish(),
         })
     }
 }

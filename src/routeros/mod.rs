@@ -54,5 +54,5 @@ pub use normalizer::{IgnoreError, Normalizer};
 pub use redact::{MASK, Redacted, redact};
 pub use rules::{Kind, Rule, rules, rules_fingerprint};
 pub use search::{History, Hit, Matcher, PatternError, Span, history, not_exported};
-pub use suspicion::{Remembered, Suspicion, suspicion, suspicion_of_first};
+pub use suspicion::{Remembered, StrayLike, Suspicion, suspicion, suspicion_of_first};
 pub use version::{Version, version_in_resource_print};

@@ -11,6 +11,7 @@ use std::fmt;
 
 use super::normalize::Normalized;
 use super::shape::{is_at_or_below, plain_menu};
+use crate::domain::digest::Digest;
 use crate::domain::snapshot::{MenuShape, Shape};
 
 /// What is known of an export without its text: it is what the store keeps of the last good one.
@@ -85,9 +86,27 @@ pub enum Suspicion {
     StrayLines {
         /// How many.
         lines: u64,
+        /// Where the first one stands: the number of its physical line in the answer, from 1 on.
+        number: u64,
         /// The menu of the first one; empty before the first menu.
         menu: String,
+        /// What it is like.
+        like: StrayLike,
+        /// Of all of them, with their menus: tells whether another export has the same.
+        digest: Digest,
     },
+}
+
+/// What may be told of a line that should not be there. Where something else has written into an
+/// export, a line may be half of a secret: its text is only told where it is most likely a comment's.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StrayLike {
+    /// It may be anything.
+    Anything,
+    /// It stands right behind a comment, but might be configuration.
+    BehindComment,
+    /// It reads as the rest of the comment that it stands behind: quoted.
+    Rest(String),
 }
 
 impl Suspicion {
@@ -152,19 +171,44 @@ impl fmt::Display for Suspicion {
                 write!(f, "the export shrank from {from} to {to} bytes")
             }
             Self::Empty => f.write_str("there is nothing in the export but its header"),
-            Self::StrayLines { lines, menu } => {
+            Self::StrayLines {
+                lines,
+                number,
+                menu,
+                like,
+                ..
+            } => {
                 let (are, first) = match lines {
                     1 => ("line of the export is", "it"),
                     _ => ("lines of the export are", "the first"),
                 };
                 write!(
                     f,
-                    "{lines} {are} neither a menu nor a command nor a comment"
+                    "{lines} {are} neither a menu nor a command nor a comment; {first} is line {number}"
                 )?;
-                match menu.as_str() {
-                    "" => Ok(()),
-                    menu => write!(f, "; {first} stands in {}", super::console::escape(menu)),
+                if !menu.is_empty() {
+                    write!(f, ", in {}", super::console::escape(menu))?;
                 }
+                match like {
+                    StrayLike::Anything => f.write_str(", not shown, for it may hold a secret")?,
+                    StrayLike::BehindComment => {
+                        f.write_str(", behind a comment, not shown, for it may hold a secret")?;
+                    }
+                    StrayLike::Rest(words) => write!(f, ", behind a comment: {words}")?,
+                }
+                write!(
+                    f,
+                    " (see \"ssh USER@ROUTER '/export show-sensitive' | sed -n {number}p\"); "
+                )?;
+                f.write_str(match like {
+                    StrayLike::Anything => {
+                        "if the router prints it each time, report it, else find what writes there"
+                    }
+                    StrayLike::BehindComment | StrayLike::Rest(_) => {
+                        "if it is the rest of that comment, a pattern in \
+                         CONFIG_BACKUP_IGNORE_COMMENTS that matches both as one text makes it one"
+                    }
+                })
             }
         }
     }

@@ -313,7 +313,10 @@ fn names_are_those_that_are_listed() {
         Suspicion::Empty,
         Suspicion::StrayLines {
             lines: 1,
+            number: 7,
             menu: "/a".into(),
+            like: StrayLike::Anything,
+            digest: Digest::of(""),
         },
     ];
     assert_eq!(all.map(|suspicion| suspicion.as_str()), Suspicion::NAMES);

@@ -289,8 +289,10 @@ fn lines_that_should_not_be_there_are_counted_and_those_that_may_be_are_none() {
     assert_eq!(told.as_str(), "stray_lines");
     assert_eq!(
         told.to_string(),
-        "2 lines of the export are neither a menu nor a command nor a comment; the first stands \
-         in /ip address"
+        "2 lines of the export are neither a menu nor a command nor a comment; the first is line 5, in \
+         /ip address, not shown, for it may hold a secret (see \"ssh USER@ROUTER '/export \
+         show-sensitive' | sed -n 5p\"); if the router prints it each time, report it, else find what \
+         writes there"
     );
 }
 

@@ -114,8 +114,12 @@ const PUT_OFF: &str = concat!(
          last_attempt_id = l.running_attempt_id, last_attempt_at = l.running_since, \
          last_finished_at = now(), status = 'interrupted', deaths = l.deaths + 1, \
          counts_connections = NULL, \
+         menu_digests = CASE WHEN l.error_kind IS NOT NULL OR l.endpoint_digest = $4 \
+             THEN l.menu_digests END, \
+         missing_menus = CASE WHEN l.error_kind IS NOT NULL OR l.endpoint_digest = $4 \
+             THEN l.missing_menus END, \
          suspect_as_of = CASE WHEN l.suspect_as_of = l.last_attempt_id \
-             THEN l.running_attempt_id END, \
+             AND (l.error_kind IS NOT NULL OR l.endpoint_digest = $4) THEN l.running_attempt_id END, \
          next_due = now() + $7 * interval '1 microsecond', \
          endpoint_digest = CASE WHEN l.error_kind IS NULL THEN $4 ELSE l.endpoint_digest END, \
          credentials_digest = CASE WHEN l.error_kind IS NULL THEN $5 ELSE l.credentials_digest END, \
@@ -218,16 +222,24 @@ const RECORD: &str = concat!(
          last_hash = coalesce(excluded.last_hash, s.last_hash), \
          last_bytes = coalesce(excluded.last_bytes, s.last_bytes), \
          routeros_version = coalesce(excluded.routeros_version, s.routeros_version), \
-         menu_digests = coalesce(excluded.menu_digests, s.menu_digests), \
-         secret_count = coalesce(excluded.secret_count, s.secret_count), \
+         menu_digests = coalesce(excluded.menu_digests, \
+             CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.menu_digests END), \
+         secret_count = coalesce(excluded.secret_count, \
+             CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.secret_count END), \
          incomplete_menus = coalesce(excluded.incomplete_menus, s.incomplete_menus), \
-         warning = CASE WHEN excluded.last_hash IS NOT NULL THEN excluded.warning ELSE s.warning END, \
-         missing_menus = coalesce(excluded.missing_menus, s.missing_menus), \
+         warning = CASE \
+             WHEN excluded.last_hash IS NULL THEN s.warning \
+             WHEN excluded.warning IS NULL AND excluded.last_hash = s.last_hash \
+                 AND $4 <> 'manual' THEN s.warning \
+             ELSE excluded.warning END, \
+         missing_menus = coalesce(excluded.missing_menus, \
+             CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.missing_menus END), \
          weak_ssh = coalesce(excluded.weak_ssh, s.weak_ssh), \
          counts_connections = coalesce(excluded.counts_connections, \
              CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.counts_connections END), \
          suspect = coalesce(excluded.suspect, \
-             CASE WHEN s.suspect_as_of = s.last_attempt_id THEN s.suspect END), \
+             CASE WHEN s.suspect_as_of = s.last_attempt_id \
+                 AND s.endpoint_digest = excluded.endpoint_digest THEN s.suspect END), \
          suspect_as_of = excluded.suspect_as_of, \
          running_attempt_id = nullif(s.running_attempt_id, excluded.last_attempt_id), \
          running_since = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_since END, \
@@ -283,7 +295,7 @@ impl PostgresStore {
         let answer = || -> sqlx::Result<Claimed> {
             if go {
                 let bytes: Option<i64> = row.try_get("last_bytes")?;
-                return Ok(Claimed::Begun(Box::new(Begun {
+                let begun = Begun {
                     device: rows::device(&row)?,
                     last_shape: rows::shape(&row)?,
                     last_bytes: bytes.and_then(|bytes| u64::try_from(bytes).ok()),
@@ -291,7 +303,9 @@ impl PostgresStore {
                     missing_menus: rows::missing_menus(&row)?,
                     suspects: rows::suspects(&row)?,
                     now: row.try_get("now")?,
-                })));
+                };
+                let last = rows::last_attempt(&row, self.clock.now())?;
+                return Ok(Claimed::Begun(Box::new(begun.beside(last.as_ref()))));
             }
             let last = rows::last_attempt(&row, self.clock.now())?
                 .ok_or_else(|| rows::unreadable("device_state.last_attempt_id", "no value"))?;

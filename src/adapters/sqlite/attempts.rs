@@ -67,6 +67,9 @@ const PUT_OFF: &str = "UPDATE device_state SET \
          last_attempt_id = running_attempt_id, last_attempt_at = running_since, \
          last_finished_at = max(?2, running_since), status = 'interrupted', deaths = deaths + 1, \
          counts_connections = NULL, \
+         menu_digests = CASE WHEN error_kind IS NOT NULL OR endpoint_digest = ?3 THEN menu_digests END, \
+         missing_menus = CASE WHEN error_kind IS NOT NULL OR endpoint_digest = ?3 THEN missing_menus END, \
+         suspect = CASE WHEN error_kind IS NOT NULL OR endpoint_digest = ?3 THEN suspect END, \
          next_due = ?6, \
          endpoint_digest = CASE WHEN error_kind IS NULL THEN ?3 ELSE endpoint_digest END, \
          credentials_digest = CASE WHEN error_kind IS NULL THEN ?4 ELSE credentials_digest END, \
@@ -158,15 +161,23 @@ const STATE: &str = concat!(
          last_hash = coalesce(excluded.last_hash, s.last_hash), \
          last_bytes = coalesce(excluded.last_bytes, s.last_bytes), \
          routeros_version = coalesce(excluded.routeros_version, s.routeros_version), \
-         menu_digests = coalesce(excluded.menu_digests, s.menu_digests), \
-         secret_count = coalesce(excluded.secret_count, s.secret_count), \
+         menu_digests = coalesce(excluded.menu_digests, \
+             CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.menu_digests END), \
+         secret_count = coalesce(excluded.secret_count, \
+             CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.secret_count END), \
          incomplete_menus = coalesce(excluded.incomplete_menus, s.incomplete_menus), \
-         warning = CASE WHEN excluded.last_hash IS NOT NULL THEN excluded.warning ELSE s.warning END, \
-         missing_menus = coalesce(excluded.missing_menus, s.missing_menus), \
+         warning = CASE \
+             WHEN excluded.last_hash IS NULL THEN s.warning \
+             WHEN excluded.warning IS NULL AND excluded.last_hash = s.last_hash \
+                 AND ?28 <> 'manual' THEN s.warning \
+             ELSE excluded.warning END, \
+         missing_menus = coalesce(excluded.missing_menus, \
+             CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.missing_menus END), \
          weak_ssh = coalesce(excluded.weak_ssh, s.weak_ssh), \
          counts_connections = coalesce(excluded.counts_connections, \
              CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.counts_connections END), \
-         suspect = coalesce(excluded.suspect, s.suspect), \
+         suspect = coalesce(excluded.suspect, \
+             CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.suspect END), \
          running_attempt_id = nullif(s.running_attempt_id, excluded.last_attempt_id), \
          running_since = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_since END, \
          running_replica = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_replica END, \
@@ -394,7 +405,7 @@ async fn orphan(
 
 fn begun(row: &SqliteRow, now: Timestamp) -> sqlx::Result<Begun> {
     let bytes: Option<i64> = row.try_get("last_bytes")?;
-    Ok(Begun {
+    let begun = Begun {
         device: rows::device(row)?,
         last_shape: rows::shape(row)?,
         last_bytes: bytes.and_then(|bytes| u64::try_from(bytes).ok()),
@@ -402,7 +413,8 @@ fn begun(row: &SqliteRow, now: Timestamp) -> sqlx::Result<Begun> {
         missing_menus: rows::missing_menus(row)?,
         suspects: rows::suspects(row)?,
         now,
-    })
+    };
+    Ok(begun.beside(rows::last_attempt(row, now)?.as_ref()))
 }
 
 async fn mark(
@@ -529,6 +541,7 @@ impl Written {
             .bind(stored::of_weak(&record.observed).map(|weak| weak.to_string()))
             .bind(record.observed.counts_connections)
             .bind(stored::of_suspects(&record.observed).map(|suspect| suspect.to_string()))
+            .bind(record.cause.as_str())
     }
 }
 

@@ -168,12 +168,12 @@ impl Context {
 fn unless_final(lacking: &[String], missing: &MissingMenus) -> Option<Failure> {
     let gap = routeros::gap(lacking).filter(|_| !missing.is_final())?;
     let left = missing.attempts_left();
-    let patience = MissingMenus::PATIENCE;
+    let (patience, longest) = (MissingMenus::PATIENCE, MissingMenus::LONGEST);
     Some(Failure::new(
         FailureKind::TruncatedOutput,
         format!(
-            "{gap}; of {patience} exports in a row that lack menus, the last is taken without those \
-             and marked as incomplete: {left} more"
+            "{gap}; what {patience} exports in a row lack is done without, and so is what the last of \
+             {longest} lacks, and the export is marked as incomplete: {left} more"
         ),
     ))
 }

@@ -149,7 +149,12 @@ pub(super) fn after_failure(error: &ExportError) -> Option<Recurrence> {
 }
 
 fn suspect(suspicion: &Suspicion, reading: &Reading) -> Suspect {
+    let strays = match reading.doubt {
+        Some(Suspicion::StrayLines { digest, .. }) => Some(digest),
+        _ => None,
+    };
     Suspect {
+        strays,
         suspicion: suspicion.as_str().to_owned(),
         shape: reading.snapshot.shape.clone(),
         incomplete_menus: reading.snapshot.incomplete_menus.clone(),
@@ -163,8 +168,7 @@ fn compare(first: &First, again: Reading, begun: &Begun) -> Again {
         return Again::Same(again);
     }
     match suspicion(begun, &again) {
-        // What writes lines into an export may write them in the place of others, in any menu.
-        None | Some(Suspicion::StrayLines { .. }) => Again::Refuted(ANOTHER.to_owned()),
+        None => Again::Refuted(ANOTHER.to_owned()),
         Some(suspicion) => {
             let second = suspect(&suspicion, &again);
             Again::Suspect(again, second)

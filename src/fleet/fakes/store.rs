@@ -184,7 +184,7 @@ impl Store for MemoryStore {
             .unwrap_or_default();
         let suspects = state.suspects.get(&claim.device).cloned();
         let suspects = suspects.unwrap_or_default();
-        Ok(Claimed::Begun(Box::new(Begun {
+        let begun = Begun {
             device,
             last_shape: state
                 .taken
@@ -195,7 +195,9 @@ impl Store for MemoryStore {
             missing_menus: missing,
             suspects,
             now: self.clock.now(),
-        })))
+        };
+        let last = state.last.get(&claim.device);
+        Ok(Claimed::Begun(Box::new(begun.beside(last))))
     }
 
     async fn unclaim(&self, device: DeviceId, attempt: AttemptId) -> Result<(), StoreError> {

@@ -162,7 +162,7 @@ async fn what_is_odd_about_good_backups_is_on_every_screen(fleet: &Fleet) {
     let remarks = "\
 Remarks (devices show NAME tells more):
   1  the last export lacks menus that the router could not export: edge-a
-  1  the last export looked cut, was read more than once, and was believed: see its warning: edge-b
+  1  an export looked cut, was read more than once, and was believed; the same since: see its warning: edge-b
   1  weak SSH algorithms in the last session (check NAME says what helps): edge-a
 ";
     assert!(screen.ends_with(remarks), "{screen}");

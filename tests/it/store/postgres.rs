@@ -293,6 +293,7 @@ async fn a_suspect_does_not_count_beyond_an_attempt_of_an_older_replica() {
         suspicion: "shrank".to_owned(),
         shape: taken("suspect").shape,
         incomplete_menus: vec![],
+        strays: None,
     };
     let seen = Recurrence::default().after(&suspect, SecondReading::None);
     let attempt = async |suspects| {

@@ -241,6 +241,67 @@ async fn lines_that_are_written_into_exports_at_chance_are_never_published() {
 }
 
 #[tokio::test]
+async fn stray_lines_that_are_the_same_each_time_are_believed_though_another_menu_changes() {
+    let router = router(RouterOptions::default());
+    let (world, device) = knowing(&router).await;
+    // What the router wraps of a comment that nobody knows.
+    let with = |counter: u32, line: &str| {
+        let text = String::from_utf8(whole(counter)).expect("UTF-8");
+        text.replace(
+            "add topics=info\r\n",
+            &format!("# the address of this interface was given up because another router claims it, or wa\r\n{line}\r\nadd topics=info\r\n"),
+        )
+        .into_bytes()
+    };
+    let rest = |counter| with(counter, "s meant to be given up");
+    router.answer_exports_with([rest(1), rest(2), rest(3), rest(4)]);
+    let first = unconfirmed(&world, &device, 2).await;
+    let text = message(&first);
+    assert!(text.contains("is line 9, in /system logging"), "{text}");
+    assert!(text.contains("\"s meant to be given up\""), "{text}");
+    assert!(text.contains("CONFIG_BACKUP_IGNORE_COMMENTS"), "{text}");
+    assert!(
+        text.contains("/ip firewall layer7-protocol changes by itself"),
+        "{text}"
+    );
+    unconfirmed(&world, &device, 1).await;
+    // Another text there is another suspect.
+    router.answer_exports_with([with(5, "out of memory"), with(6, "out of memory")]);
+    unconfirmed(&world, &device, 2).await;
+    router.answer_exports_with((7..13).map(rest).collect::<Vec<_>>());
+    unconfirmed(&world, &device, 2).await;
+    unconfirmed(&world, &device, 1).await;
+    let third = again(&world, &device).await;
+    let words = warning(&third);
+    assert!(words.starts_with("1 line of the export"), "{words}");
+    assert!(words.ends_with("read in 3 attempts in a row"), "{words}");
+    assert_eq!(world.sink.taken().len(), 2);
+}
+
+#[tokio::test]
+async fn the_text_of_a_line_that_may_be_a_secret_is_not_told() {
+    let router = router(RouterOptions::default());
+    let (world, device) = knowing(&router).await;
+    let text = String::from_utf8(whole(0)).expect("UTF-8");
+    for line in [
+        "example-only-secret",
+        "example-only secret",
+        "example-only=\\\r\n    secret",
+    ] {
+        let with = |n: u32| {
+            let line = format!("add topics=info\r\n{line}{n}\r\n");
+            text.replace("add topics=info\r\n", &line).into_bytes()
+        };
+        router.answer_exports_with([with(1), with(2)]);
+        let record = again(&world, &device).await;
+        let text = message(&record);
+        assert!(text.contains("is line 9, in /system logging"), "{text}");
+        assert!(text.contains("sed -n 9p"), "{text}");
+        assert!(!text.contains("example-only"), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn a_router_that_is_cut_at_changing_places_is_never_published() {
     let router = router(RouterOptions::default());
     let lines: Vec<String> = (0..30)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mikrotik_backup::domain::attempt::{AttemptId, Outcome, Taken};
+use mikrotik_backup::domain::attempt::{AttemptId, Cause, Outcome, Taken};
 use mikrotik_backup::domain::device::DeviceId;
 use mikrotik_backup::domain::failure::FailureKind;
 use mikrotik_backup::domain::session::{
@@ -11,9 +11,9 @@ use mikrotik_backup::domain::session::{
 };
 use mikrotik_backup::domain::snapshot::Shape;
 use mikrotik_backup::domain::suspect::{Recurrence, Recurring, Suspect};
-use mikrotik_backup::ports::{Begun, DeviceStatus, StatusPage, Store};
+use mikrotik_backup::ports::{Begun, Claimed, DeviceStatus, StatusPage, Store};
 
-use super::{Operator, begin, claim, failed, interrupted, listed, record, taken};
+use super::{Operator, Value, begin, claim, failed, interrupted, listed, record, taken};
 use crate::services::postgres::NewDevice;
 
 async fn status(store: &dyn Store, id: DeviceId) -> DeviceStatus {
@@ -47,10 +47,10 @@ async fn attempt(
 }
 
 fn missing(attempts: u32) -> MissingMenus {
-    MissingMenus(BTreeMap::from([(
-        "/ipv6/route \u{e4}\"".to_owned(),
-        attempts,
-    )]))
+    MissingMenus {
+        menus: BTreeMap::from([("/ipv6/route \u{e4}\"".to_owned(), attempts)]),
+        refused: attempts % MissingMenus::PATIENCE,
+    }
 }
 
 pub(super) async fn what_a_session_showed_is_kept(store: &dyn Store, operator: &dyn Operator) {
@@ -147,6 +147,7 @@ fn seen(attempts: u32) -> Recurrence {
                 ..taken("suspect").shape
             },
             incomplete_menus: vec!["/ipv6/route".to_owned()],
+            strays: Some(taken("a line").hash),
         },
         restless: ["/system note".to_owned()].into(),
         attempts,
@@ -189,6 +190,125 @@ pub(super) async fn a_suspect_is_kept_until_something_is_said_of_it(
     assert_eq!(fifth.suspects, seen(2));
     let (last, _) = attempt(store, id, refused(), saw(None)).await;
     assert_eq!(last.suspects, Recurrence::default());
+}
+
+pub(super) async fn a_warning_stays_until_something_changes_or_somebody_asks(
+    store: &dyn Store,
+    operator: &dyn Operator,
+) {
+    let id = operator.insert(NewDevice::default()).await;
+    let warned = |text: &str| {
+        Outcome::Delivered(Taken {
+            warning: Some(format!("{text} shrank")),
+            ..taken(text)
+        })
+    };
+    let same = |text: &str| Outcome::Delivered(taken(text));
+    let shown = async || status(store, id).await.warning;
+    let nothing = Observed::default;
+    attempt(store, id, warned("one"), nothing()).await;
+    let (_, unchanged) = attempt(store, id, same("one"), nothing()).await;
+    assert_eq!(shown().await.as_deref(), Some("one shrank"));
+    let (entry, _) = store.attempt(unchanged).await.expect("the journal");
+    assert_eq!(entry.warning, None, "that of the attempt itself");
+    attempt(store, id, failed(FailureKind::Timeout), nothing()).await;
+    attempt(store, id, same("one"), nothing()).await;
+    assert_eq!(shown().await.as_deref(), Some("one shrank"));
+    // The next suspect has a warning of its own, and what changes without one has none.
+    attempt(store, id, warned("two"), nothing()).await;
+    assert_eq!(shown().await.as_deref(), Some("two shrank"));
+    attempt(store, id, same("three"), nothing()).await;
+    assert_eq!(shown().await, None);
+
+    attempt(store, id, warned("four"), nothing()).await;
+    let last = listed(store, id).await.expect("listed").last;
+    let claim = claim(id, last.map(|last| last.id), "one");
+    let device = begin(store, &claim).await.device;
+    let mut asked_for = record(claim.attempt, &device, same("four"));
+    asked_for.cause = Cause::Manual;
+    store.record(&asked_for, "one").await.expect("record");
+    assert_eq!(shown().await, None, "whoever asked has looked");
+}
+
+pub(super) async fn what_was_seen_at_another_address_is_forgotten(
+    store: &dyn Store,
+    operator: &dyn Operator,
+) {
+    let showed = || Observed {
+        missing_menus: Some(missing(2)),
+        suspects: Some(seen(2)),
+        ..Observed::default()
+    };
+    let lost = || failed(FailureKind::Timeout);
+    let good = || Outcome::Delivered(taken("good"));
+    let move_to = async |id: DeviceId, address| {
+        let address = Value::Text(address);
+        operator.set("devices", id.0, "ip_address", address).await;
+    };
+    let remembers = |begun: &Begun| {
+        [
+            begun.last_shape.is_some(),
+            begun.missing_menus != MissingMenus::default(),
+            begun.suspects != Recurrence::default(),
+        ]
+    };
+    let at = |address: &str| NewDevice {
+        ip_address: address.to_owned(),
+        ..NewDevice::default()
+    };
+    // A success answers a suspect and what was missing; a failure behind it sees the next one.
+    let with_both = async |address| {
+        let id = operator.insert(at(address)).await;
+        attempt(store, id, good(), Observed::default()).await;
+        attempt(store, id, failed(FailureKind::TruncatedOutput), showed()).await;
+        let (begun, _) = attempt(store, id, lost(), Observed::default()).await;
+        assert_eq!(remembers(&begun), [true; 3]);
+        id
+    };
+    let stays = with_both("198.51.100.20").await;
+    let (begun, _) = attempt(store, stays, lost(), Observed::default()).await;
+    assert_eq!(remembers(&begun), [true; 3]);
+
+    let moved = with_both("198.51.100.21").await;
+    move_to(moved, "198.51.100.22").await;
+    let (begun, _) = attempt(store, moved, lost(), Observed::default()).await;
+    assert_eq!(remembers(&begun), [false; 3]);
+    // Also behind an attempt that did not come so far there, and for one that goes back.
+    let (begun, _) = attempt(store, moved, lost(), Observed::default()).await;
+    assert_eq!(remembers(&begun), [false; 3]);
+    move_to(moved, "198.51.100.21").await;
+    let (begun, _) = attempt(store, moved, good(), showed()).await;
+    assert_eq!(remembers(&begun), [false; 3]);
+    let (begun, _) = attempt(store, moved, lost(), Observed::default()).await;
+    assert_eq!(remembers(&begun), [true; 3]);
+    // What was backed up last is told all the same.
+    move_to(moved, "198.51.100.23").await;
+    attempt(store, moved, lost(), Observed::default()).await;
+    let shown = operator.overview(moved).await;
+    let hash = taken("good").hash.to_string();
+    assert_eq!(shown["last_hash"].as_deref(), Some(hash.as_str()));
+
+    // A process that dies at the new address, twice, is put off there.
+    for (before, address, other) in [
+        (good(), "198.51.100.24", "198.51.100.25"),
+        (lost(), "198.51.100.26", "198.51.100.27"),
+    ] {
+        let deadly = with_both(address).await;
+        attempt(store, deadly, before, showed()).await;
+        move_to(deadly, other).await;
+        let claim = async || {
+            let last = listed(store, deadly).await.expect("listed").last;
+            claim(deadly, last.map(|last| last.id), "one")
+        };
+        for _ in 0..2 {
+            let begun = begin(store, &claim().await).await;
+            assert_eq!(remembers(&begun), [false; 3]);
+        }
+        let claimed = store.claim(&claim().await).await.expect("claim");
+        assert!(matches!(claimed, Claimed::Superseded(_)), "{claimed:?}");
+        let (begun, _) = attempt(store, deadly, lost(), Observed::default()).await;
+        assert_eq!(remembers(&begun), [false; 3]);
+    }
 }
 
 pub(super) async fn settings_of_one_device_are_part_of_the_inventory(
