@@ -119,7 +119,7 @@ fn recurring(stored: &Value) -> Option<Recurring> {
 /// The stored form of the weak algorithms: their names.
 pub(super) fn of_weak(observed: &Observed) -> Option<Value> {
     let weak = observed.weak_ssh.as_ref()?.iter();
-    Some(weak.map(|weak| weak.name.clone()).collect())
+    Some(weak.map(ToString::to_string).collect())
 }
 
 /// `text` without the one character that PostgreSQL cannot store in text or jsonb, and at which

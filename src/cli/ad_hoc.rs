@@ -20,7 +20,7 @@ use crate::domain::failure::chain;
 use crate::domain::host_key::Pin;
 use crate::fleet::attempt::take_export;
 use crate::routeros;
-use crate::ssh;
+use crate::ssh::{self, Host};
 
 /// Takes the export and prints it, or writes it to a file. Nothing else is stored.
 pub(super) async fn backup(
@@ -89,20 +89,28 @@ async fn take(
         algorithms: config.ssh_algorithms,
     };
     let pin = args.host_key.clone().map_or(Pin::Unpinned, Pin::Pinned);
-    // Asked for once the key has been seen; but a router does not wait for long, so it is dialled
-    // anew after that, and must show the same key.
-    let deadline = Instant::now() + config.command_timeout;
-    let seen = ssh::dial(endpoint, &pin, deadline, &options).await;
-    let seen = seen.map_err(told)?.fingerprint().clone();
-    complain(&format!("{endpoint} has host key {seen}"));
-    let login = args.secrets.read(user)?;
-    let deadline = Instant::now() + config.command_timeout;
-    let host = ssh::dial(endpoint, &Pin::Pinned(seen), deadline, &options).await;
-    let mut session = host
-        .map_err(told)?
-        .authenticate(&login)
-        .await
-        .map_err(told)?;
+    let dial = async |pin: Pin| {
+        let deadline = Instant::now() + config.command_timeout;
+        ssh::dial(endpoint, &pin, deadline, &options).await
+    };
+    let show = |host: &Host| complain(&format!("{endpoint} has host key {}", host.fingerprint()));
+    let (login, host) = if args.secrets.is_asked_for() && pin == Pin::Unpinned {
+        // Who types the password decides by the key. A router does not wait for that long, so it is
+        // dialled anew, and must show the same key.
+        let first = dial(pin).await.map_err(told)?;
+        show(&first);
+        let seen = Pin::Pinned(first.fingerprint().clone());
+        drop(first);
+        let login = args.secrets.read(user)?;
+        (login, dial(seen).await.map_err(told)?)
+    } else {
+        // Each connection counts for a router with a recipe against brute force.
+        let login = args.secrets.read(user)?;
+        let host = dial(pin).await.map_err(told)?;
+        show(&host);
+        (login, host)
+    };
+    let mut session = host.authenticate(&login).await.map_err(told)?;
     let export = take_export(&mut session, None, &config.normalizer)
         .await
         .map_err(|error| anyhow::anyhow!(error.into_failure().message))?;

@@ -30,7 +30,8 @@ use crate::report::count;
   mikrotik-backup backup admin@192.0.2.1      any router, without adding it: prints the export
   mikrotik-backup backup admin@192.0.2.1 --output router.rsc
 
-A running service is asked to do it; without one it is done here. A terminal shows a bar, anything
+A running service is asked to do it; without one it is done here. One of user@host is one connection;
+it is two where the password is typed and no --host-key is given: the key is shown before. A terminal shows a bar, anything
 else a line for each device. Exit code 1 if any failed.")]
 pub(super) struct BackupArgs {
     /// Ids, names or addresses of devices; or user@host for one router that is not in the inventory

@@ -148,6 +148,10 @@ async fn examine(config: &Config, patient: &Patient, chart: &mut Chart) {
         Err(error) => return chart.fail("login", error.kind(), &chain(&error)),
     };
     chart.ok("login", &format!("accepted for user {}", login.username));
+    let weak = session.weak_login().map(std::slice::from_ref);
+    for told in ssh::remedies(weak.unwrap_or_default()) {
+        chart.note("login", &told);
+    }
     // First what a backup does, which so has all the time that a backup has.
     let hint = patient.version_hint.as_deref();
     show_export(config, &mut session, hint, chart).await;
@@ -164,13 +168,8 @@ fn show_host(host: &Host, pin: &Pin, chart: &mut Chart) {
         .unwrap_or_else(|| "(no identification)".to_owned());
     chart.timed("key exchange", &banner, times.key_exchange);
     chart.note("algorithms", &host.negotiated().to_string());
-    for weak in host.negotiated().weak() {
-        let name = format!(
-            "{} is weak, and the best that the router offers for this; on RouterOS 6.38 and later \
-             `/ip ssh set strong-crypto=yes` offers better ones",
-            weak.name
-        );
-        chart.note("algorithms", &name);
+    for told in ssh::remedies(&host.negotiated().weak()) {
+        chart.note("algorithms", &told);
     }
     let fingerprint = host.fingerprint();
     match pin {

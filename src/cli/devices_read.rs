@@ -324,7 +324,11 @@ async fn show(config: &Config, reading: &Reading, args: &ShowArgs) -> Result<Exi
     let menus = entry.incomplete_menus.join(", ");
     rows.push(("incomplete", text(Some(&menus))));
     rows.push(("warning", text(entry.warning.as_deref())));
-    rows.push(("weak SSH", text(Some(&entry.weak_ssh.join(", ")))));
+    if !entry.weak_ssh.is_empty() {
+        // The setting above may have been changed since.
+        let weak = format!("{}, in the last session", entry.weak_ssh.join(", "));
+        rows.push(("weak SSH", text(Some(&weak))));
+    }
     let rows: Vec<_> = rows
         .into_iter()
         .filter(|(_, value)| !value.is_empty() && value != "-")

@@ -37,6 +37,11 @@ impl SecretArgs {
         self.password_file.is_some() || self.password_stdin || self.key_file.is_some()
     }
 
+    /// Whether a password has to be typed, by somebody who may want to see the host key first.
+    pub(super) fn is_asked_for(&self) -> bool {
+        !self.given()
+    }
+
     /// The login of `user`; the password is asked for, unless an option says where it is.
     pub(super) fn read(&self, user: &str) -> anyhow::Result<Login> {
         let mut login = Login {

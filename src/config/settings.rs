@@ -289,7 +289,7 @@ settings! {
     IDLE_TIMEOUT: Number = "CONFIG_BACKUP_IDLE_TIMEOUT" { unit: Unit::Seconds, default: 120, min: 10, max: 3600 }
         "A router that prints nothing for so long while a command runs is given up. Busy routers pause for tens of seconds between menus. Matters where CONFIG_BACKUP_COMMAND_TIMEOUT, or a device's own, is longer.";
     SSH_ALGORITHMS: Text = "SSH_ALGORITHMS" { form: Form::OneOf(SshAlgorithms::NAMES), default: Some("compatible"), secret: false }
-        "What is offered to routers: compatible also offers what RouterOS without strong-crypto needs, after everything better; modern does not.";
+        "What is offered to routers: compatible also offers what RouterOS without strong-crypto needs, after everything better; modern does not, and signs no login with SHA-1.";
     CONNECTION_TIMEOUT: Number = "CONNECTION_TIMEOUT_SECONDS" { unit: Unit::Seconds, default: 10, min: 1, max: 300 }
         "Time for one TCP connection to a device to come about.";
     CONNECTION_LIMIT: Text = "CONFIG_BACKUP_CONNECTION_LIMIT" { form: Form::OneOf(&["recipe", "none"]), default: Some("recipe"), secret: false }

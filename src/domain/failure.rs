@@ -38,7 +38,8 @@ failure_kinds! {
     TruncatedOutput = "truncated_output", Retry;
     /// The TCP connection was refused.
     ConnectionRefused = "connection_refused", Retry;
-    /// The connection ended before the first byte of output, during login for example.
+    /// The connection ended before the first byte of output, during login for example, or the
+    /// device opened no channel on it.
     ConnectionLost = "connection_lost", Retry;
     /// No route to the host or network.
     Unreachable = "unreachable", Retry;
@@ -46,7 +47,7 @@ failure_kinds! {
     NameNotResolved = "name_not_resolved", Retry;
     /// The row's address or port cannot be dialled.
     InvalidEndpoint = "invalid_endpoint", Retry;
-    /// Client and server share no algorithm.
+    /// Client and server share no algorithm, for the session or for the signature of the user's key.
     NoCommonAlgorithm = "no_common_algorithm", Retry;
     /// What listens there broke the SSH protocol, or is no SSH server.
     Protocol = "protocol_error", Retry;
@@ -103,14 +104,16 @@ impl FailureKind {
 
     /// Whether an edit of the device from `old` to `new` may have cured this failure.
     ///
-    /// Credentials answer a refused login and credentials that could not be opened, the pin
-    /// answers a host key mismatch, address or port answer everything.
+    /// Credentials answer a refused login, credentials that could not be opened, and a key for whose
+    /// signature there is no algorithm; the pin answers a host key mismatch, address or port answer
+    /// everything.
     pub fn answered_by(self, old: &Revision, new: &Revision) -> bool {
         let endpoint = old.endpoint != new.endpoint;
         let specific = match self {
-            Self::AuthFailed | Self::CredentialsUnreadable | Self::PermissionDenied => {
-                old.credentials != new.credentials
-            }
+            Self::AuthFailed
+            | Self::CredentialsUnreadable
+            | Self::PermissionDenied
+            | Self::NoCommonAlgorithm => old.credentials != new.credentials,
             Self::HostKeyMismatch => old.pin != new.pin,
             _ => false,
         };
@@ -293,6 +296,7 @@ mod tests {
         let pin = revision("a", "b", "C");
         assert!(FailureKind::AuthFailed.answered_by(&old, &credentials));
         assert!(!FailureKind::AuthFailed.answered_by(&old, &pin));
+        assert!(FailureKind::NoCommonAlgorithm.answered_by(&old, &credentials));
         assert!(FailureKind::HostKeyMismatch.answered_by(&old, &pin));
         assert!(!FailureKind::HostKeyMismatch.answered_by(&old, &credentials));
         assert!(!FailureKind::Timeout.answered_by(&old, &credentials));

@@ -1,6 +1,7 @@
 //! What one device's session is made with, and what it showed beside the export.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use super::suspect::Recurrence;
@@ -59,7 +60,7 @@ impl DeviceSettings {
     }
 }
 
-/// Part of what a key exchange agrees on.
+/// Part of a session that an algorithm is used for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum SshPart {
     /// The key exchange itself.
@@ -70,11 +71,19 @@ pub enum SshPart {
     Cipher,
     /// The message authentication.
     Mac,
+    /// The signature of the user's key, which logs in.
+    UserKey,
 }
 
 impl SshPart {
     /// Every part.
-    pub const ALL: [Self; 4] = [Self::Kex, Self::HostKey, Self::Cipher, Self::Mac];
+    pub const ALL: [Self; 5] = [
+        Self::Kex,
+        Self::HostKey,
+        Self::Cipher,
+        Self::Mac,
+        Self::UserKey,
+    ];
 
     /// Its name in metrics.
     pub const fn as_str(self) -> &'static str {
@@ -83,6 +92,7 @@ impl SshPart {
             Self::HostKey => "host_key",
             Self::Cipher => "cipher",
             Self::Mac => "mac",
+            Self::UserKey => "user_key",
         }
     }
 }
@@ -94,6 +104,17 @@ pub struct WeakAlgorithm {
     pub part: SshPart,
     /// Its SSH name, such as `hmac-sha1`.
     pub name: String,
+}
+
+/// The name, and for the user's key what it is used for: a host key may have the same algorithm.
+impl fmt::Display for WeakAlgorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        match self.part {
+            SshPart::UserKey => f.write_str(" (user key)"),
+            SshPart::Kex | SshPart::HostKey | SshPart::Cipher | SshPart::Mac => Ok(()),
+        }
+    }
 }
 
 /// How often in a row each menu could not be exported, and exports were refused for it.
@@ -157,7 +178,7 @@ impl MissingMenus {
 /// What a session showed beside its outcome. `None` where it did not come so far.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Observed {
-    /// What the key exchange agreed on that is weak.
+    /// What of key exchange and login was weak.
     pub weak_ssh: Option<Vec<WeakAlgorithm>>,
     /// Menus that could not be exported, now and before.
     pub missing_menus: Option<MissingMenus>,

@@ -259,6 +259,11 @@ impl Context {
         progress.observed.weak_ssh = Some(weak);
         progress.enter(Step::Authenticate);
         let mut session = host.authenticate(&login).await?;
+        if let Some(weak) = session.weak_login() {
+            self.metrics.weak_ssh(std::slice::from_ref(weak));
+            let all = progress.observed.weak_ssh.get_or_insert_default();
+            all.push(weak.clone());
+        }
         self.pin(device, session.fingerprint(), progress).await?;
         let believed = self
             .take_snapshot(id, &mut session, &begun, progress)

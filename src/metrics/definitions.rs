@@ -184,7 +184,7 @@ impl Metrics {
             )?,
             weak_ssh: new.counters(
                 "mikrotik_config_backup_weak_ssh_total",
-                "SSH key exchanges that agreed on a weak algorithm, by what it is used for.",
+                "SSH sessions with a weak algorithm, by what it is used for: user_key signs the login.",
                 &["part"],
             )?,
             requests: new.counters(

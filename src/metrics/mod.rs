@@ -209,7 +209,7 @@ impl Metrics {
         self.suspicions.with_label_values(&[result.label()]).inc();
     }
 
-    /// Counts what a key exchange agreed on that is weak.
+    /// Counts what of a key exchange or a login is weak.
     pub fn weak_ssh(&self, weak: &[WeakAlgorithm]) {
         for algorithm in weak {
             let part = algorithm.part.as_str();

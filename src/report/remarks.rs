@@ -18,7 +18,7 @@ pub enum RemarkKind {
     Incomplete,
     /// An export was read more than once before it was believed, and nothing has changed since.
     Suspected,
-    /// The last key exchange agreed on weak algorithms.
+    /// The last key exchange or login used weak algorithms.
     WeakSsh,
 }
 
@@ -29,7 +29,7 @@ impl RemarkKind {
             Self::Suspected => {
                 "an export looked cut, was read more than once, and was believed; the same since: see its warning"
             }
-            Self::WeakSsh => "weak SSH algorithms, the best that the router offers",
+            Self::WeakSsh => "weak SSH algorithms in the last session (check NAME says what helps)",
         }
     }
 

@@ -178,7 +178,7 @@ fn what_is_odd_about_devices_that_are_backed_up_is_remarked() {
     let remarks = "\
 Remarks (devices show NAME tells more):
   1  the last export lacks menus that the router could not export: edge-1
-  7  weak SSH algorithms, the best that the router offers: edge-2, edge-3, edge-4, edge-5, edge-6 \
+  7  weak SSH algorithms in the last session (check NAME says what helps): edge-2, edge-3, edge-4, edge-5, edge-6 \
 and 2 more
 ";
     assert!(screen.ends_with(remarks), "{screen}");

@@ -20,7 +20,9 @@ pub enum SshProfile {
     V6,
     /// RouterOS 6 with `strong-crypto=yes`: only group exchange with SHA-256, 2048 bits.
     V6Strong,
-    /// RouterOS 7 with `strong-crypto=no`: as version 6, with 2048 bits, GCM and rsa-sha2.
+    /// An older RouterOS 7 with `strong-crypto=no`: as version 6, with 2048 bits and rsa-sha2.
+    V7WithoutGcm,
+    /// A newer RouterOS 7 with `strong-crypto=no`: the same with GCM.
     V7,
     /// RouterOS 7 with `strong-crypto=yes`.
     V7Strong,
@@ -69,13 +71,14 @@ const STRONG_CIPHERS: &[cipher::Name] = &[
     cipher::AES_256_CBC,
 ];
 const WEAK_MACS: &[mac::Name] = &[mac::HMAC_SHA1];
-const STRONG_MACS: &[mac::Name] = &[mac::HMAC_SHA256, mac::HMAC_SHA1];
+const STRONG_MACS: &[mac::Name] = &[mac::HMAC_SHA256];
 
 impl SshProfile {
     pub(super) fn preferred(self) -> Preferred {
         let (kex, key, cipher, mac) = match self {
             Self::V6 => (V6_KEX, SHA1_RSA, V6_CIPHERS, WEAK_MACS),
             Self::V6Strong => (STRONG_KEX, SHA1_RSA, STRONG_CIPHERS, STRONG_MACS),
+            Self::V7WithoutGcm => (V6_KEX, V7_KEYS, V6_CIPHERS, WEAK_MACS),
             Self::V7 => (V6_KEX, V7_KEYS, V7_CIPHERS, WEAK_MACS),
             Self::V7Strong => (STRONG_KEX, V7_KEYS, STRONG_CIPHERS, STRONG_MACS),
             Self::Modern => return Preferred::DEFAULT,
@@ -93,7 +96,9 @@ impl SshProfile {
     pub(super) fn group(self) -> DhGroup {
         match self {
             Self::V6 => DH_GROUP1,
-            Self::V6Strong | Self::V7 | Self::V7Strong | Self::Modern => DH_GROUP14,
+            Self::V6Strong | Self::V7WithoutGcm | Self::V7 | Self::V7Strong | Self::Modern => {
+                DH_GROUP14
+            }
         }
     }
 
@@ -101,7 +106,7 @@ impl SshProfile {
     pub(super) fn host_key_kind(self, wanted: HostKeyKind) -> HostKeyKind {
         match self {
             Self::V6 | Self::V6Strong => HostKeyKind::Rsa,
-            Self::V7 | Self::V7Strong | Self::Modern => wanted,
+            Self::V7WithoutGcm | Self::V7 | Self::V7Strong | Self::Modern => wanted,
         }
     }
 

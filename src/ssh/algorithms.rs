@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use russh::client::{Config, GexParams};
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
-use russh::{Limits, Preferred, SshId, cipher, compression, kex, mac};
+use russh::{AlgorithmKind, Limits, Preferred, SshId, cipher, compression, kex, mac};
 
 use super::Negotiated;
 use crate::domain::session::{SshAlgorithms, SshPart, WeakAlgorithm};
@@ -88,7 +88,7 @@ const WINDOW: u32 = 0x7fff_ffff;
 fn is_weak(part: SshPart, name: &str) -> bool {
     match part {
         SshPart::Kex => name.ends_with("-sha1"),
-        SshPart::HostKey => matches!(name, "ssh-rsa" | "ssh-dss"),
+        SshPart::HostKey | SshPart::UserKey => matches!(name, "ssh-rsa" | "ssh-dss"),
         SshPart::Cipher => name.ends_with("-cbc") || name.starts_with("arcfour") || name == "none",
         SshPart::Mac => name.starts_with("hmac-sha1") || name.starts_with("hmac-md5"),
     }
@@ -132,6 +132,29 @@ fn offer<T: Clone + 'static>(
             Cow::Owned(strong.cloned().collect())
         }
     }
+}
+
+/// What `compatible` would have agreed on for this part with a server that offers `theirs`.
+pub(super) fn compatible(part: &AlgorithmKind, theirs: &[String]) -> Option<String> {
+    let Preferred {
+        kex,
+        key,
+        cipher,
+        mac,
+        compression,
+        ..
+    } = preferred(SshAlgorithms::Compatible);
+    let ours: Vec<String> = match part {
+        AlgorithmKind::Kex => kex.iter().map(|name| name.as_ref().to_owned()).collect(),
+        AlgorithmKind::Key => key.iter().map(ToString::to_string).collect(),
+        AlgorithmKind::Cipher => cipher.iter().map(|name| name.as_ref().to_owned()).collect(),
+        AlgorithmKind::Mac => mac.iter().map(|name| name.as_ref().to_owned()).collect(),
+        AlgorithmKind::Compression => {
+            let names = compression.iter().map(|name| name.as_ref().to_owned());
+            names.collect()
+        }
+    };
+    ours.into_iter().find(|name| theirs.contains(name))
 }
 
 /// The algorithms that are offered, in the order of preference.

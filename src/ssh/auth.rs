@@ -9,6 +9,7 @@ use secrecy::ExposeSecret;
 
 use super::handler::{Client, Ending};
 use crate::credentials::Login;
+use crate::domain::session::{SshAlgorithms, SshPart, WeakAlgorithm};
 
 /// One way to prove who we are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +66,8 @@ pub(super) enum NoLogin {
         tried: Vec<&'static str>,
         /// Names of what it still offers.
         offered: Vec<&'static str>,
+        /// A signature with SHA-1 was left to try, but is forbidden.
+        withheld: bool,
     },
     /// The connection ended. What was tried before tells whether that was an answer.
     Ended {
@@ -105,6 +108,11 @@ impl Answer {
         }
     }
 
+    /// Refused, and that method may go on.
+    fn allows(&self, method: MethodKind) -> bool {
+        matches!(self, Self::Refused(offered) if offered.contains(&method))
+    }
+
     fn failure(remaining: MethodSet) -> Self {
         if remaining.is_empty() {
             Self::RefusedOrEnded
@@ -115,37 +123,61 @@ impl Answer {
 }
 
 /// Logs in. `host_key` is the negotiated host key algorithm: it tells what an old server knows.
+/// Returns the algorithm of the key's signature that the server took, if it is a weak one.
 pub(super) async fn log_in(
     handle: &mut Handle<Client>,
     login: &Login,
     key: Option<PrivateKey>,
     host_key: &str,
-) -> Result<(), NoLogin> {
+    algorithms: SshAlgorithms,
+) -> Result<Option<WeakAlgorithm>, NoLogin> {
     let key = key.map(Arc::new);
     let mut left = Left {
         key: key.is_some(),
         password: login.password.is_some(),
     };
     let mut tried = Vec::new();
+    let mut withheld = false;
+    let mut weak = None;
     // The method "none" asks what is offered (RFC 4252, section 5.2). Without asking, the password
     // would have to be sent twice to a server that has only keyboard-interactive.
     let mut answer = Answer::of(handle.authenticate_none(&login.username).await)?;
     loop {
         let offered = match answer {
-            Answer::Success => return Ok(()),
+            Answer::Success => return Ok(weak),
             Answer::Refused(offered) => offered,
             Answer::RefusedOrEnded => return Err(NoLogin::Ended { tried }),
         };
         let Some(method) = left.take(&offered) else {
             let offered = offered.iter().map(Into::into).collect();
-            return Err(NoLogin::Refused { tried, offered });
+            return Err(NoLogin::Refused {
+                tried,
+                offered,
+                withheld,
+            });
         };
-        tried.push(method.name());
+        weak = None;
         answer = match (method, &key, &login.password) {
             (Method::Key, Some(key), _) => {
-                prove(handle, &login.username, key, host_key, left.password).await?
+                let listed = listed(handle, key).await?;
+                let rsa = key.algorithm().is_rsa();
+                let plan = plan(rsa, listed, host_key, left.password, algorithms);
+                withheld = plan.withheld;
+                let mut answer = Answer::Refused(offered);
+                for hash in plan.hashes {
+                    if !answer.allows(MethodKind::PublicKey) {
+                        break;
+                    }
+                    if !tried.contains(&method.name()) {
+                        tried.push(method.name());
+                    }
+                    answer = offer(handle, &login.username, key, hash).await?;
+                    weak = weak_signature(rsa, hash);
+                }
+                answer
             }
             (Method::Password, _, Some(password)) => {
+                tried.push(method.name());
                 let password = password.expose_secret();
                 Answer::of(
                     handle
@@ -154,6 +186,7 @@ pub(super) async fn log_in(
                 )?
             }
             (Method::Interactive, _, Some(password)) => {
+                tried.push(method.name());
                 answer_questions(handle, &login.username, password.expose_secret()).await?
             }
             // `left` was made of what is there.
@@ -162,35 +195,64 @@ pub(super) async fn log_in(
     }
 }
 
-/// Offers the key. For RSA the server's list of signature algorithms decides (RFC 8308); a server
+/// What a server lists of the hashes that an RSA key may sign with (RFC 8308, section 3.1).
+type Listed = Option<Option<HashAlg>>;
+
+/// The best hash that the server lists for an RSA key, if it lists any.
+async fn listed(handle: &Handle<Client>, key: &PrivateKey) -> Result<Listed, NoLogin> {
+    if !key.algorithm().is_rsa() {
+        return Ok(None);
+    }
+    // That the task is gone shows with the next request, as what ended it.
+    Ok(handle.best_supported_rsa_hash().await.unwrap_or_default())
+}
+
+/// How a key is offered.
+#[derive(PartialEq, Eq, Debug)]
+struct Plan {
+    /// The hashes to sign with, one after the other while the server refuses; for RSA none is
+    /// SHA-1.
+    hashes: Vec<Option<HashAlg>>,
+    /// SHA-1 would be among them, but is forbidden.
+    withheld: bool,
+}
+
+/// How to offer the key. For RSA the server's list of signature algorithms decides; a server
 /// without one is judged by its host key: RouterOS 6 knows `ssh-rsa` with SHA-1 only, and some
 /// versions end the connection when offered anything else. Servers exist that list what they then
 /// refuse, so SHA-1 is tried last, unless the password is still to come: RouterOS counts to three.
-async fn prove(
-    handle: &mut Handle<Client>,
-    user: &str,
-    key: &Arc<PrivateKey>,
+fn plan(
+    rsa: bool,
+    listed: Listed,
     host_key: &str,
     password_left: bool,
-) -> Result<Answer, NoLogin> {
-    if !key.algorithm().is_rsa() {
-        return offer(handle, user, key, None).await;
+    algorithms: SshAlgorithms,
+) -> Plan {
+    if !rsa {
+        return Plan {
+            hashes: vec![None],
+            withheld: false,
+        };
     }
-    let hash = match handle.best_supported_rsa_hash().await {
-        Ok(Some(best)) => best,
-        Ok(None) if host_key == "ssh-rsa" => None,
-        Ok(None) => Some(HashAlg::Sha256),
-        // Nothing else can go wrong with this question than that the task is gone.
-        Err(_) => return Ok(Answer::RefusedOrEnded),
+    let best = match listed {
+        Some(best) => best,
+        None if host_key == "ssh-rsa" => None,
+        None => Some(HashAlg::Sha256),
     };
-    match offer(handle, user, key, hash).await? {
-        Answer::Refused(offered)
-            if hash.is_some() && !password_left && offered.contains(&MethodKind::PublicKey) =>
-        {
-            offer(handle, user, key, None).await
-        }
-        answer => Ok(answer),
+    let mut hashes: Vec<_> = best.into_iter().map(Some).collect();
+    let sha1 = best.is_none() || !password_left;
+    let withheld = sha1 && algorithms == SshAlgorithms::Modern;
+    if sha1 && !withheld {
+        hashes.push(None);
     }
+    Plan { hashes, withheld }
+}
+
+fn weak_signature(rsa: bool, hash: Option<HashAlg>) -> Option<WeakAlgorithm> {
+    (rsa && hash.is_none()).then(|| WeakAlgorithm {
+        part: SshPart::UserKey,
+        name: "ssh-rsa".to_owned(),
+    })
 }
 
 async fn offer(
@@ -291,6 +353,51 @@ mod tests {
     use secrecy::SecretString;
 
     use super::*;
+
+    #[test]
+    fn sha1_comes_last_and_never_where_it_is_forbidden() {
+        use SshAlgorithms::{Compatible, Modern};
+        const SHA256: Option<HashAlg> = Some(HashAlg::Sha256);
+        const SHA512: Option<HashAlg> = Some(HashAlg::Sha512);
+        for (listed, host_key, password_left, compatible, modern) in [
+            // RouterOS 6 lists nothing, and is reached by `compatible` only.
+            (None, "ssh-rsa", false, &[None][..], (&[][..], true)),
+            (None, "ssh-rsa", true, &[None], (&[], true)),
+            (None, "ssh-ed25519", true, &[SHA256], (&[SHA256], false)),
+            (
+                None,
+                "ssh-ed25519",
+                false,
+                &[SHA256, None],
+                (&[SHA256], true),
+            ),
+            (Some(SHA512), "ssh-rsa", true, &[SHA512], (&[SHA512], false)),
+            (
+                Some(SHA512),
+                "rsa-sha2-512",
+                false,
+                &[SHA512, None],
+                (&[SHA512], true),
+            ),
+            (Some(None), "ssh-ed25519", true, &[None], (&[], true)),
+        ] {
+            let plan = |algorithms| plan(true, listed, host_key, password_left, algorithms);
+            let told = format!("{listed:?} {host_key} {password_left}");
+            assert_eq!(plan(Compatible).hashes, compatible, "{told}");
+            assert!(!plan(Compatible).withheld, "{told}");
+            assert_eq!(plan(Modern).hashes, modern.0, "{told}");
+            assert_eq!(plan(Modern).withheld, modern.1, "{told}");
+            for hash in plan(Modern).hashes {
+                assert_eq!(weak_signature(true, hash), None, "{told}");
+            }
+        }
+        // Only RSA has a choice; the others have no SHA-1 in them.
+        let offered = plan(false, None, "ssh-ed25519", false, Modern);
+        assert_eq!((offered.hashes, offered.withheld), (vec![None], false));
+        assert_eq!(weak_signature(false, None), None);
+        let weak = weak_signature(true, None).expect("SHA-1");
+        assert_eq!(weak.to_string(), "ssh-rsa (user key)");
+    }
 
     const KINDS: [MethodKind; 4] = [
         MethodKind::PublicKey,

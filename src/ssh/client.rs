@@ -18,6 +18,7 @@ use crate::credentials::Login;
 use crate::domain::device::Endpoint;
 use crate::domain::failure::FailureKind;
 use crate::domain::host_key::{Fingerprint, Pin};
+use crate::domain::session::WeakAlgorithm;
 
 /// How long a polite end of the connection may take.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -131,16 +132,18 @@ impl Host {
         } = self;
         let work = async {
             let key = link.private_key(login).await?;
-            match auth::log_in(&mut handle, login, key, &facts.negotiated.host_key).await {
-                Ok(()) => Ok(()),
+            let host_key = &facts.negotiated.host_key;
+            match auth::log_in(&mut handle, login, key, host_key, link.algorithms).await {
+                Ok(weak_login) => Ok(weak_login),
                 Err(reason) => Err(link.no_login(reason, login, &mut handle).await),
             }
         };
         match timeout_at(link.deadline, work).await {
-            Ok(Ok(())) => Ok(Session {
+            Ok(Ok(weak_login)) => Ok(Session {
                 handle,
                 link,
                 facts,
+                weak_login,
             }),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(link.late(Stage::Login)),
@@ -159,6 +162,7 @@ pub struct Session {
     handle: Handle<Client>,
     link: Link,
     facts: Facts,
+    weak_login: Option<WeakAlgorithm>,
 }
 
 impl Session {
@@ -170,6 +174,12 @@ impl Session {
     /// What was agreed on.
     pub fn negotiated(&self) -> &Negotiated {
         &self.facts.negotiated
+    }
+
+    /// The signature that logged in, if it is weak by today's measure; what was agreed on before is
+    /// in [`Session::negotiated`].
+    pub fn weak_login(&self) -> Option<&WeakAlgorithm> {
+        self.weak_login.as_ref()
     }
 
     /// Runs `command` in a channel of its own, without a terminal, and reads until the server

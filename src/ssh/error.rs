@@ -72,6 +72,8 @@ pub(super) enum Trouble {
     Credentials,
     /// The server lets us in, but not do this.
     Denied,
+    /// The server lets us in, and has no channel for a command, or not now.
+    NoChannel,
     /// More output than allowed.
     TooLarge,
     /// A fault of our side.
@@ -92,6 +94,8 @@ pub(super) fn classify(stage: Stage, trouble: Trouble) -> FailureKind {
         Trouble::Refused => FailureKind::AuthFailed,
         Trouble::Credentials => FailureKind::CredentialsUnreadable,
         Trouble::Denied => FailureKind::PermissionDenied,
+        // As where it closes the connection because it has no session to spare.
+        Trouble::NoChannel => FailureKind::ConnectionLost,
         Trouble::TooLarge => FailureKind::ExportTooLarge,
         Trouble::Defect => FailureKind::Unknown,
     };
@@ -129,7 +133,7 @@ fn classify_io(stage: Stage, kind: io::ErrorKind) -> FailureKind {
 
 impl From<&russh::Error> for Trouble {
     fn from(error: &russh::Error) -> Self {
-        use russh::Error as E;
+        use russh::{ChannelOpenFailure as Refusal, Error as E};
         match error {
             E::NoCommonAlgo { .. } => Self::NoCommonAlgorithm,
             E::UnknownKey | E::KeyChanged { .. } => Self::HostKey,
@@ -139,7 +143,16 @@ impl From<&russh::Error> for Trouble {
             | E::KeepaliveTimeout
             | E::InactivityTimeout
             | E::Elapsed(_) => Self::Deadline,
-            E::ChannelOpenFailure(_) | E::RequestDenied => Self::Denied,
+            // Only this reason speaks of a right (RFC 4254, section 5.1); the others are a lack.
+            E::ChannelOpenFailure(Refusal::AdministrativelyProhibited) | E::RequestDenied => {
+                Self::Denied
+            }
+            E::ChannelOpenFailure(
+                Refusal::ConnectFailed
+                | Refusal::UnknownChannelType
+                | Refusal::ResourceShortage
+                | Refusal::Other { .. },
+            ) => Self::NoChannel,
             E::Version
             | E::KexInit
             | E::UnknownAlgo
@@ -331,6 +344,7 @@ mod tests {
             (Stage::Login, Trouble::Deadline, K::Timeout),
             (Stage::Login, Trouble::Credentials, K::CredentialsUnreadable),
             (Stage::Command, Trouble::Denied, K::PermissionDenied),
+            (Stage::Command, Trouble::NoChannel, K::ConnectionLost),
             (Stage::Command, Trouble::Deadline, K::Timeout),
             (Stage::Command, Trouble::Ended, K::ConnectionLost),
             (Stage::Command, Trouble::Defect, K::Unknown),
@@ -361,6 +375,7 @@ mod tests {
                 Trouble::Protocol,
                 Trouble::Credentials,
                 Trouble::Denied,
+                Trouble::NoChannel,
                 Trouble::TooLarge,
                 Trouble::Defect,
                 Trouble::Io(Io::PermissionDenied),
@@ -373,7 +388,11 @@ mod tests {
 
     #[test]
     fn no_error_of_russh_alone_is_a_refused_login() {
-        use russh::Error as E;
+        use russh::{ChannelOpenFailure as Refusal, Error as E};
+        let unnamed = Refusal::Other {
+            code: 7,
+            reason: String::new(),
+        };
         for (error, trouble) in [
             (E::NoAuthMethod, Trouble::Protocol),
             (E::Disconnect, Trouble::Ended),
@@ -384,6 +403,19 @@ mod tests {
             (E::WrongServerSig, Trouble::Protocol),
             (E::UnknownKey, Trouble::HostKey),
             (E::ConnectionTimeout, Trouble::Deadline),
+            (
+                E::ChannelOpenFailure(Refusal::AdministrativelyProhibited),
+                Trouble::Denied,
+            ),
+            (
+                E::ChannelOpenFailure(Refusal::ResourceShortage),
+                Trouble::NoChannel,
+            ),
+            (
+                E::ChannelOpenFailure(Refusal::ConnectFailed),
+                Trouble::NoChannel,
+            ),
+            (E::ChannelOpenFailure(unnamed), Trouble::NoChannel),
             (E::IO(Io::TimedOut.into()), Trouble::Io(Io::TimedOut)),
         ] {
             assert_eq!(Trouble::from(&error), trouble, "{error}");

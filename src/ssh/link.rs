@@ -8,6 +8,7 @@ use russh::client::Handle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::advice;
 use super::auth::{self, NoLogin};
 use super::client::DialTimes;
 use super::error::{SshError, Stage, Trouble};
@@ -17,6 +18,7 @@ use super::{Negotiated, Options, Output};
 use crate::credentials::Login;
 use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Fingerprint;
+use crate::domain::session::SshAlgorithms;
 
 /// What the key exchange told.
 #[derive(Debug)]
@@ -35,6 +37,7 @@ pub(super) struct Link {
     endpoint: String,
     max_output: usize,
     idle_timeout: Duration,
+    pub(super) algorithms: SshAlgorithms,
     owner: CancellationToken,
     _guard: DropGuard,
 }
@@ -49,6 +52,7 @@ impl Link {
             endpoint,
             max_output: options.max_output,
             idle_timeout: options.idle_timeout,
+            algorithms: options.algorithms,
             owner: owner.clone(),
             _guard: owner.drop_guard(),
         }
@@ -105,8 +109,13 @@ impl Link {
         output: &mut Output,
     ) -> Result<(), SshError> {
         let failed = |error| self.failed(Stage::Command, error);
-        let mut channel = handle.channel_open_session().await.map_err(failed)?;
-        channel.exec(true, command).await.map_err(failed)?;
+        let begin = async {
+            let channel = handle.channel_open_session().await?;
+            channel.exec(true, command).await?;
+            Ok(channel)
+        };
+        let begun = timeout(self.idle_timeout, begin).await;
+        let mut channel = begun.map_err(|_| self.silent(output))?.map_err(failed)?;
         loop {
             let message = timeout(self.idle_timeout, channel.wait()).await;
             let Some(message) = message.map_err(|_| self.silent(output))? else {
@@ -171,6 +180,15 @@ impl Link {
 
     /// What russh reports; where that is only that its task has ended, what ended it.
     fn failed(&self, stage: Stage, error: russh::Error) -> SshError {
+        let told = match &error {
+            russh::Error::NoCommonAlgo { kind, theirs, .. } => {
+                Some(advice::nothing_in_common(kind, theirs, self.algorithms))
+            }
+            russh::Error::KexInit if stage == Stage::Handshake => {
+                Some(advice::BROKEN_EXCHANGE.to_owned())
+            }
+            _ => None,
+        };
         match Trouble::from(&error) {
             Trouble::Ended => self.ended(stage),
             Trouble::Deadline | Trouble::Io(std::io::ErrorKind::TimedOut) => self.late(stage),
@@ -178,7 +196,22 @@ impl Link {
             trouble @ Trouble::Io(std::io::ErrorKind::UnexpectedEof) => self
                 .error(stage, trouble)
                 .detail("the connection ended without a goodbye"),
-            trouble => self.error(stage, trouble).source(error),
+            trouble @ Trouble::Denied => self.error(stage, trouble).source(error).detail(
+                "the device lets the user in, but run no command; check the policy of the user's \
+                 group, which needs ssh and read, and sensitive for secrets",
+            ),
+            trouble @ Trouble::NoChannel => self.error(stage, trouble).source(error).detail(
+                "the device let the user in, but opened no channel for a command; it may be short \
+                 of memory, or have too many sessions: look at /user active and /system resource \
+                 on it, and at max-sessions of /ip service",
+            ),
+            trouble => {
+                let failed = self.error(stage, trouble).source(error);
+                match told {
+                    Some(told) => failed.detail(told),
+                    None => failed,
+                }
+            }
         }
     }
 
@@ -236,19 +269,40 @@ impl Link {
     ) -> SshError {
         let user = &login.username;
         match reason {
-            NoLogin::Refused { tried, offered } => self
-                .error(Stage::Login, Trouble::Refused)
-                .detail(if tried.is_empty() {
-                    format!(
-                        "the device offers user {user:?} only {}, for which there is no credential",
-                        offered.join(", ")
-                    )
-                } else {
-                    format!(
-                        "the device refused user {user:?} by {}",
-                        tried.join(" and ")
-                    )
-                }),
+            NoLogin::Refused {
+                tried,
+                withheld: true,
+                ..
+            } if tried.is_empty() => {
+                self.error(Stage::Login, Trouble::NoCommonAlgorithm)
+                    .detail(format!(
+                        "the device takes the RSA key of user {user:?} {}",
+                        advice::WITHHELD
+                    ))
+            }
+            NoLogin::Refused { tried, offered, .. } if tried.is_empty() => {
+                self.error(Stage::Login, Trouble::Refused).detail(format!(
+                    "the device offers user {user:?} only {}, for which there is no credential",
+                    offered.join(", ")
+                ))
+            }
+            NoLogin::Refused {
+                tried, withheld, ..
+            } => {
+                let refused = format!(
+                    "the device refused user {user:?} by {}",
+                    tried.join(" and ")
+                );
+                self.error(Stage::Login, Trouble::Refused)
+                    .detail(if withheld {
+                        format!(
+                            "{refused}; it may be one that takes the RSA key {}",
+                            advice::WITHHELD
+                        )
+                    } else {
+                        refused
+                    })
+            }
             NoLogin::Ended { tried } => {
                 // Its end may be on the way; it is noted before the task is over.
                 let _ = handle.await;

@@ -4,6 +4,7 @@
 //! command. It is enforced inside the stream that russh reads and writes (`stream`), because
 //! russh works in a task of its own that dropping a future does not end.
 
+mod advice;
 mod algorithms;
 mod auth;
 mod client;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use crate::domain::session::{SshAlgorithms, WeakAlgorithm};
 
+pub use advice::remedies;
 pub use client::{DialTimes, Host, Session, dial};
 pub use error::SshError;
 
@@ -29,7 +31,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// The most bytes that one command may print (`CONFIG_BACKUP_MAX_EXPORT_BYTES`).
     pub max_output: usize,
-    /// How long a command may print nothing (`CONFIG_BACKUP_IDLE_TIMEOUT`).
+    /// How long a command may print nothing, and its channel take to open
+    /// (`CONFIG_BACKUP_IDLE_TIMEOUT`).
     pub idle_timeout: Duration,
     /// What may be offered (`SSH_ALGORITHMS`).
     pub algorithms: SshAlgorithms,

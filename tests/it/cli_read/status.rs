@@ -163,7 +163,7 @@ async fn what_is_odd_about_good_backups_is_on_every_screen(fleet: &Fleet) {
 Remarks (devices show NAME tells more):
   1  the last export lacks menus that the router could not export: edge-a
   1  an export looked cut, was read more than once, and was believed; the same since: see its warning: edge-b
-  1  weak SSH algorithms, the best that the router offers: edge-a
+  1  weak SSH algorithms in the last session (check NAME says what helps): edge-a
 ";
     assert!(screen.ends_with(remarks), "{screen}");
     let json = fleet.run(&["status", "--json"]).await.json();
@@ -194,7 +194,7 @@ Remarks (devices show NAME tells more):
         assert!(line.is_some_and(|line| line.ends_with(value)), "{shown}");
     };
     has(&shown, "incomplete", "/ipv6/route, /ip/pool");
-    has(&shown, "weak SSH", "hmac-sha1");
+    has(&shown, "weak SSH", "hmac-sha1, in the last session");
     has(
         &show("edge-b").await,
         "warning",

@@ -217,48 +217,6 @@ async fn a_changed_host_key_waits_until_it_is_accepted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_router_that_is_not_in_the_inventory_is_exported_and_not_stored() {
-    let folder = Folder::new();
-    let router = router("edge-1", [127, 81, 0, 7]);
-    let address = router.address();
-    let target = format!("{}@{}", router.username(), address.ip());
-    let port = address.port().to_string();
-    let ask = ["backup", &target, "--port", &port, "--password-stdin"];
-    let printed = folder.cli(&ask, &router.password()).await.exits(0);
-    says(&printed, "name=edge-1");
-    assert!(
-        printed.stderr.contains(router.fingerprint().as_str()),
-        "{printed:?}"
-    );
-    assert!(!folder.data().exists());
-
-    let file = folder.path().join("edge-1.rsc");
-    let mut to_file = ask.to_vec();
-    to_file.extend(["--output", file.to_str().expect("a path")]);
-    let done = folder.cli(&to_file, &router.password()).await.exits(0);
-    assert_eq!(done.stdout, "");
-    let mode = std::fs::metadata(&file)
-        .expect("a file")
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o777, 0o600);
-    assert_eq!(
-        std::fs::read_to_string(&file).expect("text"),
-        printed.stdout
-    );
-
-    let logins = router.logins().len();
-    let mut pinned = ask.to_vec();
-    pinned.extend([
-        "--host-key",
-        "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU",
-    ]);
-    let refused = folder.cli(&pinned, &router.password()).await.exits(1);
-    assert!(refused.stderr.contains("host_key_mismatch"), "{refused:?}");
-    assert_eq!(router.logins().len(), logins, "no password was sent");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn the_service_keeps_its_routers_to_itself() {
     let folder = Folder::new();
     let router = router("edge-1", [127, 81, 0, 8]);

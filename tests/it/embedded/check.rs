@@ -4,6 +4,7 @@ use mikrotik_backup::domain::device::DeviceId;
 use mikrotik_backup::sim::{Configuration, Fault, Router};
 
 use super::harness::{Done, Folder, UNKNOWN_COMMENT, router};
+use crate::services::process::require;
 
 impl Done {
     /// The line of `check` about `step`.
@@ -86,7 +87,14 @@ async fn the_settings_of_the_device_and_of_the_service_are_used() {
     let compatible = ["devices", "edit", "doctor", "--ssh-algorithms", "default"];
     folder.cli(&compatible, "").await.exits(0);
     let done = folder.cli(&["check", "doctor"], "").await.exits(0);
-    assert!(done.stdout.contains("is weak, and the best"), "{done:?}");
+    let weak = |name: &str, remedy: &str| {
+        let begin = format!("{name} is weak: ");
+        let line = done.stdout.lines().find(|line| line.contains(&begin));
+        assert!(line.is_some_and(|line| line.contains(remedy)), "{done:?}");
+    };
+    weak("diffie-hellman-group14-sha1", "strong-crypto=yes");
+    weak("ssh-rsa", "RouterOS 7");
+    weak("hmac-sha1", "strong-crypto=yes");
     router.clear_fault();
 
     router.change(|configuration| *configuration = Configuration::fixture(UNKNOWN_COMMENT));
@@ -112,6 +120,42 @@ async fn the_settings_of_the_device_and_of_the_service_are_used() {
     // Not the ten seconds of the service.
     let took = line.split_whitespace().nth(2).map(str::parse::<u32>);
     assert!(matches!(took, Some(Ok(500..5000))), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_signed_with_sha1_is_shown_as_weak() {
+    let Some(keygen) = require("ssh-keygen") else {
+        return;
+    };
+    let folder = Folder::new();
+    let router = router("doctor", [127, 87, 1, 5]);
+    let key = folder.path().join("id");
+    let mut keygen = std::process::Command::new(keygen);
+    keygen.args(["-q", "-t", "rsa", "-b", "2048", "-N", "", "-f"]);
+    assert!(keygen.arg(&key).status().expect("run ssh-keygen").success());
+    let public = std::fs::read_to_string(key.with_extension("pub")).expect("the public key");
+    let public = russh::keys::PublicKey::from_openssh(&public).expect("a public key");
+    router.set_authorized_key(Some(public));
+    // RouterOS 6: nothing better than SHA-1, for host keys and for users'.
+    router.set_fault(Fault::LegacyAlgorithmsOnly);
+
+    let address = router.address();
+    let (ip, port) = (address.ip().to_string(), address.port().to_string());
+    let key = key.to_str().expect("a path");
+    let add = ["devices", "add", "doctor", &ip, "--port", &port];
+    let add = [&add[..], &["--user", "backup", "--key-file", key]].concat();
+    folder.cli(&add, "").await.exits(0);
+    folder.cli(&["backup", "doctor"], "").await.exits(0);
+    let shown = folder.cli(&["devices", "show", "doctor"], "").await;
+    let shown = shown.exits(0).stdout;
+    let weak = "diffie-hellman-group14-sha1, ssh-rsa, hmac-sha1, ssh-rsa (user key), in the last \
+                session";
+    assert!(shown.contains(weak), "{shown}");
+
+    let done = folder.cli(&["check", "doctor"], "").await.exits(0);
+    let line = done.step("note", "login");
+    assert!(line.contains("ssh-rsa (user key) is weak: "), "{line}");
+    assert!(line.contains("Ed25519"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Embedded mode: the real binary on a folder of its own, and nothing else but simulated routers.
 
 mod acting;
+mod ad_hoc;
 mod check;
 mod demo;
 pub mod harness;

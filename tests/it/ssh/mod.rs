@@ -1,6 +1,7 @@
 //! The SSH client against real servers, and against peers that misbehave.
 
 mod dropbear;
+mod exchange;
 mod hostile;
 mod login;
 mod offer;

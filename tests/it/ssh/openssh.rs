@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mikrotik_backup::domain::failure::{FailureKind, chain};
 use mikrotik_backup::domain::host_key::{Fingerprint, Pin};
+use mikrotik_backup::domain::session::SshAlgorithms;
 use mikrotik_backup::ssh::{self, Options};
 use secrecy::SecretString;
 use tokio::time::Instant;
@@ -224,6 +225,14 @@ async fn each_profile_of_routeros_is_reached_by_its_best_algorithms() {
             [STRONG_KEX, "ssh-rsa", "aes256-ctr", "hmac-sha2-256"],
         ),
         (
+            "v7 default, older",
+            KEX,
+            "rsa-sha2-256,ssh-rsa",
+            CIPHERS,
+            "hmac-sha1,hmac-md5",
+            [group14, "rsa-sha2-256", "aes256-ctr", "hmac-sha1"],
+        ),
+        (
             "v7 default",
             KEX,
             "rsa-sha2-256,ssh-rsa",
@@ -297,6 +306,41 @@ async fn rsa_keys_of_every_size_and_signature_are_taken() {
 }
 
 #[tokio::test]
+async fn modern_signs_with_no_sha1_and_the_refusal_says_what_forbids_it() {
+    // This server lists SHA-2 among the signatures that it takes, and refuses it.
+    let Some(sshd) = Sshd::start(ED25519, RSA, "PubkeyAcceptedAlgorithms ssh-rsa").await else {
+        return;
+    };
+    let modern = Options {
+        algorithms: SshAlgorithms::Modern,
+        ..Options::default()
+    };
+    let host = ssh::dial(&sshd.endpoint(), &Pin::Unpinned, soon(), &modern).await;
+    let refused = host.expect("dial").authenticate(&sshd.key_login()).await;
+    let error = refused.expect_err("only SHA-1 is taken");
+    let text = chain(&error);
+    assert_eq!(error.kind(), FailureKind::AuthFailed, "{text}");
+    for word in ["SHA-1", "SSH_ALGORITHMS", "Ed25519", "compatible"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let accepted = sshd.log().contains("Accepted publickey");
+    assert!(!accepted, "{}", sshd.log());
+}
+
+#[tokio::test]
+async fn a_server_that_opens_no_channel_is_tried_again_and_says_what_to_do() {
+    let Some(sshd) = Sshd::start(ED25519, ED25519, "MaxSessions 0").await else {
+        return;
+    };
+    let host = dial(&sshd.endpoint(), &Pin::Unpinned).await.expect("dial");
+    let mut session = host.authenticate(&sshd.key_login()).await.expect("login");
+    let error = session.run("/export").await.expect_err("no channel");
+    let text = chain(&error);
+    assert_eq!(error.kind(), FailureKind::ConnectionLost, "{text}");
+    assert!(text.contains("max-sessions"), "{text}");
+}
+
+#[tokio::test]
 async fn nothing_in_common_names_what_each_side_offers() {
     let config = "Ciphers aes256-ctr\nMACs umac-64@openssh.com";
     let Some(sshd) = Sshd::start(ED25519, ED25519, config).await else {
@@ -310,6 +354,7 @@ async fn nothing_in_common_names_what_each_side_offers() {
         text.contains("umac-64@openssh.com") && text.contains("hmac-sha1"),
         "{text}"
     );
+    assert!(text.contains("strong-crypto=yes"), "{text}");
 }
 
 #[tokio::test]

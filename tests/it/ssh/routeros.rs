@@ -107,6 +107,8 @@ async fn a_pause_is_waited_for_and_a_longer_silence_is_not() {
     for (fault, kind) in [
         (Fault::StallMidOutput, FailureKind::TruncatedOutput),
         (Fault::StallBeforeOutput, FailureKind::Timeout),
+        // Not even the request for a channel is answered.
+        (Fault::StallAfterAuth, FailureKind::Timeout),
     ] {
         router.set_fault(fault);
         let mut session = log_in(&router, soon(), &hasty).await;
@@ -131,6 +133,10 @@ async fn every_profile_is_read_whole_by_the_algorithms_that_it_has() {
         (
             SshProfile::V6Strong,
             [GEX, "ssh-rsa", "aes256-ctr", "hmac-sha2-256"],
+        ),
+        (
+            SshProfile::V7WithoutGcm,
+            [GROUP14, "rsa-sha2-256", "aes256-ctr", "hmac-sha1"],
         ),
         (
             SshProfile::V7,
@@ -199,14 +205,19 @@ async fn modern_reaches_what_has_enough_that_is_strong() {
         algorithms: SshAlgorithms::Modern,
         ..Options::default()
     };
-    for (profile, reached) in [
-        (SshProfile::V6, false),
-        // Its host key signs with SHA-1 only.
-        (SshProfile::V6Strong, false),
+    // A host key that signs with SHA-1 only: strong-crypto does not change that.
+    let sha1 = Some(["upgrade it to RouterOS 7", "takes its ssh-rsa"]);
+    for (profile, without) in [
+        (SshProfile::V6, sha1),
+        (SshProfile::V6Strong, sha1),
+        (
+            SshProfile::V7WithoutGcm,
+            Some(["strong-crypto=yes", "takes its hmac-sha1"]),
+        ),
         // Group exchange and GCM: with them nothing of the weak rest is needed.
-        (SshProfile::V7, true),
-        (SshProfile::V7Strong, true),
-        (SshProfile::Modern, true),
+        (SshProfile::V7, None),
+        (SshProfile::V7Strong, None),
+        (SshProfile::Modern, None),
     ] {
         let router = start(RouterOptions {
             profile,
@@ -216,12 +227,16 @@ async fn modern_reaches_what_has_enough_that_is_strong() {
         let host = ssh::dial(&endpoint(&router), &Pin::Unpinned, soon(), &modern).await;
         match host {
             Ok(host) => {
-                assert!(reached, "{profile:?}: {}", host.negotiated());
+                assert_eq!(without, None, "{profile:?}: {}", host.negotiated());
                 assert_eq!(host.negotiated().weak(), [], "{profile:?}");
             }
             Err(error) => {
-                assert!(!reached, "{profile:?}: {}", chain(&error));
+                let text = chain(&error);
+                let words = without.unwrap_or_else(|| panic!("{profile:?}: {text}"));
                 assert_eq!(error.kind(), FailureKind::NoCommonAlgorithm, "{profile:?}");
+                for word in ["SSH_ALGORITHMS=modern", words[0], words[1]] {
+                    assert!(text.contains(word), "{profile:?}: {text}");
+                }
             }
         }
     }

@@ -131,6 +131,10 @@ async fn weak_algorithms_are_recorded_and_counted() {
             &["diffie-hellman-group14-sha1", "ssh-rsa", "hmac-sha1"][..],
         ),
         (SshProfile::V6Strong, &["ssh-rsa"]),
+        (
+            SshProfile::V7WithoutGcm,
+            &["diffie-hellman-group14-sha1", "hmac-sha1"],
+        ),
         (SshProfile::V7, &["diffie-hellman-group14-sha1"]),
         (SshProfile::V7Strong, &[]),
         (SshProfile::Modern, &[]),
