@@ -162,6 +162,10 @@ impl Normalizer {
     /// may know the two together, as one text, or the comment alone, where that fills a line or a rule
     /// says that the rest is one.
     pub(super) fn ignores_wrapped(&self, comment: &str, rest: &str) -> Option<&str> {
+        // A blank line is the rest of a comment only where a rule says what is missing.
+        if rest.trim().is_empty() {
+            return self.ignores(comment);
+        }
         let ignored = self.ignored.as_deref()?;
         let wide = wrapped::fills_a_line(comment);
         let comment = comment.trim_end();

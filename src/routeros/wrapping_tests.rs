@@ -346,6 +346,18 @@ fn the_end_of_the_sentence_is_known_wherever_it_breaks() {
 }
 
 #[test]
+fn a_pattern_does_not_know_a_comment_by_the_letter_that_it_may_lack() {
+    // Above another comment it is not the one that lacks a letter, and with that gone, it must not be.
+    let channel =
+        "# mode: station-bridge, SSID: The network of the guests, northern hall, channel: 5180";
+    let ignoring = normalizer("^# .*[a-z]$");
+    let text = format!("{channel}\n# radar was detected\n\n# x 1\n");
+    let once = ignoring.text(&text);
+    assert_eq!(once, format!("{channel}\n\n# x 1\n"));
+    assert_eq!(ignoring.text(&once), once);
+}
+
+#[test]
 fn known_errors_and_another_export_are_cuts() {
     for body in [
         "/ip address\nadd a=b\n interrupted\n",
