@@ -145,6 +145,14 @@ fn path(line: &str) -> Option<usize> {
     (end > 0).then_some(end)
 }
 
+/// Whether `text` begins with the name of a menu, whatever follows.
+fn is_menu(text: &str) -> bool {
+    let word = text.strip_prefix('/').unwrap_or_default();
+    let word = word.split(' ').next().unwrap_or_default();
+    let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-/".contains(c);
+    text == "/" || (!word.is_empty() && word.chars().all(letters))
+}
+
 /// Whether `line`, right behind `comment`, is neither a menu, a command or an item, nor what goes on with
 /// one.
 fn cannot_be_configuration(comment: &str, line: &str) -> bool {
@@ -171,7 +179,7 @@ fn cannot_be_configuration(comment: &str, line: &str) -> bool {
     let indent = line.chars().take_while(|c| c.is_whitespace()).count();
     let indented = indent == blanks && (1..4).contains(&blanks);
     let odd = match text.chars().next().unwrap_or_default() {
-        '/' if path(text).is_none() && text != "/" => indent == 0,
+        '/' if !is_menu(text) => indent == 0,
         '/' => indented,
         ':' => indented && !text[1..].starts_with(|c: char| c.is_ascii_lowercase()),
         '#' => indented,
@@ -179,7 +187,7 @@ fn cannot_be_configuration(comment: &str, line: &str) -> bool {
         _ if command => indented,
         _ => return true,
     };
-    if text.starts_with('/') && indented && path(text).is_none() && text != "/" {
+    if text.starts_with('/') && indented && !is_menu(text) {
         return true;
     }
     odd && !text.contains('=') && is_wide(comment) && lacks(comment, text)
@@ -189,6 +197,7 @@ fn cannot_be_configuration(comment: &str, line: &str) -> bool {
 /// `*` is any text and `+` some, `~` text without blanks, `%` digits.
 const SENTENCES: [&str; 22] = [
     "# + not ready$",
+    "# + not a bridge port$",
     "# received packet from ~ bad format$",
     "# poe-out status: ~",
     "# Warning: probe waiting startup-delay=~; ~ remaining$",
@@ -202,7 +211,6 @@ const SENTENCES: [&str; 22] = [
     "# operated by CAP ~, traffic processing on ~$",
     "# mode: ~, SSID: *, channel: ",
     "# mode: ~, SSID: *$",
-    "# + not a bridge port$",
     "# DHCP server can not run on slave*!$",
     "# DHCP client can not run on slave*!$",
     "# in/out-interface matcher not possible when interface ",
