@@ -56,7 +56,7 @@ async fn comments_are_counted_by_whether_they_are_known() {
 
     let router = router("edge-1", [127, 80, 0, 4]);
     let device = folder.insert(&router).await;
-    // Dropped, kept, and ignored, the last one wrapped; two nobody knows, one of them twice.
+    // Dropped by rules, and ignored, the last one wrapped; two nobody knows, one of them twice.
     let export = "# 2026-01-02 03:04:05 by RouterOS 7.30\r\n# software id = ABCD-EF12\r\n#\r\n\
         /interface bridge vlan\r\n\
         # duplicate vlan ids are not allowed within the same bridge\r\nadd bridge=a vlan-ids=2\r\n\
@@ -75,7 +75,9 @@ async fn comments_are_counted_by_whether_they_are_known() {
     assert_eq!(metric(&service.http, UNKNOWN).await, 3.0);
     let text = folder.newest_text(device).await;
     for (comment, kept) in [
-        ("duplicate", true),
+        ("duplicate", false),
+        ("mine", true),
+        ("yours", true),
         ("wan", false),
         ("radar", false),
         ("ed here", false),

@@ -70,7 +70,7 @@ async fn a_newer_schema_stops_the_start_and_asks_for_the_newer_program() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_role_without_ddl_runs_on_a_current_schema_and_is_told_which_grant_it_lacks() {
+async fn a_role_without_ddl_runs_on_a_current_schema_and_is_told_what_it_lacks() {
     let Some(cluster) = Cluster::start().await else {
         return;
     };
@@ -116,11 +116,11 @@ async fn a_role_without_ddl_runs_on_a_current_schema_and_is_told_which_grant_it_
         .await;
     let (code, log) = refused(&cluster, "behind", as_role).await;
     assert_eq!(code, 3, "{log}");
+    // No grant lets a role change tables that are another's.
     assert!(
-        log.contains("GRANT USAGE, CREATE ON SCHEMA mikrotik_backup TO"),
+        log.contains("run `mikrotik-backup migrate` as role"),
         "{log}"
     );
-    assert!(log.contains("mikrotik-backup migrate"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
