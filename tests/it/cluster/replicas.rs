@@ -57,18 +57,29 @@ async fn insert_all(cluster: &Cluster, fleet: &Fleet) -> Vec<Uuid> {
     devices
 }
 
-/// Waits until so many rows of the journal are as `condition` (SQL) says; none may be of a failure.
-async fn journaled(cluster: &Cluster, count: i64, condition: &str) {
-    until(&format!("{count} attempts: {condition}"), || async {
+/// Waits until so many attempts were made, whatever came of them.
+async fn journaled(cluster: &Cluster, count: i64) {
+    until(&format!("{count} attempts"), || async {
+        (cluster.attempts("true").await >= count).then_some(())
+    })
+    .await;
+}
+
+/// Waits until so many attempts succeeded; none may fail.
+async fn succeeded(cluster: &Cluster, count: i64) {
+    until(&format!("{count} successes"), || async {
         let failed: Vec<String> = sqlx::query_scalar(
             "SELECT format('%s %s: %s', error_kind, started_at, error) \
-             FROM mikrotik_backup.attempts WHERE status = 'error'",
+             FROM mikrotik_backup.attempts WHERE status = 'failed'",
         )
         .fetch_all(cluster.pool())
         .await
         .expect("read what failed");
-        assert!(failed.is_empty(), "waiting for {condition}: {failed:#?}");
-        (cluster.attempts(condition).await >= count).then_some(())
+        assert!(
+            failed.is_empty(),
+            "instead of {count} successes: {failed:#?}"
+        );
+        (cluster.attempts("status = 'success'").await >= count).then_some(())
     })
     .await;
 }
@@ -152,7 +163,7 @@ async fn each_replica_knows_of_an_attempt_that_another_one_is_making() {
         assert_eq!(answer["replica"], by);
         assert!(answer["started_at"].is_string(), "{answer}");
     }
-    journaled(&cluster, 1, "status = 'success'").await;
+    succeeded(&cluster, 1).await;
 }
 
 #[tokio::test]
@@ -164,7 +175,7 @@ async fn two_replicas_share_two_hundred_routers_and_publish_each_once() {
     let replicas = pair(&cluster, &[("CONFIG_BACKUP_MAX_CONCURRENT", "50")]).await;
     let devices = insert_all(&cluster, &fleet).await;
 
-    journaled(&cluster, 200, "status = 'success'").await;
+    succeeded(&cluster, 200).await;
     // Whoever found a device locked looks at it again; then the last one has had its chance to
     // make one backup too many.
     settled(&replicas, 200).await;
@@ -270,12 +281,12 @@ async fn a_restart_repeats_nothing_that_is_not_due_and_keeps_the_time_of_a_retry
     let settings = [("CONFIG_BACKUP_INTERVAL", "12")];
     let replicas = pair(&cluster, &settings).await;
     let devices = insert_all(&cluster, &fleet).await;
-    journaled(&cluster, 10, "true").await;
+    journaled(&cluster, 10).await;
     stop(replicas).await;
     assert_eq!(cluster.attempts("true").await, 10, "one at each device");
 
     let replicas = pair(&cluster, &settings).await;
-    journaled(&cluster, 20, "true").await;
+    journaled(&cluster, 20).await;
     stop(replicas).await;
     for (device, attempts) in journal(&cluster).await {
         let [first, second, ..] = attempts.as_slice() else {
@@ -308,7 +319,7 @@ async fn a_rolling_restart_loses_nothing_and_repeats_nothing() {
 
     let mut running = vec![];
     for (old, done) in [(first, 5), (second, 15)] {
-        journaled(&cluster, done, "status = 'success'").await;
+        succeeded(&cluster, done).await;
         until("the replica to be in the middle of an export", || async {
             let statement = "SELECT count(*) FROM mikrotik_backup.device_state \
                              WHERE running_replica = $1";
@@ -325,7 +336,7 @@ async fn a_rolling_restart_loses_nothing_and_repeats_nothing() {
         ready(&successor).await;
         running.push(successor);
     }
-    journaled(&cluster, 40, "status = 'success'").await;
+    succeeded(&cluster, 40).await;
     settled(&running, 40).await;
     stop(running).await;
 
@@ -365,7 +376,7 @@ async fn what_a_killed_replica_was_doing_is_done_by_the_other_when_the_lock_expi
         "it was killed in the middle of something"
     );
 
-    journaled(&cluster, 6, "status = 'success'").await;
+    succeeded(&cluster, 6).await;
     settled(std::slice::from_ref(&other), 6).await;
     let journal = journal(&cluster).await;
     for (device, attempts) in &journal {
