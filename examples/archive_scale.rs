@@ -36,6 +36,12 @@ const OF_BUSY: u64 = 100_000;
 const TEXTS: u64 = 1_000;
 const DEVICES: u64 = 1_000;
 const ROUNDS: u32 = 200;
+/// What a copy has of its own; `COPIED` is as it was.
+const OWN: &str = "id, device_id, attempt_id, collected_at, last_seen_attempt_id, last_seen_at";
+const COPIED: &str = "tenant_id, routeros_version, last_routeros_version, sha256_hash, \
+     last_sha256_hash, normalization_version, normalization_rules, last_normalization_version, \
+     last_normalization_rules, bytes, lines_added, lines_removed, incomplete_menus, ledger, \
+     last_ledger, machine, content_id";
 
 enum Database {
     Postgres(PgPool),
@@ -72,11 +78,9 @@ impl Database {
                 };
                 let time = "timestamptz '2020-01-01 00:00Z' + n * interval '1 minute'";
                 format!(
-                    "INSERT INTO ~archive_versions SELECT gen_random_uuid(), {device}, tenant_id, \
-                     gen_random_uuid(), {time}, gen_random_uuid(), {time}, routeros_version, \
-                     last_routeros_version, sha256_hash, last_sha256_hash, normalization_version, \
-                     normalization_rules, last_normalization_version, last_normalization_rules, \
-                     bytes, lines_added, lines_removed, incomplete_menus, ledger, content_id \
+                    "INSERT INTO ~archive_versions ({OWN}, {COPIED}) \
+                     SELECT gen_random_uuid(), {device}, gen_random_uuid(), {time}, \
+                     gen_random_uuid(), {time}, {COPIED} \
                      FROM generate_series({from}, {until} - 1) AS n \
                      JOIN texts ON texts.number = n % {TEXTS}"
                 )
@@ -93,11 +97,8 @@ impl Database {
                 format!(
                     "WITH RECURSIVE numbers (n) AS (SELECT {from} UNION ALL \
                      SELECT n + 1 FROM numbers WHERE n < {until} - 1) \
-                     INSERT INTO ~archive_versions SELECT {uuid}, {device}, tenant_id, {uuid}, \
-                     {time}, {uuid}, {time}, routeros_version, last_routeros_version, sha256_hash, \
-                     last_sha256_hash, normalization_version, normalization_rules, \
-                     last_normalization_version, last_normalization_rules, bytes, lines_added, \
-                     lines_removed, incomplete_menus, ledger, content_id \
+                     INSERT INTO ~archive_versions ({OWN}, {COPIED}) \
+                     SELECT {uuid}, {device}, {uuid}, {time}, {uuid}, {time}, {COPIED} \
                      FROM numbers JOIN texts ON texts.number = n % {TEXTS}"
                 )
             }
