@@ -52,7 +52,7 @@ pub(super) fn configuration(text: &str) -> Vec<(String, String)> {
             let simple = |line: &str| !line.contains('"') && !line.contains('=');
             let follows = match rests {
                 0 => wide || simple(line),
-                _ => is_wide(before) && simple(before) && (wide || simple(line)),
+                _ => wide && is_wide(before) && simple(before),
             };
             if follows && rests < 2 && cannot_be_configuration(before, line) {
                 comment = Some((line, rests + 1, wide));

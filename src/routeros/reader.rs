@@ -300,8 +300,12 @@ impl<'a> Iterator for Lines<'a> {
         };
         self.before = match kind {
             LineKind::Comment => raw,
-            // A rest goes on once.
-            LineKind::Rest if self.before.starts_with('#') => raw,
+            // A rest goes on once, and is no wider than its comment.
+            LineKind::Rest
+                if self.before.starts_with('#') && wrapped::fills_a_line(self.before) =>
+            {
+                raw
+            }
             _ => "",
         };
         Some(Line {
