@@ -233,11 +233,21 @@ fn written(payload: &[u8]) {
     let Ok(event) = serde_json::from_slice::<SnapshotEvent>(payload) else {
         return;
     };
-    let shown = format!("{event:?}");
-    if let Some(text) = event.config_text.as_ref().map(ConfigText::expose)
-        && text.len() > 80
-    {
-        assert!(!shown.contains(text));
+    // Nothing of a text is shown but its length and its hash. (It may stand in another field as well.)
+    if let Some(text) = &event.config_text {
+        let other = ConfigText::new("x".repeat(text.expose().len()));
+        let digests = [text.digest().to_string(), other.digest().to_string()];
+        let shown = |event: &SnapshotEvent| {
+            let shown = format!("{event:?}");
+            digests
+                .iter()
+                .fold(shown, |shown, it| shown.replace(it, ""))
+        };
+        let masked = SnapshotEvent {
+            config_text: Some(other.clone()),
+            ..event.clone()
+        };
+        assert_eq!(shown(&event), shown(&masked));
     }
     let written = serde_json::to_vec(&event).expect("what was read can be written");
     let again: SnapshotEvent = serde_json::from_slice(&written).expect("and read again");
