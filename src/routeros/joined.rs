@@ -6,7 +6,7 @@
 //! must be ends of what it matches.
 
 use super::comments::Known;
-use super::wrapped::{fills_a_line, is_plain};
+use super::wrapped::{fills_a_line_but_for_a_blank, is_plain};
 
 /// The comment that was seen wrapped. Its rule knows it wherever it breaks off.
 const SENTENCE: &str = "has changed, please restart the device in order to apply the new settings";
@@ -209,7 +209,8 @@ pub(super) fn joins(known: &Known, comment: &str, rest: &str) -> bool {
         if !known.knows_its_end() && !is_plain(rest) {
             return false;
         }
-        let told = fills_a_line(comment) || completes_sentence(comment, rest.trim());
+        let told =
+            fills_a_line_but_for_a_blank(comment) || completes_sentence(comment, rest.trim());
         if !told {
             // A rule that knows a beginning was shown one end.
             let (_, example) = known.rule.example;

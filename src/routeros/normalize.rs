@@ -389,8 +389,15 @@ impl<'a> Run<'a> {
                 None => {
                     self.in_header &= rest.is_none() && header::is_header_field(line.raw);
                     top = false;
-                    kept += 1;
-                    let menu = self.menu.take();
+                    // What could not be exported is no comment of the next item.
+                    let held = self.joined && ErrorLine::parse(line.raw).is_some();
+                    let menu = match held {
+                        true => None,
+                        false => {
+                            kept += 1;
+                            self.menu.take()
+                        }
+                    };
                     let lines = reader::lines_in(self.text, line.start..end);
                     for line in menu.into_iter().chain(lines) {
                         match line.kind {

@@ -1,5 +1,6 @@
 //! Owns the question in which of its two forms an export is printed.
 
+use super::comments::ErrorLine;
 use super::normalizer::Normalizer;
 use super::reader::{self, LineKind};
 use super::shape::Item;
@@ -22,6 +23,8 @@ pub(super) fn is_terse(text: &str, normalizer: &Normalizer) -> bool {
         let comment = std::mem::take(&mut last_comment);
         match line.kind {
             LineKind::Blank | LineKind::Rest => {}
+            // What could not be exported stands behind any item, whatever its form.
+            LineKind::Comment if ErrorLine::parse(line.raw).is_some() => {}
             LineKind::Comment => {
                 last_comment = Some(line.raw);
                 if matches!(after, After::Menu | After::Item) {

@@ -183,6 +183,12 @@ pub(super) fn begins_as_configuration(line: &str) -> bool {
     }
 }
 
+/// The same, where the last character may have been a blank, which goes.
+pub(super) fn fills_a_line_but_for_a_blank(line: &str) -> bool {
+    let line = line.trim_end();
+    line.len() >= WIDTH - 1 && line.chars().count() >= WIDTH - 1
+}
+
 /// Whether the physical `line` may be the rest of some comment: it cannot be configuration, nor what
 /// goes on with a line of it.
 pub(super) fn may_be_rest(line: &str) -> bool {
