@@ -9,17 +9,27 @@ use crate::domain::session::{MissingMenus, Observed};
 use crate::domain::snapshot::{MenuShape, Shape};
 use crate::domain::suspect::{Recurrence, Recurring, Suspect};
 
-/// The stored form of [`Shape::menus`]: arrays, because a JSON object keeps no order.
-pub(super) fn of_menus(menus: &[MenuShape]) -> Value {
+/// The stored form of a [`Shape`], but for its secrets: arrays, because a JSON object keeps no order. The
+/// array of the last menu has the digest of its last item as well, if that is known.
+pub(super) fn of_shape(shape: &Shape) -> Value {
     let of_menu =
         |menu: &MenuShape| serde_json::json!([storable(&menu.menu), menu.digest, menu.items]);
-    Value::Array(menus.iter().map(of_menu).collect())
+    let mut menus: Vec<Value> = shape.menus.iter().map(of_menu).collect();
+    if let (Some(Value::Array(last)), Some(end)) = (menus.last_mut(), shape.end) {
+        last.push(serde_json::json!(end));
+    }
+    Value::Array(menus)
 }
 
-/// Reads [`of_menus`], with the count of secrets beside it; a form that cannot be read is none.
+/// Reads [`of_shape`], with the count of secrets beside it; a form that cannot be read is none.
 pub(super) fn shape(menus: Option<&Value>, secrets: Option<i64>) -> Option<Shape> {
+    let stored = menus?;
+    let last = stored.as_array().and_then(|menus| menus.last());
     Some(Shape {
-        menus: menus_from(menus?)?,
+        end: last
+            .and_then(|last| last.get(3)?.as_str())
+            .and_then(Digest::parse),
+        menus: menus_from(stored)?,
         secrets: u32::try_from(secrets?).unwrap_or(u32::MAX),
     })
 }
@@ -85,7 +95,7 @@ pub(super) fn of_suspects(observed: &Observed) -> Option<Value> {
     Some(serde_json::json!({
         "attempts": seen.attempts,
         "suspicion": storable(&seen.suspect.suspicion),
-        "menus": of_menus(&seen.suspect.shape.menus),
+        "menus": of_shape(&seen.suspect.shape),
         "secrets": seen.suspect.shape.secrets,
         "incomplete_menus": of_texts(&seen.suspect.incomplete_menus),
         "restless": of_texts(&restless),
@@ -141,14 +151,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn menus_survive_storage_in_order(menus in proptest::collection::vec(("[^\u{0}]{0,20}", any::<u32>()), 0..20)) {
+        fn menus_survive_storage_in_order(
+            menus in proptest::collection::vec(("[^\u{0}]{0,20}", any::<u32>()), 1..20),
+            end: Option<u32>,
+        ) {
             let menus: Vec<_> = menus
                 .into_iter()
                 .map(|(menu, items)| MenuShape { digest: Digest::of(&menu), menu, items })
                 .collect();
-            let stored = of_menus(&menus).to_string();
+            let end = end.map(|item| Digest::of(item.to_be_bytes()));
+            let whole = Shape { menus, secrets: 3, end };
+            let stored = of_shape(&whole).to_string();
             let read = serde_json::from_str(&stored).expect("JSON");
-            prop_assert_eq!(shape(Some(&read), Some(3)), Some(Shape { menus, secrets: 3 }));
+            prop_assert_eq!(shape(Some(&read), Some(3)), Some(whole));
         }
 
         #[test]
@@ -165,7 +180,11 @@ mod tests {
             let seen = Recurrence(Some(Recurring {
                 suspect: Suspect {
                     suspicion: names[0].clone(),
-                    shape: Shape { menus: names.iter().map(menu).collect(), secrets: attempts },
+                    shape: Shape {
+                        menus: names.iter().map(menu).collect(),
+                        secrets: attempts,
+                        end: strays.map(|item| Digest::of(item.to_le_bytes())),
+                    },
                     incomplete_menus: names.clone(),
                     strays: strays.map(|text| Digest::of(text.to_be_bytes())),
                 },

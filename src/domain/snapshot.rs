@@ -48,9 +48,16 @@ pub struct Shape {
     pub menus: Vec<MenuShape>,
     /// How many properties with secret values (passwords, keys, …) are in it.
     pub secrets: u32,
+    /// Digest of the last item, which is in the last menu that has one; none where it was not kept.
+    pub end: Option<Digest>,
 }
 
 impl Shape {
+    /// The last menu that has configuration.
+    pub fn last_menu(&self) -> Option<&MenuShape> {
+        self.menus.iter().rfind(|menu| menu.items > 0)
+    }
+
     /// How many menus have configuration.
     pub fn different_menus(&self) -> usize {
         let menus = self.menus.iter().filter(|menu| menu.items > 0);

@@ -17,6 +17,7 @@ fn reading(menus: &[(&str, &str, u32)]) -> Suspect {
         shape: Shape {
             menus: menus.iter().map(menu).collect(),
             secrets: 2,
+            end: None,
         },
         incomplete_menus: Vec::new(),
         strays: None,

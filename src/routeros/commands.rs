@@ -22,27 +22,32 @@ impl std::fmt::Debug for Command {
 /// The commands of `text` in order, each with its menu. Comments, blank lines and the rest of a
 /// wrapped state comment are none. What the normalisation makes of a text has the same commands.
 pub fn commands(text: &str) -> Vec<Command> {
-    let mut context = Context::default();
     let mut commands = Vec::new();
+    each_command(text, |menu, command| {
+        commands.push(Command {
+            menu: menu.to_owned(),
+            text: command.to_owned(),
+        });
+    });
+    commands
+}
+
+/// Gives each command of `text` to `take`, behind its menu (empty before the first one), in order.
+pub(super) fn each_command(text: &str, mut take: impl FnMut(&str, &str)) {
+    let mut context = Context::default();
     for line in reader::lines(text) {
         match line.kind {
             LineKind::Blank | LineKind::Comment | LineKind::Rest => {}
             LineKind::Config => {
                 let logical = line.logical();
-                let (menu, text) = match Item::parse(&logical) {
+                match Item::parse(&logical) {
                     Item::Menu(_) => {
                         context.enter(&logical);
-                        continue;
                     }
-                    Item::Absolute { menu, command } => (menu, command),
-                    Item::Relative(command) => (context.menu().unwrap_or_default(), command),
-                };
-                commands.push(Command {
-                    menu: menu.to_owned(),
-                    text: text.to_owned(),
-                });
+                    Item::Absolute { menu, command } => take(menu, command),
+                    Item::Relative(command) => take(context.menu().unwrap_or_default(), command),
+                }
             }
         }
     }
-    commands
 }

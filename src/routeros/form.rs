@@ -1,5 +1,8 @@
 //! Owns the form of an export while it is read: its lines, as items of menus and with their secrets.
 
+use std::ops::Range;
+
+use super::commands::each_command;
 use super::reader::{Line, trim_end};
 use super::secrets::{SecretNames, count_secrets, name_across};
 use super::shape::{Item, ShapeBuilder, plain_menu};
@@ -11,6 +14,9 @@ pub(super) struct Form<'a> {
     /// Where the shape keeps the current menu, once an item was in it, until one of another was.
     current: Option<usize>,
     names: SecretNames<'a>,
+    text: &'a str,
+    /// Where the last item stands in it.
+    last: Option<Range<usize>>,
 }
 
 impl<'a> Form<'a> {
@@ -20,6 +26,8 @@ impl<'a> Form<'a> {
             shape: ShapeBuilder::default(),
             current: None,
             names: SecretNames::of(text),
+            text,
+            last: None,
         }
     }
 
@@ -59,6 +67,7 @@ impl<'a> Form<'a> {
             0
         };
         self.shape.add(slot, command, secrets);
+        self.last = Some(line.start..line.end);
     }
 
     /// A menu that could not be exported would stand here: without an item, as far as this text tells.
@@ -69,6 +78,12 @@ impl<'a> Form<'a> {
 
     /// The form of everything added.
     pub(super) fn finish(self) -> Shape {
-        self.shape.finish()
+        let mut end = None;
+        if let Some(last) = self.last {
+            each_command(&self.text[last], |_, command| {
+                end = Some(command.to_owned())
+            });
+        }
+        self.shape.finish(end.as_deref())
     }
 }

@@ -86,7 +86,22 @@ pub fn remember(old: Option<&Shape>, new: Shape, missing: &[String]) -> Shape {
     kept.extend((1..).step_by(2).zip(menus));
     // It is stable: what is kept at one place stays in its order.
     kept.sort_by_key(|(at, _)| *at);
+    let last = kept
+        .iter()
+        .rev()
+        .map(|(_, menu)| *menu)
+        .find(|menu| menu.items > 0);
+    let is_of = |shape: &Shape| match (last, shape.last_menu()) {
+        (Some(last), Some(own)) => std::ptr::eq(last, own),
+        _ => false,
+    };
+    let end = match (is_of(&new), is_of(old)) {
+        (true, _) => new.end,
+        (false, true) => old.end,
+        (false, false) => None,
+    };
     Shape {
+        end,
         menus: kept.into_iter().map(|(_, menu)| menu.clone()).collect(),
         secrets: new.secrets,
     }

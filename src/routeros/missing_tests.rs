@@ -13,6 +13,11 @@ fn menu(menu: &str, items: u32) -> MenuShape {
     }
 }
 
+/// The last item, as this test has it: one of its own for each menu.
+fn end_of(menu: &str) -> Option<Digest> {
+    Some(Digest::of(format!("the end of {menu}")))
+}
+
 fn shape(menus: &[(&str, u32)]) -> Shape {
     Shape {
         menus: menus
@@ -20,6 +25,7 @@ fn shape(menus: &[(&str, u32)]) -> Shape {
             .map(|(name, items)| menu(name, *items))
             .collect(),
         secrets: 0,
+        end: end_of(menus.last().map_or("", |(menu, _)| menu)),
     }
 }
 
@@ -32,6 +38,7 @@ fn remembered(shape: &Shape) -> Option<Remembered<'_>> {
         shape,
         bytes: 100,
         incomplete_menus: &[],
+        text: None,
     })
 }
 
@@ -100,14 +107,21 @@ fn what_is_missing_stays_where_it_was() {
     assert_eq!(told(failed, &["/b"]), "/b 2, /b c 3, /d 4, /b 5");
     // More than it had is what it has.
     assert_eq!(told(&[("/b", 3)], &["/b"]), "/b 3, /b c 3, /b 5");
+    // The last item is that of the menu which is last then.
+    let end = |missing: &str| remember(Some(&old), shape(gone), &names(&[missing])).end;
+    assert_eq!(end("/x"), end_of("/d"));
+    assert_eq!(end("/b"), end_of("/b"));
     let nothing = remember(None, shape(gone), &names(&["/b"]));
     assert_eq!(nothing, shape(gone));
 }
 
 fn menus() -> impl Strategy<Value = Shape> {
     prop::collection::vec(("/[a-c]( [a-c])?", 0u32..4), 0..8).prop_map(|menus| {
+        let last = menus.iter().rfind(|(_, items)| *items > 0);
+        let end = last.and_then(|(name, _)| end_of(name));
         let menus = menus.iter().map(|(name, items)| menu(name, *items));
         Shape {
+            end,
             menus: menus.collect(),
             secrets: 1,
         }
@@ -137,5 +151,9 @@ proptest! {
         };
         prop_assert_eq!(other(&kept), other(&new));
         prop_assert_eq!(kept.secrets, new.secrets);
+        // What it ends in is what its last menu ends in, or is not known: of an older export only the
+        // last menu's end was.
+        let last = kept.last_menu().and_then(|last| end_of(&last.menu));
+        prop_assert!(kept.end.is_none() || kept.end == last);
     }
 }

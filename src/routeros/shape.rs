@@ -154,9 +154,10 @@ impl ShapeBuilder {
         self.menus.len() - 1
     }
 
-    /// The form of everything added.
-    pub(super) fn finish(self) -> Shape {
+    /// The form of everything added, of which `last` was the last command.
+    pub(super) fn finish(self, last: Option<&str>) -> Shape {
         Shape {
+            end: last.map(digest_of_item),
             menus: self
                 .menus
                 .into_iter()
@@ -169,6 +170,13 @@ impl ShapeBuilder {
             secrets: self.secrets,
         }
     }
+}
+
+/// The digest of one command, for [`Shape::end`].
+pub(super) fn digest_of_item(command: &str) -> Digest {
+    let mut mix = Mix::default();
+    mix.add(command.as_bytes());
+    mix.digest()
 }
 
 /// A 64-bit digest of a list of commands. It only tells a changed menu from one that is as it was,
@@ -281,7 +289,7 @@ mod tests {
                 let slot = builder.slot(menu);
                 builder.add(slot, command, 0);
             }
-            builder.finish()
+            builder.finish(commands.last().map(|(_, command)| *command))
         };
         assert_ne!(
             shape(&[("/a", "ab"), ("/a", "c")]),

@@ -9,8 +9,9 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
+use super::commands::each_command;
 use super::normalize::Normalized;
-use super::shape::{is_at_or_below, plain_menu};
+use super::shape::{digest_of_item, is_at_or_below, plain_menu};
 use crate::domain::digest::Digest;
 use crate::domain::snapshot::{MenuShape, Shape};
 
@@ -23,6 +24,8 @@ pub struct Remembered<'a> {
     pub bytes: u64,
     /// Menus that are not in it because the router could not export them.
     pub incomplete_menus: &'a [String],
+    /// The normalised text, of an export that was just taken.
+    pub text: Option<&'a str>,
 }
 
 impl<'a> From<&'a Normalized> for Remembered<'a> {
@@ -31,6 +34,7 @@ impl<'a> From<&'a Normalized> for Remembered<'a> {
             shape: &normalized.shape,
             bytes: normalized.text.expose().len() as u64,
             incomplete_menus: &[],
+            text: Some(normalized.text.expose()),
         }
     }
 }
@@ -59,6 +63,12 @@ pub enum Suspicion {
         from: u32,
         /// How many it has.
         to: u32,
+    },
+    /// It ends in the menu that the last one ended in, and the item that was the last there is gone: so
+    /// looks a cut inside the last menu when as many items came before it as were lost.
+    LostLastItem {
+        /// The menu.
+        menu: String,
     },
     /// The last export lacked a menu that the router could not export; this one has nothing in it
     /// and does not say that it failed. It may end where that would stand.
@@ -116,6 +126,7 @@ impl Suspicion {
             Self::EndsEarly { .. } => "ends_early",
             Self::LostLastMenus { .. } => "lost_last_menus",
             Self::LastMenuShrank { .. } => "last_menu_shrank",
+            Self::LostLastItem { .. } => "lost_last_item",
             Self::Unmentioned { .. } => "unmentioned",
             Self::LostSecrets { .. } => "lost_secrets",
             Self::Shrank { .. } => "shrank",
@@ -125,10 +136,11 @@ impl Suspicion {
     }
 
     /// Every name that [`Suspicion::as_str`] gives.
-    pub const NAMES: [&'static str; 8] = [
+    pub const NAMES: [&'static str; 9] = [
         "ends_early",
         "lost_last_menus",
         "last_menu_shrank",
+        "lost_last_item",
         "unmentioned",
         "lost_secrets",
         "shrank",
@@ -154,6 +166,11 @@ impl fmt::Display for Suspicion {
                 f,
                 "the export ends in {} with fewer items than the one before it had there ({to} of \
                  {from})",
+                super::console::escape(menu)
+            ),
+            Self::LostLastItem { menu } => write!(
+                f,
+                "the item that the export before it ended with, in {}, is gone",
                 super::console::escape(menu)
             ),
             Self::Unmentioned { menu } => write!(
@@ -244,6 +261,7 @@ pub fn suspicion(old: Remembered<'_>, new: Remembered<'_>) -> Option<Suspicion> 
     ends_early(&before, &now)
         .or_else(|| lost_last_menus(&before, &now))
         .or_else(|| last_menu_shrank(&before, &now))
+        .or_else(|| lost_last_item(old, new, &lacks))
         .or_else(|| sums(old, new).filter(|_| comparable))
         .or_else(|| unmentioned(old, new))
 }
@@ -317,6 +335,24 @@ fn last_menu_shrank(before: &[&MenuShape], now: &[&MenuShape]) -> Option<Suspici
         from,
         to,
     })
+}
+
+/// The old export's last item is no longer in the menu, which both end in. The last item that an operator
+/// changes looks the same. Where the new export ends in none that was added, in which a menu of one
+/// setting for example, no item can have come before it.
+fn lost_last_item(old: Remembered<'_>, new: Remembered<'_>, lacks: &Menus) -> Option<Suspicion> {
+    let (end, text) = (old.shape.end?, new.text?);
+    let menu = &old.shape.last_menu()?.menu;
+    let same = new.shape.last_menu()?.menu == *menu;
+    if new.shape.end == Some(end) || !same || lacks.cover(menu) {
+        return None;
+    }
+    let (mut there, mut added) = (false, false);
+    each_command(text, |at, command| {
+        there |= at == menu && digest_of_item(command) == end;
+        added = command.starts_with("add");
+    });
+    (added && !there).then(|| Suspicion::LostLastItem { menu: menu.clone() })
 }
 
 /// A menu that the old export lacked, and of which nothing is known, is not mentioned in the new one. Of

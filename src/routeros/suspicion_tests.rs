@@ -12,7 +12,7 @@ fn shape(items: &[(&str, &str)]) -> Shape {
         let slot = builder.slot(menu);
         builder.add(slot, item, count_secrets(menu, item));
     }
-    builder.finish()
+    builder.finish(items.last().map(|(_, item)| *item))
 }
 
 fn remembered(shape: &Shape, bytes: u64) -> Remembered<'_> {
@@ -20,7 +20,22 @@ fn remembered(shape: &Shape, bytes: u64) -> Remembered<'_> {
         shape,
         bytes,
         incomplete_menus: &[],
+        text: None,
     }
+}
+
+/// What is asked of an export that has just these `items`, beside one that had `old`.
+fn suspicion_beside(old: &[(&str, &str)], items: &[(&str, &str)]) -> Option<Suspicion> {
+    let text: String = items
+        .iter()
+        .map(|(menu, item)| format!("{menu} {item}\n"))
+        .collect();
+    let (old, new) = (shape(old), shape(items));
+    let new = Remembered {
+        text: Some(&text),
+        ..remembered(&new, 100)
+    };
+    suspicion(remembered(&old, 100), new)
 }
 
 const WHOLE: &[(&str, &str)] = &[
@@ -182,6 +197,7 @@ fn a_menu_that_fails_for_ever_hides_nothing_of_the_others() {
         shape,
         bytes,
         incomplete_menus,
+        text: None,
     };
     let told = |old, new| suspicion(old, new).map(|found| found.as_str());
     let old = missing(&whole, 300, &old_names);
@@ -307,6 +323,7 @@ fn names_are_those_that_are_listed() {
             from: 2,
             to: 1,
         },
+        Suspicion::LostLastItem { menu: "/a".into() },
         Suspicion::Unmentioned { menu: "/a".into() },
         Suspicion::LostSecrets { secrets: 1 },
         Suspicion::Shrank { from: 2, to: 1 },
@@ -320,6 +337,37 @@ fn names_are_those_that_are_listed() {
         },
     ];
     assert_eq!(all.map(|suspicion| suspicion.as_str()), Suspicion::NAMES);
+}
+
+#[test]
+fn a_last_item_that_is_gone_is_suspected_and_one_that_stands_elsewhere_is_not() {
+    const OLD: [(&str, &str); 3] = [
+        ("/ip address", "add address=192.0.2.1/24"),
+        ("/tool netwatch", "add host=192.0.2.8"),
+        ("/tool netwatch", "add host=192.0.2.9"),
+    ];
+    let inserted = ("/tool netwatch", "add host=192.0.2.7");
+    let lost = Some(Suspicion::LostLastItem {
+        menu: "/tool netwatch".into(),
+    });
+    let told = |items: &[(&str, &str)]| suspicion_beside(&OLD, items);
+    assert_eq!(told(&[OLD[0], inserted, OLD[1]]), lost);
+    assert_eq!(told(&[OLD[0], inserted, inserted, OLD[1]]), lost);
+    // Added behind it, moved, or whole in spite of an edit before.
+    assert_eq!(told(&[OLD[0], OLD[1], OLD[2], inserted]), None);
+    assert_eq!(told(&[OLD[0], OLD[2], OLD[1]]), None);
+    assert_eq!(told(&[inserted, OLD[1], OLD[2]]), None);
+    // Something stands behind that menu: no cut is inside of it.
+    assert_eq!(
+        told(&[OLD[0], OLD[1], inserted, ("/user", "add name=a")]),
+        None
+    );
+    let setting = |value| [OLD[0], ("/user aaa", value)];
+    let edited = suspicion_beside(
+        &setting("set use-radius=yes"),
+        &setting("set use-radius=no"),
+    );
+    assert_eq!(edited, None, "nothing can have come before a setting");
 }
 
 /// Menus in the order of an export, each once, with some items each.
@@ -385,6 +433,24 @@ proptest! {
             let found = suspicion(remembered(&old, 100), remembered(&new, 100));
             prop_assert!(found.is_some(), "{before:?} {cut:?}");
         }
+    }
+
+    #[test]
+    fn a_cut_inside_the_last_menu_is_suspected_however_many_items_came_before_it(
+        items in exports(),
+        last in prop::collection::hash_set("[a-c]{1,3}", 2..6),
+        came in prop::collection::vec("[d-f]{1,3}", 0..6),
+        keep in any::<prop::sample::Index>(),
+    ) {
+        let items = borrowed(&items);
+        let last: Vec<_> = last.iter().map(|name| format!("add name={name}")).collect();
+        let came: Vec<_> = came.iter().map(|name| format!("add name={name}")).collect();
+        let last: Vec<_> = last.iter().map(|item| ("/tail", item.as_str())).collect();
+        let came: Vec<_> = came.iter().map(|item| ("/tail", item.as_str())).collect();
+        let kept = &last[..1 + keep.index(last.len() - 1)];
+        let cut = [&items[..], &came, kept].concat();
+        let found = suspicion_beside(&[&items[..], &last].concat(), &cut);
+        prop_assert!(found.is_some(), "{cut:?}");
     }
 
     #[test]

@@ -500,7 +500,7 @@ fn bind(
         .bind(microseconds(record.next_due_in))
         .bind(blocked_by.is_some())
         .bind(offered.filter(|_| mismatch))
-        .bind(taken.map(|taken| Json(stored::of_menus(&taken.shape.menus))))
+        .bind(taken.map(|taken| Json(stored::of_shape(&taken.shape))))
         .bind(taken.map(|taken| i64::from(taken.shape.secrets)))
         .bind(record.revision.endpoint.to_string())
         .bind(record.revision.credentials.to_string())

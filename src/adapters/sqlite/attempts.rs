@@ -529,7 +529,7 @@ impl Written {
             .bind(self.offered.clone().filter(|_| mismatch))
             .bind(self.bytes)
             .bind(self.routeros_version.clone())
-            .bind(taken.map(|taken| stored::of_menus(&taken.shape.menus).to_string()))
+            .bind(taken.map(|taken| stored::of_shape(&taken.shape).to_string()))
             .bind(taken.map(|taken| i64::from(taken.shape.secrets)))
             .bind(record.revision.endpoint.to_string())
             .bind(record.revision.credentials.to_string())

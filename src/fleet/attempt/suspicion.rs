@@ -119,6 +119,7 @@ pub(super) fn last_good(begun: &Begun) -> Option<Remembered<'_>> {
         shape,
         bytes,
         incomplete_menus: &begun.last_incomplete_menus,
+        text: None,
     })
 }
 
@@ -129,6 +130,7 @@ pub(super) fn suspicion(begun: &Begun, reading: &Reading) -> Option<Suspicion> {
         shape: &snapshot.shape,
         bytes: snapshot.text.expose().len() as u64,
         incomplete_menus: &snapshot.incomplete_menus,
+        text: Some(snapshot.text.expose()),
     };
     let found = match last_good(begun) {
         Some(old) => routeros::suspicion(old, new),

@@ -174,6 +174,7 @@ pub fn taken(text: &str) -> Taken {
                 })
                 .to_vec(),
             secrets: 3,
+            end: Some(Digest::of(text)),
         },
         incomplete_menus: vec![],
         warning: None,
