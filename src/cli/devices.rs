@@ -117,6 +117,9 @@ pub(super) struct EditArgs {
     /// What may be offered to it: modern or compatible; `default` is SSH_ALGORITHMS
     #[arg(long, value_name = "WHICH", value_parser = algorithms_or_default)]
     ssh_algorithms: Option<OrDefault<SshAlgorithms>>,
+    /// You have looked at the warning of its last backup: it goes
+    #[arg(long)]
+    warning_seen: bool,
 }
 
 /// A value of an option, or back to the service's own.
@@ -241,6 +244,7 @@ async fn edit(config: &Config, args: EditArgs) -> Result<ExitCode, AppError> {
         command_timeout: args.command_timeout.map(|timeout| timeout.0),
         ssh_algorithms: args.ssh_algorithms.map(|algorithms| algorithms.0),
         login: login.map(LoginBody::from),
+        warning_seen: args.warning_seen,
     };
     if edit.is_empty() {
         return Err(AppError::Usage(anyhow::anyhow!(

@@ -193,6 +193,9 @@ pub struct EditBody {
     /// A new login. The same one again lifts a block of a login that was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<LoginBody>,
+    /// Somebody has looked at its warning, which goes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub warning_seen: bool,
 }
 
 impl EditBody {
@@ -208,6 +211,7 @@ impl EditBody {
             command_timeout,
             ssh_algorithms,
             login,
+            warning_seen,
         } = self;
         tenant.is_none()
             && name.is_none()
@@ -218,6 +222,7 @@ impl EditBody {
             && command_timeout.is_none()
             && ssh_algorithms.is_none()
             && login.is_none()
+            && !warning_seen
     }
 }
 
@@ -320,6 +325,7 @@ impl From<EditBody> for DeviceEdit {
             command_timeout: body.command_timeout.map(|timeout| timeout.map(seconds)),
             ssh_algorithms: body.ssh_algorithms,
             login: body.login.map(Login::from),
+            warning_seen: body.warning_seen,
         }
     }
 }

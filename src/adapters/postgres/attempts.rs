@@ -229,8 +229,7 @@ const RECORD: &str = concat!(
          incomplete_menus = coalesce(excluded.incomplete_menus, s.incomplete_menus), \
          warning = CASE \
              WHEN excluded.last_hash IS NULL THEN s.warning \
-             WHEN excluded.warning IS NULL AND excluded.last_hash = s.last_hash \
-                 AND $4 <> 'manual' THEN s.warning \
+             WHEN excluded.warning IS NULL AND excluded.last_hash = s.last_hash THEN s.warning \
              ELSE excluded.warning END, \
          missing_menus = coalesce(excluded.missing_menus, \
              CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.missing_menus END), \

@@ -168,8 +168,7 @@ const STATE: &str = concat!(
          incomplete_menus = coalesce(excluded.incomplete_menus, s.incomplete_menus), \
          warning = CASE \
              WHEN excluded.last_hash IS NULL THEN s.warning \
-             WHEN excluded.warning IS NULL AND excluded.last_hash = s.last_hash \
-                 AND ?28 <> 'manual' THEN s.warning \
+             WHEN excluded.warning IS NULL AND excluded.last_hash = s.last_hash THEN s.warning \
              ELSE excluded.warning END, \
          missing_menus = coalesce(excluded.missing_menus, \
              CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.missing_menus END), \
@@ -541,7 +540,6 @@ impl Written {
             .bind(stored::of_weak(&record.observed).map(|weak| weak.to_string()))
             .bind(record.observed.counts_connections)
             .bind(stored::of_suspects(&record.observed).map(|suspect| suspect.to_string()))
-            .bind(record.cause.as_str())
     }
 }
 

@@ -65,6 +65,8 @@ pub struct DeviceEdit {
     pub ssh_algorithms: Option<Option<SshAlgorithms>>,
     /// New credentials. Storing the same ones again is an edit, too: it lifts an auth block.
     pub login: Option<Login>,
+    /// Takes the warning of its last good backup away: somebody has looked.
+    pub warning_seen: bool,
 }
 
 /// A device as a list shows it; also one that is not backed up.

@@ -26,6 +26,8 @@ const EDIT: &str = "UPDATE devices SET \
              CASE WHEN ?10 IS NULL THEN encrypted_credentials_transit END \
      WHERE id = ?1";
 
+const FORGET_WARNING: &str = "UPDATE device_state SET warning = NULL WHERE device_id = ?1";
+
 const SET_PIN: &str = "UPDATE devices SET ssh_host_key_fingerprint = ?2, \
          ssh_host_key_first_seen = CASE WHEN ?2 IS NOT NULL THEN ?3 END, \
          ssh_host_key_last_verified = NULL \
@@ -165,6 +167,12 @@ impl SqliteStore {
                     .execute(&mut *connection)
                     .await?;
                 set_settings(connection, device, edit).await?;
+                if edit.warning_seen {
+                    sqlx::query(FORGET_WARNING)
+                        .bind(device.0.hyphenated())
+                        .execute(connection)
+                        .await?;
+                }
                 Ok(Ok(()))
             })
             .await;

@@ -4,7 +4,7 @@ mod attempts;
 mod contact;
 mod inventory;
 mod journal;
-mod sessions;
+pub(super) mod sessions;
 mod statuses;
 
 use std::collections::BTreeMap;
@@ -82,7 +82,7 @@ pub async fn suite(store: &dyn Store, operator: &dyn Operator) {
     statuses::the_state_of_each_device_is_read_in_pages(store, operator).await;
     sessions::what_a_session_showed_is_kept(store, operator).await;
     sessions::a_suspect_is_kept_until_something_is_said_of_it(store, operator).await;
-    sessions::a_warning_stays_until_something_changes_or_somebody_asks(store, operator).await;
+    sessions::a_warning_stays_until_something_changes(store, operator).await;
     sessions::what_was_seen_at_another_address_is_forgotten(store, operator).await;
     sessions::settings_of_one_device_are_part_of_the_inventory(store, operator).await;
     journal::the_journal_is_paged_newest_first(store, operator).await;

@@ -5,14 +5,17 @@ use mikrotik_backup::adapters::sqlite::{
 };
 use mikrotik_backup::clock::Clock;
 use mikrotik_backup::credentials::{Credentials, Key, Login};
+use mikrotik_backup::domain::attempt::{Outcome, Taken};
 use mikrotik_backup::domain::device::{DeviceId, TenantId};
 use mikrotik_backup::domain::host_key::{Fingerprint, Pin};
+use mikrotik_backup::domain::session::Observed;
 use mikrotik_backup::ports::Store;
 use secrecy::ExposeSecret;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::contract::listed;
+use super::contract::sessions::{attempt, status};
+use super::contract::{listed, taken};
 use super::{SOON, data_dir, open};
 
 fn login(password: &str) -> Login {
@@ -106,6 +109,26 @@ async fn a_device_is_added_edited_and_removed() {
             "{gone:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_warning_goes_when_somebody_has_looked() {
+    let (_outer, data) = data_dir();
+    let store = open(&data).await;
+    let id = store.add_device(&device("edge")).await.expect("add");
+    let suspect = Taken {
+        warning: Some("the export shrank from 9 to 1 bytes".into()),
+        ..taken("text")
+    };
+    attempt(&store, id, Outcome::Delivered(suspect), Observed::default()).await;
+    let seen = |warning_seen| DeviceEdit {
+        warning_seen,
+        ..DeviceEdit::default()
+    };
+    store.edit_device(id, &seen(false)).await.expect("edit");
+    assert!(status(&store, id).await.warning.is_some());
+    store.edit_device(id, &seen(true)).await.expect("edit");
+    assert_eq!(status(&store, id).await.warning, None);
 }
 
 #[tokio::test]
