@@ -29,6 +29,7 @@ use super::{certain, invalid_url, release_command};
 use crate::domain::Timestamp;
 use crate::domain::attempt::AttemptId;
 use crate::domain::device::DeviceId;
+use crate::domain::failure::chain;
 use crate::ports::{Large, Letter, Next, Outbox, OutboxError, OutboxState, RelayLease};
 
 const WAITING: &str = "backup:outbox";
@@ -92,15 +93,14 @@ impl RedisOutbox {
                 OutboxError { operation, source }
             })
         };
-        let link = connect(TIMEOUTS)?;
-        let freight = connect(Timeouts {
+        let longest = Timeouts {
             response: LONGEST,
             ..TIMEOUTS
-        })?;
+        };
         let unique = hex::encode(rand::random::<[u8; 4]>());
         Ok(Self {
-            link,
-            freight,
+            link: connect(longest)?,
+            freight: connect(longest)?,
             processing: format!("{PROCESSING}{replica}:{unique}"),
         })
     }
@@ -110,10 +110,35 @@ impl RedisOutbox {
         operation: impl FnOnce() -> String,
         command: &Cmd,
     ) -> Result<T, OutboxError> {
+        self.ask_within(operation, command, TIMEOUTS.response).await
+    }
+
+    /// The same for what keeps the server busy for longer.
+    async fn ask_within<T: FromRedisValue>(
+        &self,
+        operation: impl FnOnce() -> String,
+        command: &Cmd,
+        within: Duration,
+    ) -> Result<T, OutboxError> {
         self.link
-            .ask_again(command)
+            .ask_again_within(command, within)
             .await
             .map_err(|trouble| failed(operation(), trouble))
+    }
+
+    /// The same for what is several requests, or must not be sent twice.
+    async fn ask_once<T: FromRedisValue>(
+        &self,
+        operation: impl FnOnce() -> String,
+        request: Request,
+    ) -> Result<T, OutboxError> {
+        let asked = async {
+            let connection = self.link.connection().await?;
+            self.link
+                .ask_within(&connection, request, TIMEOUTS.response)
+                .await
+        };
+        asked.await.map_err(|trouble| failed(operation(), trouble))
     }
 
     /// The same for a request with texts of `bytes`, or such an answer.
@@ -193,13 +218,8 @@ impl Outbox for RedisOutbox {
             .arg(0)
             .arg("WITHSCORES");
         pipeline.cmd("LLEN").arg(DEAD);
-        let asked = async {
-            let connection = self.link.connection().await?;
-            self.link.ask(&connection, Request::Many(pipeline)).await
-        };
-        let (letters, bytes, oldest, dead): (u64, Option<i64>, Vec<(String, f64)>, u64) = asked
-            .await
-            .map_err(|trouble| failed(operation(), trouble))?;
+        let (letters, bytes, oldest, dead): (u64, Option<i64>, Vec<(String, f64)>, u64) =
+            self.ask_once(operation, Request::Many(pipeline)).await?;
         Ok(OutboxState {
             letters,
             bytes: bytes
@@ -217,13 +237,9 @@ impl Outbox for RedisOutbox {
             for id in batch {
                 pipeline.cmd("ZSCORE").arg(INDEX).arg(id.to_string());
             }
-            let asked = async {
-                let connection = self.link.connection().await?;
-                self.link.ask(&connection, Request::Many(pipeline)).await
-            };
-            let scores: Vec<Option<f64>> = asked.await.map_err(|trouble| {
-                failed("look for queued attempts in the outbox".to_owned(), trouble)
-            })?;
+            let operation = || "look for queued attempts in the outbox".to_owned();
+            let scores: Vec<Option<f64>> =
+                self.ask_once(operation, Request::Many(pipeline)).await?;
             let found = batch.iter().zip(scores);
             missing.extend(
                 found
@@ -266,8 +282,13 @@ impl Outbox for RedisOutbox {
 
     async fn release(&self, lease: &RelayLease) {
         let command = release_command(LEASE, &lease.token);
-        if let Err(error) = self.link.ask_again::<i64>(&command).await {
-            tracing::debug!(%error, "the relay's lease could not be released and expires by itself");
+        let operation = || format!("give the relay's lease {LEASE} back to Redis");
+        if let Err(error) = self.ask::<i64>(operation, &command).await {
+            let error = chain(&error);
+            tracing::debug!(
+                error,
+                "the relay's lease could not be released and expires by itself"
+            );
         }
     }
 
@@ -297,13 +318,8 @@ impl Outbox for RedisOutbox {
         let mut command = script(scripts::TAKE, [LEASE, WAITING, &self.processing, RELAYS]);
         command.arg(&lease.token).arg(LARGE).arg(HEAD);
         let operation = || "take a letter from the outbox".to_owned();
-        let taken = async {
-            let connection = self.link.connection().await?;
-            self.link.ask(&connection, Request::One(command)).await
-        };
-        let (ours, bytes, text): (i64, usize, Option<Vec<u8>>) = taken
-            .await
-            .map_err(|trouble| failed(operation(), trouble))?;
+        let (ours, bytes, text): (i64, usize, Option<Vec<u8>>) =
+            self.ask_once(operation, Request::One(command)).await?;
         Ok(match (ours, bytes, text) {
             (0, _, _) => Next::LeaseLost,
             (_, _, None) => Next::Empty,
@@ -339,7 +355,11 @@ impl Outbox for RedisOutbox {
             .arg(letter.device.to_string())
             .arg(i64::from(large));
         let operation = || format!("remove attempt {} from the outbox", letter.id);
-        self.ask::<i64>(operation, &command).await.map(drop)
+        // Redis copies it all the same, and compares it.
+        let within = allowed(letter.text.len());
+        self.ask_within::<i64>(operation, &command, within)
+            .await
+            .map(drop)
     }
 
     async fn replace(&self, letter: &Letter, text: &[u8]) -> Result<(), OutboxError> {

@@ -33,10 +33,10 @@ if #text > tonumber(ARGV[2]) then return {1, #text, string.sub(text, 1, ARGV[3])
 return {1, #text, text}";
 
 /// KEYS lease, processing. ARGV token, how the text begins. While nobody else can have put it back.
-/// From the last one taken on, for that is asked for most often.
+/// From the first one taken on, for that is asked for most often: each look copies a whole letter.
 pub(super) const FETCH: &str = "
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
-for place = redis.call('LLEN', KEYS[2]) - 1, 0, -1 do
+for place = 0, redis.call('LLEN', KEYS[2]) - 1 do
   local text = redis.call('LINDEX', KEYS[2], place)
   if string.sub(text, 1, #ARGV[2]) == ARGV[2] then return text end
 end
@@ -63,11 +63,11 @@ end
 return tonumber(ARGV[2])";
 
 /// KEYS processing, index, devices, bytes. ARGV text, id, device, 1 where the text is only how it
-/// begins.
+/// begins. From the first one taken on, as above.
 pub(super) const REMOVE: &str = "
 local text = ARGV[1]
 if ARGV[4] == '1' then
-  for place = redis.call('LLEN', KEYS[1]) - 1, 0, -1 do
+  for place = 0, redis.call('LLEN', KEYS[1]) - 1 do
     text = redis.call('LINDEX', KEYS[1], place)
     if string.sub(text, 1, #ARGV[1]) == ARGV[1] then break end
   end

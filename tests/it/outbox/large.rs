@@ -1,0 +1,149 @@
+//! Letters that are too large to come along: how long they may take, and what is touched for them.
+
+use std::time::{Duration, Instant};
+
+use mikrotik_backup::adapters::redis::RedisOutbox;
+use mikrotik_backup::domain::attempt::AttemptId;
+use mikrotik_backup::domain::device::DeviceId;
+use mikrotik_backup::ports::{Large, Letter, Next, Outbox as _, OutboxState, RelayLease};
+use redis::aio::MultiplexedConnection;
+use time::macros::datetime;
+use uuid::Uuid;
+
+use crate::services::proxy::Proxy;
+use crate::services::redis::Redis;
+use crate::services::stopwatch::Stopwatch;
+
+/// Longer than any test.
+const LONG: Duration = Duration::from_secs(600);
+
+/// A letter of `bytes`, which begins with its number.
+fn letter(number: u32, bytes: usize) -> Letter {
+    let mut text = format!("letter {number} ").into_bytes();
+    text.resize(bytes, b'x');
+    Letter {
+        id: AttemptId(Uuid::from_u128(number.into())),
+        device: DeviceId(Uuid::from_u128(number.into())),
+        created_at: datetime!(2026-01-02 03:04:05 UTC),
+        text,
+    }
+}
+
+async fn lease_of(outbox: &RedisOutbox) -> RelayLease {
+    let lease = outbox.try_lease(LONG).await.expect("asked");
+    lease.expect("nobody has it")
+}
+
+async fn take(outbox: &RedisOutbox, lease: &RelayLease) -> Large {
+    match outbox.take(lease).await.expect("asked") {
+        Next::Large(large) => large,
+        other => panic!("it came along: {other:?}"),
+    }
+}
+
+/// How often `LINDEX` was called, by scripts too: each call copies a whole letter.
+async fn copied(client: &mut MultiplexedConnection) -> u64 {
+    let mut info = redis::cmd("INFO");
+    info.arg("commandstats");
+    let info: String = info.query_async(client).await.expect("asked");
+    let calls = info
+        .lines()
+        .find_map(|line| line.strip_prefix("cmdstat_lindex:calls="));
+    let calls = calls.and_then(|calls| calls.split(',').next());
+    calls.map_or(0, |calls| calls.parse().expect("a number"))
+}
+
+/// While one is fetched, the relay goes on taking: the one that is asked for is the oldest then.
+#[tokio::test]
+async fn for_the_oldest_of_many_large_letters_no_other_is_touched() {
+    let Some(redis) = Redis::start_private(&[]).await else {
+        return;
+    };
+    let mut client = redis.client().await;
+    let outbox = RedisOutbox::connect(&redis.url(), "relay").expect("a URL");
+    let lease = lease_of(&outbox).await;
+    let mut taken = Vec::new();
+    for number in 0..20 {
+        let letter = letter(number, 2 << 20);
+        outbox.append(&letter).await.expect("put in");
+        taken.push((take(&outbox, &lease).await, letter));
+    }
+    for (large, letter) in &taken {
+        let before = copied(&mut client).await;
+        let text = outbox.fetch(&lease, large).await.expect("fetched");
+        assert!(text.as_ref() == Some(&letter.text), "{}", letter.id);
+        assert_eq!(copied(&mut client).await - before, 1, "fetched");
+        outbox.remove(letter).await.expect("removed");
+        assert_eq!(copied(&mut client).await - before, 2, "removed");
+    }
+    let state = outbox.state().await.expect("a state");
+    assert_eq!(state, OutboxState::default());
+}
+
+#[tokio::test]
+async fn the_removal_of_a_large_letter_has_time_too() {
+    let _stopwatch = Stopwatch::start();
+    let Some(redis) = Redis::start_private(&[]).await else {
+        return;
+    };
+    let outbox = RedisOutbox::connect(&redis.url(), "relay").expect("a URL");
+    let lease = lease_of(&outbox).await;
+    let letter = letter(1, 16 << 20);
+    outbox.append(&letter).await.expect("put in");
+    take(&outbox, &lease).await;
+    redis.freeze();
+    let busy = async {
+        // Longer than a question may take.
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        redis.thaw();
+    };
+    let (removed, ()) = tokio::join!(outbox.remove(&letter), busy);
+    removed.expect("removed");
+    let state = outbox.state().await.expect("a state");
+    assert_eq!(state, OutboxState::default());
+}
+
+#[tokio::test]
+async fn a_large_letter_has_time_to_travel_and_holds_no_question_up() {
+    let _stopwatch = Stopwatch::start();
+    let Some(redis) = Redis::start_private(&[]).await else {
+        return;
+    };
+    let proxy = Proxy::start(redis.port()).await;
+    // It takes longer than a question may, and less than such a letter may.
+    const SIZE: usize = 7 << 20;
+    proxy.slow_down(1 << 20);
+    let url = format!("redis://127.0.0.1:{}", proxy.port()).into();
+    let outbox = RedisOutbox::connect(&url, "far-away").expect("a URL");
+    let letter = letter(1, SIZE);
+    let lease = lease_of(&outbox).await;
+    let began = Instant::now();
+    let work = async {
+        outbox.append(&letter).await.expect("put in");
+        let large = take(&outbox, &lease).await;
+        assert_eq!(large.bytes, SIZE);
+        let text = outbox.fetch(&lease, &large).await.expect("fetched");
+        assert!(text.as_ref() == Some(&letter.text));
+        outbox.remove(&letter).await.expect("removed");
+        let text = outbox.fetch(&lease, &large).await.expect("asked");
+        assert_eq!(text, None, "not in its hands any more");
+    };
+    let renewing = async {
+        loop {
+            let asked = Instant::now();
+            let lease = outbox.renew(&lease, LONG).await.expect("asked");
+            assert!(lease.is_some(), "nobody else has it");
+            assert!(asked.elapsed() < Duration::from_secs(2), "held up");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = renewing => {}
+    }
+    assert!(began.elapsed() > Duration::from_secs(12), "it was not slow");
+    assert_eq!(
+        outbox.state().await.expect("a state"),
+        OutboxState::default()
+    );
+}
