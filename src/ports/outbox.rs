@@ -72,6 +72,17 @@ pub struct Large {
     pub bytes: usize,
 }
 
+/// What came of [`Outbox::fetch`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Fetched {
+    /// All of its text.
+    Text(Vec<u8>),
+    /// The letter is not in the relay's hands any more, although the lease is: somebody deleted it.
+    Gone,
+    /// The lease is another's by now, and so is the letter: what is behind it must not go past it.
+    LeaseLost,
+}
+
 /// Snapshots that could not be published.
 #[async_trait]
 pub trait Outbox: Send + Sync {
@@ -109,13 +120,9 @@ pub trait Outbox: Send + Sync {
     /// of a device change their order.
     async fn take(&self, lease: &RelayLease) -> Result<Next, OutboxError>;
 
-    /// The text of a letter that this relay has in its hands; `None` when it has not any more. It may
-    /// take minutes, and holds no other request up.
-    async fn fetch(
-        &self,
-        lease: &RelayLease,
-        large: &Large,
-    ) -> Result<Option<Vec<u8>>, OutboxError>;
+    /// The text of a letter that this relay has in its hands. It may take minutes, and holds no other
+    /// request up.
+    async fn fetch(&self, lease: &RelayLease, large: &Large) -> Result<Fetched, OutboxError>;
 
     /// Removes a letter that this relay has in its hands.
     async fn remove(&self, letter: &Letter) -> Result<(), OutboxError>;

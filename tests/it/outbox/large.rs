@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use mikrotik_backup::adapters::redis::RedisOutbox;
 use mikrotik_backup::domain::attempt::AttemptId;
 use mikrotik_backup::domain::device::DeviceId;
-use mikrotik_backup::ports::{Large, Letter, Next, Outbox as _, OutboxState, RelayLease};
+use mikrotik_backup::ports::{Fetched, Large, Letter, Next, Outbox as _, OutboxState, RelayLease};
 use redis::aio::MultiplexedConnection;
 use time::macros::datetime;
 use uuid::Uuid;
@@ -71,13 +71,41 @@ async fn for_the_oldest_of_many_large_letters_no_other_is_touched() {
     for (large, letter) in &taken {
         let before = copied(&mut client).await;
         let text = outbox.fetch(&lease, large).await.expect("fetched");
-        assert!(text.as_ref() == Some(&letter.text), "{}", letter.id);
+        assert!(text == Fetched::Text(letter.text.clone()), "{}", letter.id);
         assert_eq!(copied(&mut client).await - before, 1, "fetched");
         outbox.remove(letter).await.expect("removed");
         assert_eq!(copied(&mut client).await - before, 2, "removed");
     }
     let state = outbox.state().await.expect("a state");
     assert_eq!(state, OutboxState::default());
+}
+
+/// To look into the hands of a relay that lost its lease says nothing of the letter.
+#[tokio::test]
+async fn a_relay_that_was_taken_over_fetches_nothing() {
+    let Some(redis) = Redis::start_private(&[]).await else {
+        return;
+    };
+    let connect = |name| RedisOutbox::connect(&redis.url(), name).expect("a URL");
+    let (old, new) = (connect("old"), connect("new"));
+    let lost = lease_of(&old).await;
+    let letter = letter(1, 2 << 20);
+    old.append(&letter).await.expect("put in");
+    let large = take(&old, &lost).await;
+    let mut expired = redis::cmd("DEL");
+    expired.arg("backup:outbox:relay");
+    let mut client = redis.client().await;
+    expired.exec_async(&mut client).await.expect("delete");
+    let fetched = old.fetch(&lost, &large).await.expect("asked");
+    assert_eq!(fetched, Fetched::LeaseLost, "also before another takes it");
+
+    let lease = lease_of(&new).await;
+    assert_eq!(new.recover(&lease).await.expect("put back"), 1);
+    let fetched = old.fetch(&lost, &large).await.expect("asked");
+    assert_eq!(fetched, Fetched::LeaseLost);
+    let large = take(&new, &lease).await;
+    let fetched = new.fetch(&lease, &large).await.expect("asked");
+    assert!(fetched == Fetched::Text(letter.text));
 }
 
 #[tokio::test]
@@ -123,10 +151,10 @@ async fn a_large_letter_has_time_to_travel_and_holds_no_question_up() {
         let large = take(&outbox, &lease).await;
         assert_eq!(large.bytes, SIZE);
         let text = outbox.fetch(&lease, &large).await.expect("fetched");
-        assert!(text.as_ref() == Some(&letter.text));
+        assert!(text == Fetched::Text(letter.text.clone()));
         outbox.remove(&letter).await.expect("removed");
         let text = outbox.fetch(&lease, &large).await.expect("asked");
-        assert_eq!(text, None, "not in its hands any more");
+        assert_eq!(text, Fetched::Gone, "not in its hands any more");
     };
     let renewing = async {
         loop {

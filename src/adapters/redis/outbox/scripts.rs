@@ -32,15 +32,15 @@ if not text then return {1, 0, false} end
 if #text > tonumber(ARGV[2]) then return {1, #text, string.sub(text, 1, ARGV[3])} end
 return {1, #text, text}";
 
-/// KEYS lease, processing. ARGV token, how the text begins. While nobody else can have put it back.
-/// From the first one taken on, for that is asked for most often: each look copies a whole letter.
+/// KEYS lease, processing. ARGV token, how the text begins. Returns whether the lease is held, so that
+/// nobody else can have put the letter back, and its text. From the first one taken on, for that is asked for most often: each look copies a whole letter.
 pub(super) const FETCH: &str = "
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {0, false} end
 for place = 0, redis.call('LLEN', KEYS[2]) - 1 do
   local text = redis.call('LINDEX', KEYS[2], place)
-  if string.sub(text, 1, #ARGV[2]) == ARGV[2] then return text end
+  if string.sub(text, 1, #ARGV[2]) == ARGV[2] then return {1, text} end
 end
-return false";
+return {1, false}";
 
 /// KEYS dead. ARGV place, the largest text that is returned. Returns the size of the letter there, or
 /// -1, and its text unless that is larger.
