@@ -120,12 +120,18 @@ pub trait Outbox: Send + Sync {
     /// of a device change their order.
     async fn take(&self, lease: &RelayLease) -> Result<Next, OutboxError>;
 
-    /// The text of a letter that this relay has in its hands. It may take minutes, and holds no other
+    /// The text of a letter that this relay has in its hands, and where it is looked for first: the
+    /// number of those in its hands that it took `before`. It may take minutes, and holds no other
     /// request up.
-    async fn fetch(&self, lease: &RelayLease, large: &Large) -> Result<Fetched, OutboxError>;
+    async fn fetch(
+        &self,
+        lease: &RelayLease,
+        large: &Large,
+        before: usize,
+    ) -> Result<Fetched, OutboxError>;
 
-    /// Removes a letter that this relay has in its hands.
-    async fn remove(&self, letter: &Letter) -> Result<(), OutboxError>;
+    /// Removes a letter that this relay has in its hands, and looks for it as [`Self::fetch`] does.
+    async fn remove(&self, letter: &Letter, before: usize) -> Result<(), OutboxError>;
 
     /// Changes the text of a letter that this relay has in its hands.
     async fn replace(&self, letter: &Letter, text: &[u8]) -> Result<(), OutboxError>;

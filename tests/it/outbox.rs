@@ -202,7 +202,7 @@ async fn many_letters_are_put_back_in_order_also_by_several_relays() {
     for letter in &letters {
         let taken = last.take(&lease).await.expect("asked");
         assert_eq!(taken, Next::Letter(letter.text.clone()));
-        last.remove(letter).await.expect("removed");
+        last.remove(letter, 0).await.expect("removed");
     }
     assert_eq!(last.take(&lease).await.expect("asked"), Next::Empty);
     assert_eq!(last.state().await.expect("a state").letters, 0);

@@ -244,9 +244,14 @@ impl Outbox for RedisOutbox {
         })
     }
 
-    async fn fetch(&self, lease: &RelayLease, large: &Large) -> Result<Fetched, OutboxError> {
+    async fn fetch(
+        &self,
+        lease: &RelayLease,
+        large: &Large,
+        before: usize,
+    ) -> Result<Fetched, OutboxError> {
         let mut command = script(scripts::FETCH, [LEASE, &self.processing]);
-        command.arg(&lease.token).arg(&large.head);
+        command.arg(&lease.token).arg(&large.head).arg(before);
         let operation = || format!("fetch a letter of {} bytes from the outbox", large.bytes);
         // It is in our hands; to look at it twice changes nothing.
         let (ours, text): (i64, Option<Vec<u8>>) =
@@ -258,7 +263,7 @@ impl Outbox for RedisOutbox {
         })
     }
 
-    async fn remove(&self, letter: &Letter) -> Result<(), OutboxError> {
+    async fn remove(&self, letter: &Letter, before: usize) -> Result<(), OutboxError> {
         let mut command = script(scripts::REMOVE, [&self.processing, INDEX, DEVICES, BYTES]);
         // A large one need not travel once more for that.
         let large = letter.text.len() > LARGE;
@@ -271,7 +276,8 @@ impl Outbox for RedisOutbox {
             .arg(text)
             .arg(letter.id.to_string())
             .arg(letter.device.to_string())
-            .arg(i64::from(large));
+            .arg(i64::from(large))
+            .arg(before);
         let operation = || format!("remove attempt {} from the outbox", letter.id);
         // Redis copies it all the same, and compares it.
         let within = allowed(letter.text.len());

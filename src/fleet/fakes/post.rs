@@ -188,7 +188,12 @@ impl Outbox for MemoryOutbox {
         Ok(Next::Letter(letter.text))
     }
 
-    async fn fetch(&self, _lease: &RelayLease, large: &Large) -> Result<Fetched, OutboxError> {
+    async fn fetch(
+        &self,
+        _lease: &RelayLease,
+        large: &Large,
+        before: usize,
+    ) -> Result<Fetched, OutboxError> {
         self.fetched.fetch_add(1, Ordering::Relaxed);
         let stuck_for = *self.stuck_for.lock().expect("whole");
         if let Some(stuck_for) = stuck_for {
@@ -205,14 +210,21 @@ impl Outbox for MemoryOutbox {
         if self.is_taken_over() {
             return Ok(Fetched::LeaseLost);
         }
-        let mut texts = letters.taken.iter().map(|letter| &letter.text);
-        let text = texts.find(|text| text.starts_with(&large.head));
-        Ok(text.map_or(Fetched::Gone, |text| Fetched::Text(text.clone())))
+        let mut taken = letters.taken.iter();
+        let place = taken.position(|letter| letter.text.starts_with(&large.head));
+        let Some(place) = place else {
+            return Ok(Fetched::Gone);
+        };
+        assert_eq!(place, before, "where it was said to be");
+        Ok(Fetched::Text(letters.taken[place].text.clone()))
     }
 
-    async fn remove(&self, letter: &Letter) -> Result<(), OutboxError> {
+    async fn remove(&self, letter: &Letter, before: usize) -> Result<(), OutboxError> {
         let mut letters = self.here()?;
-        letters.taken.retain(|taken| taken.text != letter.text);
+        let mut taken = letters.taken.iter();
+        let place = taken.position(|taken| taken.text == letter.text);
+        assert_eq!(place, Some(before), "where it was said to be");
+        letters.taken.remove(before);
         Ok(())
     }
 

@@ -53,9 +53,10 @@ async fn copied(client: &mut MultiplexedConnection) -> u64 {
     calls.map_or(0, |calls| calls.parse().expect("a number"))
 }
 
-/// While one is fetched, the relay goes on taking: the one that is asked for is the oldest then.
+/// While one is fetched the relay goes on taking, and any of them may have to rest: so the oldest is
+/// asked for first, and then one in the middle of many.
 #[tokio::test]
-async fn for_the_oldest_of_many_large_letters_no_other_is_touched() {
+async fn for_one_of_many_large_letters_no_other_is_touched() {
     let Some(redis) = Redis::start_private(&[]).await else {
         return;
     };
@@ -68,13 +69,26 @@ async fn for_the_oldest_of_many_large_letters_no_other_is_touched() {
         outbox.append(&letter).await.expect("put in");
         taken.push((take(&outbox, &lease).await, letter));
     }
-    for (large, letter) in &taken {
+    for place in [0, 0, 9, 16, 3, 0] {
+        let (large, letter) = taken.remove(place);
         let before = copied(&mut client).await;
-        let text = outbox.fetch(&lease, large).await.expect("fetched");
+        let text = outbox.fetch(&lease, &large, place).await.expect("fetched");
         assert!(text == Fetched::Text(letter.text.clone()), "{}", letter.id);
         assert_eq!(copied(&mut client).await - before, 1, "fetched");
-        outbox.remove(letter).await.expect("removed");
+        outbox.remove(&letter, place).await.expect("removed");
         assert_eq!(copied(&mut client).await - before, 2, "removed");
+    }
+    // What is said of their places saves time, and nothing else.
+    for said in [1, 100] {
+        let (large, letter) = taken.remove(0);
+        let text = outbox.fetch(&lease, &large, said).await.expect("fetched");
+        assert!(text == Fetched::Text(letter.text.clone()), "{}", letter.id);
+        outbox.remove(&letter, said).await.expect("removed");
+        let text = outbox.fetch(&lease, &large, said).await.expect("asked");
+        assert!(text == Fetched::Gone, "{}", letter.id);
+    }
+    for (_, letter) in &taken {
+        outbox.remove(letter, 0).await.expect("removed");
     }
     let state = outbox.state().await.expect("a state");
     assert_eq!(state, OutboxState::default());
@@ -96,15 +110,15 @@ async fn a_relay_that_was_taken_over_fetches_nothing() {
     expired.arg("backup:outbox:relay");
     let mut client = redis.client().await;
     expired.exec_async(&mut client).await.expect("delete");
-    let fetched = old.fetch(&lost, &large).await.expect("asked");
+    let fetched = old.fetch(&lost, &large, 0).await.expect("asked");
     assert_eq!(fetched, Fetched::LeaseLost, "also before another takes it");
 
     let lease = lease_of(&new).await;
     assert_eq!(new.recover(&lease).await.expect("put back"), 1);
-    let fetched = old.fetch(&lost, &large).await.expect("asked");
+    let fetched = old.fetch(&lost, &large, 0).await.expect("asked");
     assert_eq!(fetched, Fetched::LeaseLost);
     let large = take(&new, &lease).await;
-    let fetched = new.fetch(&lease, &large).await.expect("asked");
+    let fetched = new.fetch(&lease, &large, 0).await.expect("asked");
     assert!(fetched == Fetched::Text(letter.text));
 }
 
@@ -125,7 +139,7 @@ async fn the_removal_of_a_large_letter_has_time_too() {
         tokio::time::sleep(Duration::from_secs(6)).await;
         redis.thaw();
     };
-    let (removed, ()) = tokio::join!(outbox.remove(&letter), busy);
+    let (removed, ()) = tokio::join!(outbox.remove(&letter, 0), busy);
     removed.expect("removed");
     let state = outbox.state().await.expect("a state");
     assert_eq!(state, OutboxState::default());
@@ -150,10 +164,10 @@ async fn a_large_letter_has_time_to_travel_and_holds_no_question_up() {
         outbox.append(&letter).await.expect("put in");
         let large = take(&outbox, &lease).await;
         assert_eq!(large.bytes, SIZE);
-        let text = outbox.fetch(&lease, &large).await.expect("fetched");
+        let text = outbox.fetch(&lease, &large, 0).await.expect("fetched");
         assert!(text == Fetched::Text(letter.text.clone()));
-        outbox.remove(&letter).await.expect("removed");
-        let text = outbox.fetch(&lease, &large).await.expect("asked");
+        outbox.remove(&letter, 0).await.expect("removed");
+        let text = outbox.fetch(&lease, &large, 0).await.expect("asked");
         assert_eq!(text, Fetched::Gone, "not in its hands any more");
     };
     let renewing = async {

@@ -23,8 +23,9 @@ use crate::fleet::outbox::letter::{Filed, Label};
 use crate::fleet::{Context, draw, fence};
 use crate::ports::{Large, Letter, Next, OutboxError, RelayLease, SinkError};
 
-/// Letters that rest are kept in hands up to so many, and so many bytes; beyond, others wait for
-/// their rest to be over.
+/// Letters that rest, that are still to be fetched, or that are behind such ones, are kept in hands up
+/// to so many, and so many bytes; beyond, all others wait until one of them is dealt with. The help
+/// of the metric of stuck ones, ARCHITECTURE.md and deploy/README.md name the number.
 const MOST_LETTERS: usize = 500;
 const MOST_BYTES: usize = 64 << 20;
 
@@ -285,7 +286,8 @@ impl<'a> Desk<'a> {
         };
         match news {
             Ok(news) => {
-                self.queue.letters.remove(&held.letter).await?;
+                let before = self.lanes.before(offer.device);
+                self.queue.letters.remove(&held.letter, before).await?;
                 if news {
                     self.context.metrics.backup_success();
                 }

@@ -34,8 +34,9 @@ impl Desk<'_> {
             return self.lanes.done(offer.device);
         };
         let (letters, lease) = (Arc::clone(&self.queue.letters), lease.clone());
+        let before = self.lanes.before(offer.device);
         self.fetching
-            .spawn(async move { (offer, letters.fetch(&lease, &large).await) });
+            .spawn(async move { (offer, letters.fetch(&lease, &large, before).await) });
     }
 
     /// Takes in what was fetched, or leaves it alone for a while.
