@@ -25,7 +25,7 @@ type Source = Box<dyn StdError + Send + Sync>;
 
 pub use archive::{Archive, ArchiveError, Collected, Opened, Stored, VersionPage};
 pub use outbox::{
-    Delivered, GivenUp, HELD_FOR, Large, Letter, Next, Outbox, OutboxError, OutboxState,
+    Delivered, Fetched, GivenUp, HELD_FOR, Large, Letter, Next, Outbox, OutboxError, OutboxState,
     RelayLease, Settlements,
 };
 

@@ -224,6 +224,17 @@ impl Lanes {
         stuck.count()
     }
 
+    /// How many letters were taken before the first one of `device`, and are not dealt with yet.
+    pub fn before(&self, device: DeviceId) -> usize {
+        let first = self
+            .lanes
+            .get(&device)
+            .and_then(|lane| lane.letters.front());
+        let Some(first) = first else { return 0 };
+        let letters = self.lanes.values().flat_map(|lane| &lane.letters);
+        letters.filter(|letter| letter.turn < first.turn).count()
+    }
+
     /// The first letter of each lane, and from when on it may be offered: those that are only
     /// announced where one `may_fetch`.
     fn firsts(&self, may_fetch: bool) -> impl Iterator<Item = (DeviceId, &Waiting, Duration)> {

@@ -108,7 +108,7 @@ impl Metrics {
             )?,
             outbox_stuck: new.gauge(
                 "mikrotik_config_backup_outbox_stuck_snapshots",
-                "Snapshots in the outbox that Redis could not hand out to this replica in their time; each holds up only its own device.",
+                "Snapshots in the outbox that Redis could not hand out to this replica in their time; each holds up its own device, and all others once the relay has 500 in its hands that it cannot publish yet.",
             )?,
             held_letters: new.gauges(
                 "mikrotik_config_backup_outbox_held_snapshots",

@@ -72,6 +72,17 @@ pub struct Large {
     pub bytes: usize,
 }
 
+/// What came of [`Outbox::fetch`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Fetched {
+    /// All of its text.
+    Text(Vec<u8>),
+    /// The letter is not in the relay's hands any more, although the lease is: somebody deleted it.
+    Gone,
+    /// The lease is another's by now, and so is the letter: what is behind it must not go past it.
+    LeaseLost,
+}
+
 /// Snapshots that could not be published.
 #[async_trait]
 pub trait Outbox: Send + Sync {
@@ -109,16 +120,18 @@ pub trait Outbox: Send + Sync {
     /// of a device change their order.
     async fn take(&self, lease: &RelayLease) -> Result<Next, OutboxError>;
 
-    /// The text of a letter that this relay has in its hands; `None` when it has not any more. It may
-    /// take minutes, and holds no other request up.
+    /// The text of a letter that this relay has in its hands, and where it is looked for first: the
+    /// number of those in its hands that it took `before`. It may take minutes, and holds no other
+    /// request up.
     async fn fetch(
         &self,
         lease: &RelayLease,
         large: &Large,
-    ) -> Result<Option<Vec<u8>>, OutboxError>;
+        before: usize,
+    ) -> Result<Fetched, OutboxError>;
 
-    /// Removes a letter that this relay has in its hands.
-    async fn remove(&self, letter: &Letter) -> Result<(), OutboxError>;
+    /// Removes a letter that this relay has in its hands, and looks for it as [`Self::fetch`] does.
+    async fn remove(&self, letter: &Letter, before: usize) -> Result<(), OutboxError>;
 
     /// Changes the text of a letter that this relay has in its hands.
     async fn replace(&self, letter: &Letter, text: &[u8]) -> Result<(), OutboxError>;

@@ -1,6 +1,7 @@
 //! The outbox's lists in a real Redis beside a model of plain vectors: whatever is done to them, by
 //! whom, and wherever a relay dies or an answer gets lost.
 
+mod large;
 mod lossy;
 mod model;
 mod world;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use mikrotik_backup::adapters::redis::RedisOutbox;
 use mikrotik_backup::domain::attempt::AttemptId;
 use mikrotik_backup::domain::device::DeviceId;
-use mikrotik_backup::ports::{Letter, Next, Outbox as _, OutboxState};
+use mikrotik_backup::ports::{Letter, Next, Outbox as _};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use redis::aio::MultiplexedConnection;
@@ -20,7 +21,6 @@ use uuid::Uuid;
 
 use self::lossy::Lossy;
 use self::world::{DEVICES, Op, REPLICAS, World};
-use crate::services::proxy::Proxy;
 use crate::services::redis::Redis;
 use crate::services::stopwatch::Stopwatch;
 
@@ -156,61 +156,6 @@ async fn a_relay_that_was_taken_over_changes_nothing_any_more() {
     }
 }
 
-#[tokio::test]
-async fn a_large_letter_has_time_to_travel_and_holds_no_question_up() {
-    let _stopwatch = Stopwatch::start();
-    let Some(redis) = Redis::start_private(&[]).await else {
-        return;
-    };
-    let proxy = Proxy::start(redis.port()).await;
-    // It takes longer than a question may, and less than such a letter may.
-    const SIZE: usize = 7 << 20;
-    proxy.slow_down(1 << 20);
-    let url = format!("redis://127.0.0.1:{}", proxy.port()).into();
-    let outbox = RedisOutbox::connect(&url, "far-away").expect("a URL");
-    let letter = Letter {
-        id: AttemptId(Uuid::from_u128(1)),
-        device: DeviceId(Uuid::from_u128(1)),
-        created_at: datetime!(2026-01-02 03:04:05 UTC),
-        text: vec![b'x'; SIZE],
-    };
-    let long = Duration::from_secs(600);
-    let lease = outbox.try_lease(long).await.expect("asked");
-    let lease = lease.expect("nobody has it");
-    let began = Instant::now();
-    let work = async {
-        outbox.append(&letter).await.expect("put in");
-        let taken = outbox.take(&lease).await.expect("asked");
-        let Next::Large(large) = taken else {
-            panic!("it came along: {taken:?}");
-        };
-        assert_eq!(large.bytes, SIZE);
-        let text = outbox.fetch(&lease, &large).await.expect("fetched");
-        assert!(text.as_ref() == Some(&letter.text));
-        outbox.remove(&letter).await.expect("removed");
-        let text = outbox.fetch(&lease, &large).await.expect("asked");
-        assert_eq!(text, None, "not in its hands any more");
-    };
-    let renewing = async {
-        loop {
-            let asked = Instant::now();
-            let lease = outbox.renew(&lease, long).await.expect("asked");
-            assert!(lease.is_some(), "nobody else has it");
-            assert!(asked.elapsed() < Duration::from_secs(2), "held up");
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-    };
-    tokio::select! {
-        () = work => {}
-        () = renewing => {}
-    }
-    assert!(began.elapsed() > Duration::from_secs(12), "it was not slow");
-    assert_eq!(
-        outbox.state().await.expect("a state"),
-        OutboxState::default()
-    );
-}
-
 /// More letters than are put back at once, and a relay that dies in the middle of it.
 #[tokio::test]
 async fn many_letters_are_put_back_in_order_also_by_several_relays() {
@@ -257,7 +202,7 @@ async fn many_letters_are_put_back_in_order_also_by_several_relays() {
     for letter in &letters {
         let taken = last.take(&lease).await.expect("asked");
         assert_eq!(taken, Next::Letter(letter.text.clone()));
-        last.remove(letter).await.expect("removed");
+        last.remove(letter, 0).await.expect("removed");
     }
     assert_eq!(last.take(&lease).await.expect("asked"), Next::Empty);
     assert_eq!(last.state().await.expect("a state").letters, 0);

@@ -177,7 +177,7 @@ impl Link {
     }
 
     /// The same, where the answer may take another time, at most that of [`Timeouts::response`].
-    async fn ask_within<T: FromRedisValue>(
+    pub(super) async fn ask_within<T: FromRedisValue>(
         &self,
         on: &Numbered,
         request: Request,

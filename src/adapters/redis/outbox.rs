@@ -16,20 +16,23 @@
 //! first. A letter that was taken without our learning of it is found by [`Outbox::recover`].
 
 mod scripts;
+mod way;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::{Cmd, FromRedisValue};
+use redis::Cmd;
 use secrecy::SecretString;
 use tokio::time::Instant;
 
-use super::link::{Link, Request, Timeouts, Trouble};
+use self::way::{LARGE, Way, allowed};
+use super::link::Request;
 use super::{certain, invalid_url, release_command};
 use crate::domain::Timestamp;
 use crate::domain::attempt::AttemptId;
 use crate::domain::device::DeviceId;
-use crate::ports::{Large, Letter, Next, Outbox, OutboxError, OutboxState, RelayLease};
+use crate::domain::failure::chain;
+use crate::ports::{Fetched, Large, Letter, Next, Outbox, OutboxError, OutboxState, RelayLease};
 
 const WAITING: &str = "backup:outbox";
 const DEAD: &str = "backup:outbox:dead";
@@ -40,31 +43,8 @@ const LEASE: &str = "backup:outbox:relay";
 const RELAYS: &str = "backup:outbox:relays";
 const PROCESSING: &str = "backup:outbox:processing:";
 
-/// For what is small.
-const TIMEOUTS: Timeouts = Timeouts {
-    connect: Duration::from_secs(2),
-    response: Duration::from_secs(5),
-};
-
-/// What travels with more than this has a connection of its own: on the other one, whatever is asked
-/// next would wait behind it, the renewal of a lease among it.
-const LARGE: usize = 1 << 20;
-
 /// So much of a larger one tells what it is filed under: that is half as long.
 const HEAD: usize = 1 << 10;
-
-/// A large text may take so many seconds longer as it has times so many bytes: 8 Mbit/s. Over a
-/// slower way it would be tried again and again, so it is better to say that Redis does not answer.
-const SLOWEST: usize = 1 << 20;
-
-/// No text may take longer. Redis takes none above 512 MiB (`proto-max-bulk-len`).
-const LONGEST: Duration = Duration::from_secs(600);
-
-/// How long a request with texts of `bytes`, or such an answer, may take.
-fn allowed(bytes: usize) -> Duration {
-    let travel = Duration::from_millis((bytes as u64).saturating_mul(1000) / SLOWEST as u64);
-    TIMEOUTS.response.saturating_add(travel).min(LONGEST)
-}
 
 /// How many letters one script moves, and how many ids one request asks for: a script keeps the
 /// server from everything else.
@@ -72,9 +52,7 @@ const BATCH: u32 = 100;
 
 /// The outbox of a cluster, over connections of its own.
 pub struct RedisOutbox {
-    link: Link,
-    /// For large texts.
-    freight: Link,
+    way: Way,
     /// The list of what this process has in its hands.
     processing: String,
 }
@@ -86,57 +64,15 @@ impl RedisOutbox {
     /// # Errors
     /// When `url` does not parse. The error does not repeat it.
     pub fn connect(url: &SecretString, replica: &str) -> Result<Self, OutboxError> {
-        let connect = |timeouts| {
-            Link::new(url, timeouts).map_err(|error| {
-                let (operation, source) = invalid_url(&error);
-                OutboxError { operation, source }
-            })
-        };
-        let link = connect(TIMEOUTS)?;
-        let freight = connect(Timeouts {
-            response: LONGEST,
-            ..TIMEOUTS
+        let way = Way::new(url).map_err(|error| {
+            let (operation, source) = invalid_url(&error);
+            OutboxError { operation, source }
         })?;
         let unique = hex::encode(rand::random::<[u8; 4]>());
         Ok(Self {
-            link,
-            freight,
+            way,
             processing: format!("{PROCESSING}{replica}:{unique}"),
         })
-    }
-
-    async fn ask<T: FromRedisValue>(
-        &self,
-        operation: impl FnOnce() -> String,
-        command: &Cmd,
-    ) -> Result<T, OutboxError> {
-        self.link
-            .ask_again(command)
-            .await
-            .map_err(|trouble| failed(operation(), trouble))
-    }
-
-    /// The same for a request with texts of `bytes`, or such an answer.
-    async fn carry<T: FromRedisValue>(
-        &self,
-        operation: impl FnOnce() -> String,
-        command: &Cmd,
-        bytes: usize,
-    ) -> Result<T, OutboxError> {
-        if bytes <= LARGE {
-            return self.ask(operation, command).await;
-        }
-        self.freight
-            .ask_again_within(command, allowed(bytes))
-            .await
-            .map_err(|trouble| failed(operation(), trouble))
-    }
-}
-
-fn failed(operation: String, trouble: Trouble) -> OutboxError {
-    OutboxError {
-        operation,
-        source: Box::new(trouble),
     }
 }
 
@@ -169,7 +105,8 @@ impl Outbox for RedisOutbox {
             .arg(score(letter.created_at));
         let operation = || format!("put the snapshot of attempt {} into the outbox", letter.id);
         let bytes = letter.text.len();
-        self.carry::<i64>(operation, &command, bytes)
+        self.way
+            .carry::<i64>(operation, &command, bytes)
             .await
             .map(drop)
     }
@@ -178,7 +115,7 @@ impl Outbox for RedisOutbox {
         let mut command = redis::cmd("HEXISTS");
         command.arg(DEVICES).arg(device.to_string());
         let operation = || format!("look whether a snapshot of device {device} waits");
-        self.ask(operation, &command).await
+        self.way.ask(operation, &command).await
     }
 
     async fn state(&self) -> Result<OutboxState, OutboxError> {
@@ -193,13 +130,10 @@ impl Outbox for RedisOutbox {
             .arg(0)
             .arg("WITHSCORES");
         pipeline.cmd("LLEN").arg(DEAD);
-        let asked = async {
-            let connection = self.link.connection().await?;
-            self.link.ask(&connection, Request::Many(pipeline)).await
-        };
-        let (letters, bytes, oldest, dead): (u64, Option<i64>, Vec<(String, f64)>, u64) = asked
-            .await
-            .map_err(|trouble| failed(operation(), trouble))?;
+        let (letters, bytes, oldest, dead): (u64, Option<i64>, Vec<(String, f64)>, u64) = self
+            .way
+            .ask_once(operation, Request::Many(pipeline))
+            .await?;
         Ok(OutboxState {
             letters,
             bytes: bytes
@@ -217,13 +151,11 @@ impl Outbox for RedisOutbox {
             for id in batch {
                 pipeline.cmd("ZSCORE").arg(INDEX).arg(id.to_string());
             }
-            let asked = async {
-                let connection = self.link.connection().await?;
-                self.link.ask(&connection, Request::Many(pipeline)).await
-            };
-            let scores: Vec<Option<f64>> = asked.await.map_err(|trouble| {
-                failed("look for queued attempts in the outbox".to_owned(), trouble)
-            })?;
+            let operation = || "look for queued attempts in the outbox".to_owned();
+            let scores: Vec<Option<f64>> = self
+                .way
+                .ask_once(operation, Request::Many(pipeline))
+                .await?;
             let found = batch.iter().zip(scores);
             missing.extend(
                 found
@@ -241,7 +173,7 @@ impl Outbox for RedisOutbox {
         command.arg(&token).arg(milliseconds(ttl));
         let sent = Instant::now();
         let operation = || format!("take the relay's lease {LEASE} in Redis");
-        let taken: i64 = self.ask(operation, &command).await?;
+        let taken: i64 = self.way.ask(operation, &command).await?;
         Ok((taken == 1).then(|| RelayLease {
             token,
             expires: sent + certain(ttl),
@@ -257,7 +189,7 @@ impl Outbox for RedisOutbox {
         command.arg(&lease.token).arg(milliseconds(ttl));
         let sent = Instant::now();
         let operation = || format!("renew the relay's lease {LEASE} in Redis");
-        let renewed: i64 = self.ask(operation, &command).await?;
+        let renewed: i64 = self.way.ask(operation, &command).await?;
         Ok((renewed == 1).then(|| RelayLease {
             token: lease.token.clone(),
             expires: sent + certain(ttl),
@@ -266,8 +198,13 @@ impl Outbox for RedisOutbox {
 
     async fn release(&self, lease: &RelayLease) {
         let command = release_command(LEASE, &lease.token);
-        if let Err(error) = self.link.ask_again::<i64>(&command).await {
-            tracing::debug!(%error, "the relay's lease could not be released and expires by itself");
+        let operation = || format!("give the relay's lease {LEASE} back to Redis");
+        if let Err(error) = self.way.ask::<i64>(operation, &command).await {
+            let error = chain(&error);
+            tracing::debug!(
+                error,
+                "the relay's lease could not be released and expires by itself"
+            );
         }
     }
 
@@ -275,7 +212,7 @@ impl Outbox for RedisOutbox {
         let operation = || "put letters that a relay left behind back into the outbox".to_owned();
         let mut members = redis::cmd("SMEMBERS");
         members.arg(RELAYS);
-        let mut lists: Vec<String> = self.ask(operation, &members).await?;
+        let mut lists: Vec<String> = self.way.ask(operation, &members).await?;
         // What was in our own hands was taken last, if we have just relayed.
         lists.sort_by_key(|list| *list != self.processing);
         let mut recovered = 0;
@@ -283,7 +220,7 @@ impl Outbox for RedisOutbox {
             loop {
                 let mut command = script(scripts::RECOVER, [LEASE, list, WAITING, RELAYS]);
                 command.arg(&lease.token).arg(BATCH);
-                let moved: i64 = self.ask(operation, &command).await?;
+                let moved: i64 = self.way.ask(operation, &command).await?;
                 recovered += u64::try_from(moved).unwrap_or(0);
                 if moved < i64::from(BATCH) {
                     break;
@@ -297,13 +234,8 @@ impl Outbox for RedisOutbox {
         let mut command = script(scripts::TAKE, [LEASE, WAITING, &self.processing, RELAYS]);
         command.arg(&lease.token).arg(LARGE).arg(HEAD);
         let operation = || "take a letter from the outbox".to_owned();
-        let taken = async {
-            let connection = self.link.connection().await?;
-            self.link.ask(&connection, Request::One(command)).await
-        };
-        let (ours, bytes, text): (i64, usize, Option<Vec<u8>>) = taken
-            .await
-            .map_err(|trouble| failed(operation(), trouble))?;
+        let (ours, bytes, text): (i64, usize, Option<Vec<u8>>) =
+            self.way.ask_once(operation, Request::One(command)).await?;
         Ok(match (ours, bytes, text) {
             (0, _, _) => Next::LeaseLost,
             (_, _, None) => Next::Empty,
@@ -316,15 +248,22 @@ impl Outbox for RedisOutbox {
         &self,
         lease: &RelayLease,
         large: &Large,
-    ) -> Result<Option<Vec<u8>>, OutboxError> {
+        before: usize,
+    ) -> Result<Fetched, OutboxError> {
         let mut command = script(scripts::FETCH, [LEASE, &self.processing]);
-        command.arg(&lease.token).arg(&large.head);
+        command.arg(&lease.token).arg(&large.head).arg(before);
         let operation = || format!("fetch a letter of {} bytes from the outbox", large.bytes);
         // It is in our hands; to look at it twice changes nothing.
-        self.carry(operation, &command, large.bytes).await
+        let (ours, text): (i64, Option<Vec<u8>>) =
+            self.way.carry(operation, &command, large.bytes).await?;
+        Ok(match (ours, text) {
+            (0, _) => Fetched::LeaseLost,
+            (_, None) => Fetched::Gone,
+            (_, Some(text)) => Fetched::Text(text),
+        })
     }
 
-    async fn remove(&self, letter: &Letter) -> Result<(), OutboxError> {
+    async fn remove(&self, letter: &Letter, before: usize) -> Result<(), OutboxError> {
         let mut command = script(scripts::REMOVE, [&self.processing, INDEX, DEVICES, BYTES]);
         // A large one need not travel once more for that.
         let large = letter.text.len() > LARGE;
@@ -337,9 +276,15 @@ impl Outbox for RedisOutbox {
             .arg(text)
             .arg(letter.id.to_string())
             .arg(letter.device.to_string())
-            .arg(i64::from(large));
+            .arg(i64::from(large))
+            .arg(before);
         let operation = || format!("remove attempt {} from the outbox", letter.id);
-        self.ask::<i64>(operation, &command).await.map(drop)
+        // Redis copies it all the same, and compares it.
+        let within = allowed(letter.text.len());
+        self.way
+            .ask_within::<i64>(operation, &command, within)
+            .await
+            .map(drop)
     }
 
     async fn replace(&self, letter: &Letter, text: &[u8]) -> Result<(), OutboxError> {
@@ -347,7 +292,8 @@ impl Outbox for RedisOutbox {
         command.arg(&letter.text).arg(text);
         let operation = || format!("change attempt {} in the outbox", letter.id);
         let bytes = letter.text.len() + text.len();
-        self.carry::<i64>(operation, &command, bytes)
+        self.way
+            .carry::<i64>(operation, &command, bytes)
             .await
             .map(drop)
     }
@@ -365,7 +311,8 @@ impl Outbox for RedisOutbox {
         let mut command = script(scripts::BURY, keys);
         command.arg(from).arg(id).arg(device).arg(text);
         let operation = || "put a letter among the dead".to_owned();
-        self.carry::<i64>(operation, &command, from.len() + text.len())
+        self.way
+            .carry::<i64>(operation, &command, from.len() + text.len())
             .await
             .map(drop)
     }
@@ -374,13 +321,13 @@ impl Outbox for RedisOutbox {
         let operation = || "read the dead letters of the outbox".to_owned();
         let mut command = script(scripts::DEAD, [DEAD]);
         command.arg(place).arg(LARGE);
-        let (bytes, text): (i64, Option<Vec<u8>>) = self.ask(operation, &command).await?;
+        let (bytes, text): (i64, Option<Vec<u8>>) = self.way.ask(operation, &command).await?;
         let (Ok(bytes), None) = (usize::try_from(bytes), &text) else {
             return Ok(text);
         };
         let mut command = redis::cmd("LINDEX");
         command.arg(DEAD).arg(place);
-        self.carry(operation, &command, bytes).await
+        self.way.carry(operation, &command, bytes).await
     }
 
     async fn revive(&self, from: &[u8], letter: &Letter) -> Result<bool, OutboxError> {
@@ -393,25 +340,11 @@ impl Outbox for RedisOutbox {
             .arg(score(letter.created_at));
         let operation = || format!("put the dead letter {} back into the outbox", letter.id);
         let bytes = from.len() + letter.text.len();
-        let revived: i64 = self.carry(operation, &command, bytes).await?;
+        let revived: i64 = self.way.carry(operation, &command, bytes).await?;
         Ok(revived == 1)
     }
 }
 
 fn milliseconds(ttl: Duration) -> u64 {
     u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_text_may_travel_for_a_second_a_mebibyte_and_ten_minutes_at_most() {
-        let seconds = |bytes| allowed(bytes).as_secs();
-        assert_eq!(seconds(0), 5);
-        assert_eq!(seconds(24 << 20), 29);
-        assert_eq!(seconds(512 << 20), 517);
-        assert_eq!(seconds(usize::MAX), 600);
-    }
 }

@@ -59,6 +59,15 @@ impl World {
         let count = |lists: &BTreeMap<_, Vec<_>>| lists.values().map(Vec::len).sum::<usize>();
         count(&self.arrived) - count(&self.ended)
     }
+
+    /// How many of those that have not ended came before `attempt`; they are numbered as they come.
+    fn before(&self, attempt: AttemptId) -> usize {
+        let count = |lists: &BTreeMap<_, Vec<AttemptId>>| {
+            let all = lists.values().flatten();
+            all.filter(|other| **other < attempt).count()
+        };
+        count(&self.arrived) - count(&self.ended)
+    }
 }
 
 proptest! {
@@ -87,6 +96,9 @@ proptest! {
                     // Only the first that has not ended yet is ever offered.
                     let ended = world.ended.entry(offer.device).or_default();
                     prop_assert_eq!(world.arrived[&offer.device][ended.len()], offer.attempt);
+                    let before = world.before(offer.attempt);
+                    prop_assert_eq!(lanes.before(offer.device), before);
+                    let ended = world.ended.entry(offer.device).or_default();
                     let answer = match (offer.stage, answer) {
                         (Stage::Announced, Answer::Delivered) => {
                             lanes.arrived(offer.device, 0);

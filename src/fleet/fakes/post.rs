@@ -17,7 +17,7 @@ use crate::domain::failure::{Failure, FailureKind};
 use crate::domain::snapshot::{ConfigText, Machine, Snapshot};
 use crate::fleet::outbox::{Limits, Queue};
 use crate::ports::{
-    Delivered, GivenUp, Large, Letter, Next, Outbox, OutboxError, OutboxState, RelayLease,
+    Delivered, Fetched, GivenUp, Large, Letter, Next, Outbox, OutboxError, OutboxState, RelayLease,
     Settlements, StoreError,
 };
 
@@ -59,6 +59,10 @@ pub struct MemoryOutbox {
     pub large: Mutex<Option<usize>>,
     /// A fetch takes so long, and then comes to nothing.
     pub stuck_for: Mutex<Option<Duration>>,
+    /// Another relay takes the lease over while a text is fetched.
+    pub taken_over_at_fetch: AtomicBool,
+    /// Another relay has the lease.
+    pub taken_over: AtomicBool,
     /// How often a text was fetched or asked for.
     pub fetched: AtomicUsize,
 }
@@ -80,6 +84,10 @@ impl MemoryOutbox {
 
     fn letters(&self) -> MutexGuard<'_, Letters> {
         self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_taken_over(&self) -> bool {
+        self.taken_over.load(Ordering::Relaxed)
     }
 
     /// The letters, unless Redis is away.
@@ -134,7 +142,8 @@ impl Outbox for MemoryOutbox {
     }
 
     async fn try_lease(&self, ttl: Duration) -> Result<Option<RelayLease>, OutboxError> {
-        self.here().map(|_| Some(leased(ttl)))
+        let leased = (!self.is_taken_over()).then(|| leased(ttl));
+        self.here().map(|_| leased)
     }
 
     async fn renew(
@@ -142,13 +151,17 @@ impl Outbox for MemoryOutbox {
         _lease: &RelayLease,
         ttl: Duration,
     ) -> Result<Option<RelayLease>, OutboxError> {
-        self.here().map(|_| Some(leased(ttl)))
+        let leased = (!self.is_taken_over()).then(|| leased(ttl));
+        self.here().map(|_| leased)
     }
 
     async fn release(&self, _lease: &RelayLease) {}
 
     async fn recover(&self, _lease: &RelayLease) -> Result<u64, OutboxError> {
         let mut letters = self.here()?;
+        if self.is_taken_over() {
+            return Ok(0);
+        }
         let recovered = std::mem::take(&mut letters.taken);
         let moved = recovered.len() as u64;
         letters.waiting.splice(..0, recovered);
@@ -157,6 +170,9 @@ impl Outbox for MemoryOutbox {
 
     async fn take(&self, _lease: &RelayLease) -> Result<Next, OutboxError> {
         let mut letters = self.here()?;
+        if self.is_taken_over() {
+            return Ok(Next::LeaseLost);
+        }
         if letters.waiting.is_empty() {
             return Ok(Next::Empty);
         }
@@ -176,7 +192,8 @@ impl Outbox for MemoryOutbox {
         &self,
         _lease: &RelayLease,
         large: &Large,
-    ) -> Result<Option<Vec<u8>>, OutboxError> {
+        before: usize,
+    ) -> Result<Fetched, OutboxError> {
         self.fetched.fetch_add(1, Ordering::Relaxed);
         let stuck_for = *self.stuck_for.lock().expect("whole");
         if let Some(stuck_for) = stuck_for {
@@ -186,14 +203,28 @@ impl Outbox for MemoryOutbox {
                 source: "it is too large".into(),
             });
         }
+        if self.taken_over_at_fetch.swap(false, Ordering::Relaxed) {
+            self.taken_over.store(true, Ordering::Relaxed);
+        }
         let letters = self.here()?;
-        let mut texts = letters.taken.iter().map(|letter| &letter.text);
-        Ok(texts.find(|text| text.starts_with(&large.head)).cloned())
+        if self.is_taken_over() {
+            return Ok(Fetched::LeaseLost);
+        }
+        let mut taken = letters.taken.iter();
+        let place = taken.position(|letter| letter.text.starts_with(&large.head));
+        let Some(place) = place else {
+            return Ok(Fetched::Gone);
+        };
+        assert_eq!(place, before, "where it was said to be");
+        Ok(Fetched::Text(letters.taken[place].text.clone()))
     }
 
-    async fn remove(&self, letter: &Letter) -> Result<(), OutboxError> {
+    async fn remove(&self, letter: &Letter, before: usize) -> Result<(), OutboxError> {
         let mut letters = self.here()?;
-        letters.taken.retain(|taken| taken.text != letter.text);
+        let mut taken = letters.taken.iter();
+        let place = taken.position(|taken| taken.text == letter.text);
+        assert_eq!(place, Some(before), "where it was said to be");
+        letters.taken.remove(before);
         Ok(())
     }
 

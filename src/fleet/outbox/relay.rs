@@ -21,7 +21,7 @@ use crate::domain::outbox::Rests;
 use crate::fleet::Context;
 use crate::ports::{GivenUp, OutboxError, RelayLease, StoreError};
 
-use desk::Desk;
+use desk::{Desk, Served};
 
 /// How long the lease lives unless it is renewed: so long after the end of a relay another one
 /// takes over.
@@ -105,6 +105,14 @@ pub async fn watch(context: &Context) {
     }
 }
 
+/// Why a relay ended that Redis answered.
+enum Ended {
+    /// The process stops, or others should have their turn.
+    Turn,
+    /// The lease is another's.
+    LeaseLost,
+}
+
 /// One time of holding the lease.
 struct Hold<'a> {
     context: &'a Context,
@@ -125,20 +133,23 @@ impl Hold<'_> {
         let (expires, expiry) = watch::channel(lease.expires);
         let ended = tokio::select! {
             biased;
-            () = keep(queue, &lease, &expires) => {
+            () = keep(queue, &lease, &expires) => Ok(Ended::LeaseLost),
+            ended = self.work(expiry) => ended,
+        };
+        match ended {
+            Ok(Ended::Turn) => {}
+            Ok(Ended::LeaseLost) => {
                 warn!("the relay's lease was lost; another replica goes on");
                 // Whoever took it may have seen another Redis than we did.
                 self.compared = None;
-                Ok(())
             }
-            ended = self.work(expiry) => ended,
-        };
-        if let Err(error) = ended {
-            warn!(
-                error = chain(&error),
-                "the outbox cannot be relayed; tried again in a moment"
-            );
-            self.compared = None;
+            Err(error) => {
+                warn!(
+                    error = chain(&error),
+                    "the outbox cannot be relayed; tried again in a moment"
+                );
+                self.compared = None;
+            }
         }
         // What this relay had in its hands is the next one's, at once if Redis is there.
         if let Err(error) = queue.letters.recover(&lease).await {
@@ -152,7 +163,7 @@ impl Hold<'_> {
 
     /// Takes, offers, settles and removes, until the process stops, Redis is in trouble, or others
     /// should have their turn. Whatever is not clear then is found by the next one that recovers.
-    async fn work(&mut self, expires: watch::Receiver<Instant>) -> Result<(), OutboxError> {
+    async fn work(&mut self, expires: watch::Receiver<Instant>) -> Result<Ended, OutboxError> {
         let Self { context, queue, .. } = *self;
         let recovered = queue.letters.recover(&self.lease).await?;
         if recovered > 0 {
@@ -173,13 +184,15 @@ impl Hold<'_> {
             let served = desk.serve(&self.lease).await?;
             self.rests = desk.rests().clone();
             context.metrics.set_outbox_stuck(desk.stuck());
-            if served {
-                continue;
+            match served {
+                Served::Something => continue,
+                Served::Nothing => {}
+                Served::LeaseLost => return Ok(Ended::LeaseLost),
             }
             if !self.rests.pauses(self.origin.elapsed()) {
                 away_since = None;
             } else if away_since.get_or_insert_with(Instant::now).elapsed() >= YIELD {
-                return Ok(());
+                return Ok(Ended::Turn);
             }
             let idle = desk.idle_for().min(LOOK);
             tokio::select! {
@@ -190,7 +203,7 @@ impl Hold<'_> {
                 () = sleep(idle) => {}
             }
         }
-        Ok(())
+        Ok(Ended::Turn)
     }
 }
 

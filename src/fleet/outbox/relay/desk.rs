@@ -11,7 +11,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use self::fetching::Fetched;
+use self::fetching::Outcome;
 use super::give_up;
 use crate::domain::attempt::AttemptId;
 use crate::domain::device::DeviceId;
@@ -23,8 +23,9 @@ use crate::fleet::outbox::letter::{Filed, Label};
 use crate::fleet::{Context, draw, fence};
 use crate::ports::{Large, Letter, Next, OutboxError, RelayLease, SinkError};
 
-/// Letters that rest are kept in hands up to so many, and so many bytes; beyond, others wait for
-/// their rest to be over.
+/// Letters that rest, that are still to be fetched, or that are behind such ones, are kept in hands up
+/// to so many, and so many bytes; beyond, all others wait until one of them is dealt with. The help
+/// of the metric of stuck ones, ARCHITECTURE.md and deploy/README.md name the number.
 const MOST_LETTERS: usize = 500;
 const MOST_BYTES: usize = 64 << 20;
 
@@ -39,11 +40,22 @@ pub(super) struct Desk<'a> {
     /// Those whose texts are still in the outbox.
     large: HashMap<AttemptId, Large>,
     /// One at a time: each may be large, and shares the way with the others.
-    fetching: JoinSet<(Offer, Fetched)>,
-    fetched: Option<Result<(Offer, Fetched), JoinError>>,
+    fetching: JoinSet<Outcome>,
+    fetched: Option<Result<Outcome, JoinError>>,
     origin: Instant,
     /// Why letters are not published now, so that it is said once.
     away: Option<String>,
+}
+
+/// What came of [`Desk::serve`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Served {
+    /// Something was done, and there may be more to do.
+    Something,
+    /// There is nothing to do now.
+    Nothing,
+    /// The lease is another's by now: nothing may be done any more.
+    LeaseLost,
 }
 
 struct Held {
@@ -98,12 +110,11 @@ impl<'a> Desk<'a> {
         wakes.map_or(Duration::MAX, |at| at.saturating_sub(now))
     }
 
-    /// Offers one letter, or takes one in; false when there is nothing to do now.
-    pub(super) async fn serve(&mut self, lease: &RelayLease) -> Result<bool, OutboxError> {
+    /// Offers one letter, or takes one in.
+    pub(super) async fn serve(&mut self, lease: &RelayLease) -> Result<Served, OutboxError> {
         let fetched = self.fetched.take();
         if let Some(fetched) = fetched.or_else(|| self.fetching.try_join_next()) {
-            self.unpack(fetched).await?;
-            return Ok(true);
+            return self.unpack(fetched).await;
         }
         let now = self.origin.elapsed();
         if let Some(offer) = self.lanes.next(now, self.may_fetch()) {
@@ -111,32 +122,32 @@ impl<'a> Desk<'a> {
                 Stage::Announced => self.fetch(offer, lease),
                 Stage::Here | Stage::Delivered => self.offer(offer).await?,
             }
-            return Ok(true);
+            return Ok(Served::Something);
         }
         let letters = self.letters.len() + self.large.len();
         let full = letters >= MOST_LETTERS || self.bytes >= MOST_BYTES;
         if full || self.lanes.rests().pauses(now) {
-            return Ok(false);
+            return Ok(Served::Nothing);
         }
         let taken = tokio::select! {
             biased;
             // Whatever is in our hands is put back at the end.
-            () = self.context.shutdown.soft().cancelled() => return Ok(false),
+            () = self.context.shutdown.soft().cancelled() => return Ok(Served::Nothing),
             taken = self.queue.letters.take(lease) => taken?,
         };
         match taken {
             Next::Letter(text) => {
                 self.take_in(text).await?;
-                Ok(true)
+                Ok(Served::Something)
             }
             Next::Large(large) => {
                 let label = Label::read(&large.head);
                 self.lanes.announce(label.id, label.device_id);
                 self.large.insert(label.id, large);
-                Ok(true)
+                Ok(Served::Something)
             }
-            // The lease that is lost is noticed by whoever renews it.
-            Next::Empty | Next::LeaseLost => Ok(false),
+            Next::Empty => Ok(Served::Nothing),
+            Next::LeaseLost => Ok(Served::LeaseLost),
         }
     }
 
@@ -275,7 +286,8 @@ impl<'a> Desk<'a> {
         };
         match news {
             Ok(news) => {
-                self.queue.letters.remove(&held.letter).await?;
+                let before = self.lanes.before(offer.device);
+                self.queue.letters.remove(&held.letter, before).await?;
                 if news {
                     self.context.metrics.backup_success();
                 }

@@ -177,3 +177,32 @@ async fn a_letter_that_cannot_be_handed_out_holds_up_its_own_device_only() {
     assert_eq!(post.letters.ids(), []);
     world.context.shutdown.soft().cancel();
 }
+
+/// The renewals have not noticed yet that the lease is another's when a fetch is told so.
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_finds_the_lease_lost_lets_nothing_go_past_its_letter() {
+    let (world, post) = World::with_outbox();
+    let queue = world.context.outbox.as_ref().expect("there is one");
+    let course = [large_snapshot_of(1, 1), snapshot(2, id(1))];
+    let mut sizes = Vec::new();
+    for snapshot in &course {
+        let letter = queue.write(snapshot, START).await.expect("memory");
+        sizes.push(letter.text.len());
+        queue.put(&letter).await.expect("it is there");
+    }
+    *post.letters.large.lock().expect("whole") = Some(sizes[0]);
+    post.letters
+        .taken_over_at_fetch
+        .store(true, Ordering::Relaxed);
+    let context = Arc::clone(&world.context);
+    tokio::spawn(async move { run(&context).await });
+    sleep(2 * LEASE).await;
+    assert_eq!(post.letters.fetched.load(Ordering::Relaxed), 1);
+    assert_eq!(world.sink.taken(), [], "the other relay publishes");
+
+    post.letters.taken_over.store(false, Ordering::Relaxed);
+    sleep(2 * LEASE).await;
+    assert_eq!(world.sink.taken(), course, "in their order");
+    assert_eq!(post.letters.ids(), []);
+    world.context.shutdown.soft().cancel();
+}

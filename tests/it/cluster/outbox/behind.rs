@@ -1,6 +1,8 @@
 //! With something of a device in the outbox, what is newer goes there too, although NATS would take
 //! it: consumers see a device's snapshots in their order.
 
+use nix::sys::signal::Signal;
+
 use super::{
     BUSY, drained, exactly_once_in_order, fleet, leftovers, nobody_relays, queued,
     somebody_may_relay,
@@ -16,7 +18,7 @@ async fn what_is_newer_queues_up_behind_what_waits_although_nats_is_back() {
     let waits = fleet(&cluster, 103, 1).await;
     nobody_relays(&cluster).await;
     cluster.nats.stop();
-    let replica = cluster.replica("behind", &BUSY).await;
+    let mut replica = cluster.replica("behind", &BUSY).await;
     queued(&cluster, 1).await;
     cluster.nats.start().await;
     until("the replica to have everything that it needs", || async {
@@ -43,6 +45,9 @@ async fn what_is_newer_queues_up_behind_what_waits_although_nats_is_back() {
         .await;
     somebody_may_relay(&cluster).await;
     drained(&cluster).await;
+    // Until then it goes on: what it has just published is not in the journal yet.
+    replica.signal(Signal::SIGTERM);
+    assert_eq!(replica.exit_code().await, 0, "{}", replica.log());
     exactly_once_in_order(&cluster).await;
     assert_eq!(leftovers(&cluster).await, [""; 0]);
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use tokio::task::JoinError;
 use tracing::warn;
 
-use super::{Desk, MOST_BYTES};
+use super::{Desk, MOST_BYTES, Served};
 use crate::domain::failure::chain;
 use crate::domain::outbox::{Answer, Offer};
 use crate::fleet::outbox::letter::Filed;
-use crate::ports::{OutboxError, RelayLease};
+use crate::ports::{Fetched, OutboxError, RelayLease};
 
-/// What came of a fetch.
-pub(super) type Fetched = Result<Option<Vec<u8>>, OutboxError>;
+/// A letter, and what came of fetching it.
+pub(super) type Outcome = (Offer, Result<Fetched, OutboxError>);
 
 impl Desk<'_> {
     /// Waits until a fetch came to its end, which [`Self::serve`] looks at; for ever if none runs.
@@ -34,21 +34,33 @@ impl Desk<'_> {
             return self.lanes.done(offer.device);
         };
         let (letters, lease) = (Arc::clone(&self.queue.letters), lease.clone());
+        let before = self.lanes.before(offer.device);
         self.fetching
-            .spawn(async move { (offer, letters.fetch(&lease, &large).await) });
+            .spawn(async move { (offer, letters.fetch(&lease, &large, before).await) });
     }
 
     /// Takes in what was fetched, or leaves it alone for a while.
     pub(super) async fn unpack(
         &mut self,
-        fetched: Result<(Offer, Fetched), JoinError>,
-    ) -> Result<(), OutboxError> {
+        fetched: Result<Outcome, JoinError>,
+    ) -> Result<Served, OutboxError> {
         let (offer, fetched) = fetched.map_err(|error| OutboxError {
             operation: "fetch a letter from the outbox".to_owned(),
             source: error.into(),
         })?;
         let text = match fetched {
-            Ok(text) => text,
+            Ok(Fetched::Text(text)) => text,
+            Ok(Fetched::Gone) => {
+                warn!(
+                    attempt.id = %offer.attempt, device.id = %offer.device,
+                    "a snapshot that this relay had taken from the outbox is not there any more"
+                );
+                self.large.remove(&offer.attempt);
+                self.lanes.done(offer.device);
+                return Ok(Served::Something);
+            }
+            // Whoever has it now goes on with this letter: what is behind it waits for that.
+            Ok(Fetched::LeaseLost) => return Ok(Served::LeaseLost),
             Err(error) => {
                 warn!(
                     attempt.id = %offer.attempt, device.id = %offer.device,
@@ -59,27 +71,22 @@ impl Desk<'_> {
                      at the load of Redis and at the network to it"
                 );
                 self.answered(offer.device, Answer::NotHandedOut);
-                return Ok(());
+                return Ok(Served::Something);
             }
         };
         self.large.remove(&offer.attempt);
-        let Some(text) = text else {
-            // Who renews the lease notices that it is lost; otherwise somebody deleted the letter.
-            self.lanes.done(offer.device);
-            return Ok(());
-        };
         let label = (offer.attempt, offer.device);
         match Filed::read(&text) {
             Ok(filed) if (filed.id, filed.device_id) == label => {
                 self.lanes.arrived(offer.device, filed.attempts);
                 self.hold(filed, text);
-                Ok(())
             }
             // Its beginning did not tell what it is.
             _ => {
                 self.lanes.done(offer.device);
-                self.take_in(text).await
+                self.take_in(text).await?;
             }
         }
+        Ok(Served::Something)
     }
 }
