@@ -154,7 +154,8 @@ async fn examine(config: &Config, patient: &Patient, chart: &mut Chart) {
     }
     // First what a backup does, which so has all the time that a backup has.
     let hint = patient.version_hint.as_deref();
-    show_export(config, &mut session, hint, chart).await;
+    let known = patient.device.is_some();
+    show_export(config, &mut session, hint, known, chart).await;
     show_version(&mut session, chart).await;
     session.close().await;
 }
@@ -199,6 +200,7 @@ async fn show_export(
     config: &Config,
     session: &mut Session,
     version_hint: Option<&str>,
+    known: bool,
     chart: &mut Chart,
 ) {
     chart.begin();
@@ -210,9 +212,10 @@ async fn show_export(
         }
     };
     if let Some(gap) = export.gap() {
+        let (patience, longest) = (MissingMenus::PATIENCE, MissingMenus::LONGEST);
         let text = format!(
-            "{gap}; a backup without them is taken only after {} attempts in a row",
-            MissingMenus::PATIENCE
+            "{gap}; a backup is taken without what {patience} exports in a row lack, or the last of \
+             {longest}, and marked as incomplete; before that it fails"
         );
         return chart.fail("export", FailureKind::TruncatedOutput, &text);
     }
@@ -237,13 +240,21 @@ async fn show_export(
     for menu in &export.unavailable_menus {
         chart.note("export", &format!("the router could not export {menu}"));
     }
-    if let Some(doubt) = &export.doubt {
+    let doubt = routeros::suspicion_of_first((&normalized).into());
+    if let Some(doubt) = doubt.as_ref().or(export.doubt.as_deref()) {
         chart.note("export", &format!("a backup would read it twice: {doubt}"));
     }
     for comment in &normalized.unknown_comments {
         chart.note(
             "export",
             &format!("state comment that no rule knows, kept: {comment}"),
+        );
+    }
+    if known {
+        chart.note(
+            "export",
+            "not compared with the last good one: where it looks cut beside that, a backup reads it \
+             again, and takes what is equal",
         );
     }
 }
