@@ -240,3 +240,36 @@ async fn a_mark_says_where_its_connection_counts() {
         assert_eq!(marked, device.endpoint.counted_at(), "{host:?} {port:?}");
     }
 }
+
+/// Where a connection counts is told for one address: a row that has another one by then is asked again.
+#[tokio::test]
+async fn an_address_that_is_edited_between_two_questions_counts_where_it_is() {
+    let Some(database) = fresh_database().await else {
+        return;
+    };
+    database
+        .sql(
+            "CREATE SEQUENCE public.asked; \
+             CREATE OR REPLACE FUNCTION mikrotik_backup.is_held(device uuid) RETURNS boolean \
+             LANGUAGE plpgsql VOLATILE AS $$ BEGIN \
+             IF nextval('public.asked') < 2 THEN \
+                 UPDATE devices SET ip_address = '2001:0db8::00e3' WHERE id = device; \
+             END IF; RETURN false; END $$",
+        )
+        .await;
+    let device = NewDevice {
+        ip_address: "2001:0db8::00e2".to_owned(),
+        ..NewDevice::default()
+    };
+    let id = insert_device(&database.pool, device).await;
+    let begun = begin(&database.store("one"), &claim(id, None, "one")).await;
+    assert_eq!(begun.device.endpoint.host, "2001:0db8::00e3");
+    let (marked, asked): (String, i64) = sqlx::query_as(
+        "SELECT running_endpoint, (SELECT last_value FROM public.asked) \
+         FROM mikrotik_backup.device_state",
+    )
+    .fetch_one(&database.pool)
+    .await
+    .expect("look");
+    assert_eq!((marked.as_str(), asked), ("2001:db8::e3 port 22", 3));
+}
