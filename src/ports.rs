@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::domain::Timestamp;
 use crate::domain::attempt::{AttemptId, AttemptRecord, Cause, LastAttempt, Status, StepTime};
 use crate::domain::contact::Bound;
-use crate::domain::device::{Device, DeviceId, TenantId};
+use crate::domain::device::{Device, DeviceId, Revision, TenantId};
 use crate::domain::host_key::{Fingerprint, Pin};
 use crate::domain::session::MissingMenus;
 use crate::domain::snapshot::{Shape, Snapshot};
@@ -134,12 +134,11 @@ pub struct Begun {
 }
 
 impl Begun {
-    /// What is known of the router, if the `last` attempt was made at the address that the device has now:
-    /// behind another one there may be another router.
+    /// What is known of the router, if the last attempt was made where the device is now: behind another
+    /// address there may be another router. See [`Device::is_where`] for what tells.
     #[must_use]
-    pub fn beside(self, last: Option<&LastAttempt>) -> Self {
-        let endpoint = self.device.revision().endpoint;
-        if last.is_some_and(|last| last.revision.endpoint == endpoint) {
+    pub fn beside(self, last: Option<&Revision>, went_to: Option<&str>) -> Self {
+        if self.device.is_where(last, went_to) {
             return self;
         }
         Self {
@@ -243,7 +242,7 @@ pub struct DeviceStatus {
     /// Why an export was read more than once before it was believed, for as long as those after it are
     /// the same and nobody has asked for one.
     pub warning: Option<String>,
-    /// Names of the algorithms of the last key exchange that are weak.
+    /// Names of the algorithms of the last key exchange and login that are weak.
     pub weak_ssh: Vec<String>,
 }
 

@@ -51,7 +51,7 @@ pub struct Device {
     /// Why an export was read more than once before it was believed, for as long as the configuration has
     /// not changed since, and nobody has asked for a backup.
     pub warning: Option<String>,
-    /// Algorithms of its last key exchange that are weak by today's measure.
+    /// Algorithms of its last key exchange and login that are weak by today's measure.
     pub weak_ssh: Vec<String>,
 }
 

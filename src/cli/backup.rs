@@ -31,8 +31,8 @@ use crate::report::count;
   mikrotik-backup backup admin@192.0.2.1 --output router.rsc
 
 A running service is asked to do it; without one it is done here. One of user@host is one connection;
-it is two where the password is typed and no --host-key is given: the key is shown before. A terminal shows a bar, anything
-else a line for each device. Exit code 1 if any failed.")]
+it is two where the password is typed and no --host-key is given: the key is shown before. A terminal
+shows a bar, anything else a line for each device. Exit code 1 if any failed.")]
 pub(super) struct BackupArgs {
     /// Ids, names or addresses of devices; or user@host for one router that is not in the inventory
     #[arg(required_unless_present_any = ["all", "tenant"], value_name = "DEVICE|USER@HOST")]

@@ -112,7 +112,7 @@ struct Entry {
     incomplete_menus: Vec<String>,
     /// What was odd about the last good export.
     warning: Option<String>,
-    /// Weak algorithms of the last key exchange.
+    /// Weak algorithms of the last key exchange and login.
     weak_ssh: Vec<String>,
     /// What these three come to, in the list.
     #[serde(skip)]

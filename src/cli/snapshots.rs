@@ -287,8 +287,8 @@ struct Ignored<'a> {
     last_seen_at: Timestamp,
     normalization_version: u32,
     normalization_rules: &'a str,
-    /// How often each rule left something out.
-    ignored: &'a BTreeMap<String, u64>,
+    /// How often each rule left something out; none where an older program saw it last.
+    ignored: Option<&'a BTreeMap<String, u64>>,
     incomplete_menus: &'a [String],
 }
 
@@ -300,7 +300,7 @@ impl<'a> Ignored<'a> {
             last_seen_at: version.last.position.at,
             normalization_version: version.last.normalization.version,
             normalization_rules: &version.last.normalization.rules,
-            ignored: &version.last.ledger,
+            ignored: version.last.ledger.as_ref(),
             incomplete_menus: &version.incomplete_menus,
         }
     }
@@ -308,10 +308,8 @@ impl<'a> Ignored<'a> {
 
 /// What was left out when `version` was last seen, and why.
 fn ignored(version: &Version) -> String {
-    let mut lines: Vec<String> = version
-        .last
-        .ledger
-        .iter()
+    let known = version.last.ledger.iter().flatten();
+    let mut lines: Vec<String> = known
         .map(|(rule, times)| {
             let times = match times {
                 1 => "once".to_owned(),
@@ -320,6 +318,11 @@ fn ignored(version: &Version) -> String {
             format!("{}: left out {times}", printable(rule))
         })
         .collect();
+    if version.last.ledger.is_none() {
+        lines.push(
+            "what was left out when it was last seen is not known: an older program saw it".into(),
+        );
+    }
     let menus = version.incomplete_menus.iter();
     lines.extend(menus.map(|menu| format!("the router could not export {}", printable(menu))));
     if lines.is_empty() {
@@ -336,7 +339,8 @@ fn alike<'a>(
 ) -> Normalizer {
     let ledgers = versions
         .into_iter()
-        .flat_map(|it| [&it.first.ledger, &it.last.ledger]);
+        .flat_map(|it| [&it.first.ledger, &it.last.ledger])
+        .flatten();
     let rules: BTreeSet<&str> = ledgers
         .flat_map(|it| it.keys())
         .map(String::as_str)

@@ -169,8 +169,9 @@ pub struct Sighting {
     pub normalization: Normalization,
     /// The version in the export's own header.
     pub routeros_version: String,
-    /// How often each rule of that normalisation dropped something.
-    pub ledger: BTreeMap<String, u64>,
+    /// How often each rule of that normalisation dropped something; none where that was not kept, as for
+    /// the last sighting in rows of older programs.
+    pub ledger: Option<BTreeMap<String, u64>>,
 }
 
 /// A configuration that a device had from one time to another, without its text.
@@ -226,7 +227,7 @@ impl Version {
                 rules: snapshot.normalization_rules.clone(),
             },
             routeros_version: snapshot.routeros_version.clone(),
-            ledger: snapshot.ledger.clone(),
+            ledger: Some(snapshot.ledger.clone()),
         };
         Self {
             id: VersionId(snapshot.attempt.0),

@@ -217,6 +217,16 @@ impl Device {
             pin: Digest::of_fields(pin.iter().map(|text| text.as_bytes())),
         }
     }
+
+    /// Whether the last attempt was made at the address and port that the device has now, however they
+    /// were written then: by its revision, if there is one, or by the text of [`Endpoint::counted_at`]
+    /// that it `went_to`, where that is known.
+    pub fn is_where(&self, last: Option<&Revision>, went_to: Option<&str>) -> bool {
+        last.is_some_and(|last| {
+            last.endpoint == self.revision().endpoint
+                || went_to.is_some_and(|went_to| went_to == self.endpoint.counted_at())
+        })
+    }
 }
 
 /// What a device looked like when something happened to it: stored with every attempt, so that an

@@ -175,11 +175,11 @@ impl Metrics {
             )?,
             incomplete: new.counter(
                 "mikrotik_config_backup_incomplete_total",
-                "Snapshots taken without menus, after three exports in a row that lacked some.",
+                "Snapshots taken without menus: three exports in a row lacked the same, or six lacked some.",
             )?,
             suspicions: new.counters(
                 "mikrotik_config_backup_suspicions_total",
-                "Exports that looked cut beside the one before and were read again, by what came of it.",
+                "Exports that were read again, as they looked cut, had stray lines or were empty, by what came of it.",
                 &["result"],
             )?,
             weak_ssh: new.counters(

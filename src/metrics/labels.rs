@@ -100,7 +100,7 @@ impl Asked {
     }
 }
 
-/// What came of an export that looked cut beside the one before.
+/// What came of an export that looked cut, had stray lines or was empty.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Suspected {
     /// It came twice, and was taken.

@@ -329,7 +329,7 @@ async fn apply(
             .bind(i64::from(seen.normalization.version))
             .bind(&seen.normalization.rules)
             .bind(&seen.routeros_version)
-            .bind(Json(&seen.ledger)),
+            .bind(seen.ledger.as_ref().map(Json)),
         Edit::Recount { version, lines } => sqlx::query(RECOUNT)
             .bind(version.0)
             .bind(lines.map(|lines| i64::from(lines.added)))

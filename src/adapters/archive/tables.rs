@@ -103,9 +103,9 @@ macro_rules! bind_version {
             .bind(lines(|lines| lines.added))
             .bind(lines(|lines| lines.removed))
             .bind(Json(&version.incomplete_menus))
-            .bind(Json(&version.first.ledger))
+            .bind(Json(version.first.ledger.clone().unwrap_or_default()))
             .bind(Json(&version.machine))
-            .bind(Json(&version.last.ledger))
+            .bind(version.last.ledger.as_ref().map(Json))
     }};
 }
 
@@ -128,7 +128,7 @@ macro_rules! read_version {
         let last_ledger: Option<Json<_>> = row.try_get("last_ledger")?;
         let machine: Json<_> = row.try_get("machine")?;
         let menus: Json<_> = row.try_get("incomplete_menus")?;
-        Version {
+        let mut version = Version {
             id: VersionId($id(row, "id")?),
             device: DeviceId($id(row, "device_id")?),
             tenant: TenantId($id(row, "tenant_id")?),
@@ -143,7 +143,7 @@ macro_rules! read_version {
                     rules: row.try_get("normalization_rules")?,
                 },
                 routeros_version: row.try_get("routeros_version")?,
-                ledger: ledger.0.clone(),
+                ledger: Some(ledger.0),
             },
             last: Sighting {
                 position: Position {
@@ -156,7 +156,7 @@ macro_rules! read_version {
                     rules: row.try_get("last_normalization_rules")?,
                 },
                 routeros_version: row.try_get("last_routeros_version")?,
-                ledger: last_ledger.map_or_else(|| ledger.0.clone(), |last| last.0),
+                ledger: last_ledger.map(|last| last.0),
             },
             bytes: u64::try_from(bytes).map_err(|_| tables::unreadable("bytes"))?,
             lines: match added {
@@ -168,7 +168,15 @@ macro_rules! read_version {
             },
             incomplete_menus: menus.0,
             machine: machine.0,
+        };
+        let (first, last) = (&version.first, &version.last);
+        if last.ledger.is_none()
+            && (first.position, &first.normalization) == (last.position, &last.normalization)
+        {
+            // Seen once.
+            version.last.ledger = version.first.ledger.clone();
         }
+        version
     }};
 }
 

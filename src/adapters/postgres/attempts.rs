@@ -15,17 +15,35 @@ use crate::domain::Timestamp;
 use crate::domain::attempt::{AttemptId, AttemptRecord, Outcome};
 use crate::domain::backoff::rung;
 use crate::domain::contact::{Bound, Dial, Room};
-use crate::domain::device::{DeviceId, Revision};
+use crate::domain::device::{Device, DeviceId};
 use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Fingerprint;
 use crate::ports::{Begun, Claim, Claimed, HELD_FOR, StoreError};
 
-/// Where connections are counted, by the row, as far as SQL can tell: for nearly all it is
-/// [`Endpoint::counted_at`](crate::domain::device::Endpoint::counted_at).
+/// Where connections are counted, by the row, as far as SQL can tell: it is
+/// [`Endpoint::counted_at`](crate::domain::device::Endpoint::counted_at) where [`PLAIN`] matches it.
 macro_rules! endpoint {
     () => {
         "lower(rtrim(btrim(format('%s', d.ip_address), ' []'), '.')) \
          || ' port ' || coalesce(d.ssh_port::text, '22')"
+    };
+}
+
+/// Addresses without a colon or a letter beyond ASCII, with a port that is written as a number is: there
+/// is no other way to write them than those that SQL knows.
+const PLAIN: &str = "^[ -9;-~]* port (0|-?[1-9][0-9]{0,8})$";
+
+/// Where the last attempt at the device `s` went, if its row tells, and the state's digests are of that
+/// attempt: those of one that was put off need not be.
+macro_rules! last_endpoint {
+    ($state:literal) => {
+        concat!(
+            "(SELECT p.endpoint FROM mikrotik_backup.attempts p WHERE p.id = ",
+            $state,
+            ".last_attempt_id AND (p.status <> 'interrupted' OR ",
+            $state,
+            ".deaths = 0))"
+        )
     };
 }
 
@@ -36,21 +54,26 @@ macro_rules! endpoint {
 /// made of what was there before, and one that had to wait is older, by `now()`, than the mark that
 /// it finds. But `is_held` and `connections_to` look when they are called: after the lock, and, with
 /// what the last `$8` microseconds saw, after the turn at the endpoint, if rows count together (`$10`).
-/// `$11` is that endpoint where SQL has told it wrong.
+/// Nothing begins where SQL may tell that endpoint wrong (it is not [`PLAIN`], `$13`), unless it is told
+/// (`$11`) for the row as it is (`$12`, what SQL tells of it).
 const CLAIM: &str = concat!(
     "WITH prior AS MATERIALIZED ( \
          SELECT * FROM mikrotik_backup.device_state WHERE device_id = $1 FOR UPDATE \
      ), wanted AS MATERIALIZED ( \
-         SELECT w.*, w.current AND NOT w.deadly AND NOT w.held AS go FROM ( \
+         SELECT w.*, coalesce(told = $12, false) OR told ~ $13 AS sure, \
+                CASE WHEN told = $12 THEN $11 ELSE told END AS endpoint, \
+                w.current AND NOT w.deadly AND NOT w.held AS may, \
+                w.current AND NOT w.deadly AND NOT w.held \
+                    AND (coalesce(told = $12, false) OR told ~ $13) AS go FROM ( \
              SELECT d.id, d.tenant_id, \
                     $4 OR s.last_attempt_id IS NULL OR s.last_attempt_id IS NOT DISTINCT FROM $3 \
                         AS current, \
                     coalesce(NOT $4 AND s.deaths > 0 AND s.running_attempt_id <> $2, false) \
                         AS deadly, \
                     NOT $9 AND mikrotik_backup.is_held(coalesce(s.device_id, d.id)) AS held, \
-                    coalesce($11, ",
+                    ",
     endpoint!(),
-    ") AS endpoint FROM ",
+    " AS told FROM ",
     devices_with_profiles!(),
     "    LEFT JOIN prior s ON true \
          WHERE d.id = $1 AND ",
@@ -76,11 +99,13 @@ const CLAIM: &str = concat!(
              running_endpoint = excluded.running_endpoint, \
              deaths = s.deaths + (s.running_attempt_id IS NOT NULL \
                  AND s.running_attempt_id <> excluded.running_attempt_id)::int \
-     ) SELECT w.go, w.current AND w.held AS held, \
+     ) SELECT w.go, w.may AND NOT w.sure AS unsure, w.current AND w.held AS held, \
          w.current AND w.deadly AND NOT w.held AS deadly, \
-         s.running_attempt_id AS lost, now() AS now, w.endpoint AS counted_at, \
+         s.running_attempt_id AS lost, now() AS now, w.told, \
          s.menu_digests, s.secret_count, s.last_bytes, s.missing_menus, s.incomplete_menus, \
-         s.counts_connections, \
+         s.counts_connections, ",
+    last_endpoint!("s"),
+    " AS last_endpoint, \
          CASE WHEN s.suspect_as_of = s.last_attempt_id THEN s.suspect END AS suspect, \
          CASE WHEN s.running_attempt_id <> $2 \
                    AND coalesce(s.running_endpoint, w.endpoint) = w.endpoint \
@@ -99,8 +124,12 @@ const CLAIM: &str = concat!(
 /// whose failure, if one stands, goes on to be compared with what it was.
 const PUT_OFF: &str = concat!(
     "WITH lost AS MATERIALIZED ( \
-         SELECT * FROM mikrotik_backup.device_state \
-         WHERE device_id = $1 AND running_attempt_id = $2 FOR UPDATE \
+         SELECT o.*, o.error_kind IS NOT NULL OR o.endpoint_digest = $4 \
+             OR coalesce(",
+    last_endpoint!("o"),
+    " = $8, false) AS stays \
+         FROM mikrotik_backup.device_state o \
+         WHERE o.device_id = $1 AND o.running_attempt_id = $2 FOR UPDATE \
      ), orphan AS ( \
          INSERT INTO mikrotik_backup.attempts \
              (id, device_id, tenant_id, cause, started_at, finished_at, status, error, replica, \
@@ -114,12 +143,10 @@ const PUT_OFF: &str = concat!(
          last_attempt_id = l.running_attempt_id, last_attempt_at = l.running_since, \
          last_finished_at = now(), status = 'interrupted', deaths = l.deaths + 1, \
          counts_connections = NULL, \
-         menu_digests = CASE WHEN l.error_kind IS NOT NULL OR l.endpoint_digest = $4 \
-             THEN l.menu_digests END, \
-         missing_menus = CASE WHEN l.error_kind IS NOT NULL OR l.endpoint_digest = $4 \
-             THEN l.missing_menus END, \
-         suspect_as_of = CASE WHEN l.suspect_as_of = l.last_attempt_id \
-             AND (l.error_kind IS NOT NULL OR l.endpoint_digest = $4) THEN l.running_attempt_id END, \
+         menu_digests = CASE WHEN l.stays THEN l.menu_digests END, \
+         missing_menus = CASE WHEN l.stays THEN l.missing_menus END, \
+         suspect_as_of = CASE WHEN l.suspect_as_of = l.last_attempt_id AND l.stays \
+             THEN l.running_attempt_id END, \
          next_due = now() + $7 * interval '1 microsecond', \
          endpoint_digest = CASE WHEN l.error_kind IS NULL THEN $4 ELSE l.endpoint_digest END, \
          credentials_digest = CASE WHEN l.error_kind IS NULL THEN $5 ELSE l.credentials_digest END, \
@@ -149,6 +176,26 @@ macro_rules! unless_an_older_block_stands {
             " ELSE excluded.",
             $column,
             " END, "
+        )
+    };
+}
+
+/// `column = …` for what the router showed: it stays where an attempt that shows nothing of it went to the
+/// same router, by what the row said of its address.
+macro_rules! kept_at_the_same_place {
+    ($column:literal) => {
+        kept_at_the_same_place!($column, concat!("s.", $column))
+    };
+    ($column:literal, $kept:expr) => {
+        concat!(
+            $column,
+            " = coalesce(excluded.",
+            $column,
+            ", CASE WHEN s.endpoint_digest = excluded.endpoint_digest OR ",
+            last_endpoint!("s"),
+            " = (SELECT a.endpoint FROM attempt a) THEN ",
+            $kept,
+            " END), "
         )
     };
 }
@@ -221,24 +268,21 @@ const RECORD: &str = concat!(
              THEN coalesce(s.blocked_since, excluded.blocked_since) END, \
          last_hash = coalesce(excluded.last_hash, s.last_hash), \
          last_bytes = coalesce(excluded.last_bytes, s.last_bytes), \
-         routeros_version = coalesce(excluded.routeros_version, s.routeros_version), \
-         menu_digests = coalesce(excluded.menu_digests, \
-             CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.menu_digests END), \
-         secret_count = coalesce(excluded.secret_count, \
-             CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.secret_count END), \
-         incomplete_menus = coalesce(excluded.incomplete_menus, s.incomplete_menus), \
+         routeros_version = coalesce(excluded.routeros_version, s.routeros_version), ",
+    kept_at_the_same_place!("menu_digests"),
+    kept_at_the_same_place!("secret_count"),
+    kept_at_the_same_place!("missing_menus"),
+    kept_at_the_same_place!("counts_connections"),
+    kept_at_the_same_place!(
+        "suspect",
+        "CASE WHEN s.suspect_as_of = s.last_attempt_id THEN s.suspect END"
+    ),
+    "    incomplete_menus = coalesce(excluded.incomplete_menus, s.incomplete_menus), \
          warning = CASE \
              WHEN excluded.last_hash IS NULL THEN s.warning \
              WHEN excluded.warning IS NULL AND excluded.last_hash = s.last_hash THEN s.warning \
              ELSE excluded.warning END, \
-         missing_menus = coalesce(excluded.missing_menus, \
-             CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.missing_menus END), \
          weak_ssh = coalesce(excluded.weak_ssh, s.weak_ssh), \
-         counts_connections = coalesce(excluded.counts_connections, \
-             CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.counts_connections END), \
-         suspect = coalesce(excluded.suspect, \
-             CASE WHEN s.suspect_as_of = s.last_attempt_id \
-                 AND s.endpoint_digest = excluded.endpoint_digest THEN s.suspect END), \
          suspect_as_of = excluded.suspect_as_of, \
          running_attempt_id = nullif(s.running_attempt_id, excluded.last_attempt_id), \
          running_since = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_since END, \
@@ -262,16 +306,15 @@ impl PostgresStore {
             source: error.into(),
         };
         let mut row = self.claimed(claim, None).await?;
-        if let Some(first) = &row
-            && first.try_get("go").map_err(unreadable)?
+        while let Some(unsure) = &row
+            && unsure.try_get("unsure").map_err(unreadable)?
         {
-            let told: String = first.try_get("counted_at").map_err(unreadable)?;
-            let endpoint = rows::device(first).map_err(unreadable)?.endpoint;
-            let counted_at = endpoint.counted_at();
-            if told != counted_at {
-                // Asked once more, the mark moves to where its connection counts.
-                row = self.claimed(claim, Some(counted_at)).await?;
-            }
+            // Nothing has begun. Once more only if the row is edited in between.
+            let told: String = unsure.try_get("told").map_err(unreadable)?;
+            let endpoint = rows::device(unsure).map_err(unreadable)?.endpoint;
+            row = self
+                .claimed(claim, Some((endpoint.counted_at(), told)))
+                .await?;
         }
         let Some(row) = row else {
             return Ok(Claimed::Gone);
@@ -281,9 +324,9 @@ impl PostgresStore {
         }
         if row.try_get("deadly").map_err(unreadable)? {
             let lost: uuid::Uuid = row.try_get("lost").map_err(unreadable)?;
-            let revision = rows::device(&row).map_err(unreadable)?.revision();
+            let device = rows::device(&row).map_err(unreadable)?;
             let deaths: i32 = row.try_get("deaths").map_err(unreadable)?;
-            return self.put_off(claim.device, lost, deaths, &revision).await;
+            return self.put_off(&device, lost, deaths).await;
         }
         let go: bool = row.try_get("go").map_err(unreadable)?;
         if go && let Some(wait) = self.must_wait(claim, &row).map_err(unreadable)? {
@@ -304,7 +347,9 @@ impl PostgresStore {
                     now: row.try_get("now")?,
                 };
                 let last = rows::last_attempt(&row, self.clock.now())?;
-                return Ok(Claimed::Begun(Box::new(begun.beside(last.as_ref()))));
+                let last = last.as_ref().map(|last| &last.revision);
+                let begun = begun.beside(last, row.try_get("last_endpoint")?);
+                return Ok(Claimed::Begun(Box::new(begun)));
             }
             let last = rows::last_attempt(&row, self.clock.now())?
                 .ok_or_else(|| rows::unreadable("device_state.last_attempt_id", "no value"))?;
@@ -313,14 +358,15 @@ impl PostgresStore {
         answer().map_err(unreadable)
     }
 
-    /// What [`CLAIM`] answers, `None` when there is no such device; counted where the row says, or at
-    /// `counted_at`.
+    /// What [`CLAIM`] answers, `None` when there is no such device; counted where the row says, or, where
+    /// SQL tells that wrong, at the first of `counted_at` while it still tells the second.
     async fn claimed(
         &self,
         claim: &Claim,
-        counted_at: Option<String>,
+        counted_at: Option<(String, String)>,
     ) -> Result<Option<PgRow>, StoreError> {
         let horizon = claim.bound.map_or(Duration::ZERO, Bound::horizon);
+        let (counted_at, told) = counted_at.unzip();
         self.run(
             || format!("begin an attempt at device {}", claim.device),
             async |connection| {
@@ -336,6 +382,8 @@ impl PostgresStore {
                     .bind(claim.held_here)
                     .bind(claim.bound.is_some_and(Bound::spans_rows))
                     .bind(counted_at.as_deref())
+                    .bind(told.as_deref())
+                    .bind(PLAIN)
                     .fetch_optional(connection)
                     .await
             },
@@ -369,11 +417,12 @@ impl PostgresStore {
     /// The process has died in the last attempts at `device`, `deaths` of them before this one.
     async fn put_off(
         &self,
-        device: DeviceId,
+        device: &Device,
         lost: uuid::Uuid,
         deaths: i32,
-        revision: &Revision,
     ) -> Result<Claimed, StoreError> {
+        let (revision, counted_at) = (device.revision(), device.endpoint.counted_at());
+        let device = device.id;
         let wait = rung(u32::try_from(deaths).unwrap_or(1));
         let row = self
             .run(
@@ -387,6 +436,7 @@ impl PostgresStore {
                         .bind(revision.credentials.to_string())
                         .bind(revision.pin.to_string())
                         .bind(microseconds(wait))
+                        .bind(&counted_at)
                         .fetch_optional(connection)
                         .await
                 },
@@ -439,8 +489,8 @@ impl PostgresStore {
 
 /// What the last good export showed, if it is of the address that the device has now.
 fn counts_connections(row: &PgRow, now: Timestamp) -> sqlx::Result<Option<bool>> {
-    let seen_at = rows::last_attempt(row, now)?.map(|last| last.revision.endpoint);
-    let same = seen_at == Some(rows::device(row)?.revision().endpoint);
+    let last = rows::last_attempt(row, now)?.map(|last| last.revision);
+    let same = rows::device(row)?.is_where(last.as_ref(), row.try_get("last_endpoint")?);
     let counts: Option<bool> = row.try_get("counts_connections")?;
     Ok(counts.filter(|_| same))
 }
@@ -538,9 +588,21 @@ fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::device::Endpoint;
     use proptest::prelude::*;
 
     proptest! {
+        /// What matches `PLAIN` counts where SQL says: it blanks, brackets, dots and capitals away.
+        #[test]
+        fn plain_addresses_are_written_one_way(
+            host in "[ \\]\\[]{0,2}([0-9]{1,3}\\.){0,4}[ -9;-~]{0,9}[. \\]]{0,3}",
+            port in any::<i32>(),
+        ) {
+            let told = host.trim_matches([' ', '[', ']']).trim_end_matches('.').to_ascii_lowercase();
+            let endpoint = Endpoint { host, port };
+            prop_assert_eq!(endpoint.counted_at(), format!("{told} port {port}"));
+        }
+
         #[test]
         fn long_errors_are_cut_between_characters(text in "[a\u{f6}\u{1f600}]{0,9000}") {
             let short = shortened(&text);

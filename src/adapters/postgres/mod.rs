@@ -33,7 +33,7 @@ use crate::ports::{
 
 pub use connect::InvalidUrl;
 pub use migrate::{MigrateError, Migrated, SchemaState};
-pub use rights::grants;
+pub use rights::{OUR_FUNCTIONS, OUR_TABLES, grants};
 
 /// Connections in the pool. A backup needs one for three short statements, so ten serve hundreds
 /// of backups at once; more would only queue in the server.

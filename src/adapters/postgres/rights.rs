@@ -9,6 +9,32 @@ use super::migrate::{APPLY, MigrateError, READ, failed};
 use super::{PostgresStore, error};
 use crate::ports::StoreError;
 
+/// Our own tables in schema `mikrotik_backup`, with their sequences, indexes and types. Whatever else is
+/// there is somebody else's.
+pub const OUR_TABLES: [&str; 10] = [
+    "_sqlx_migrations",
+    "archive_contents",
+    "archive_devices",
+    "archive_set_aside",
+    "archive_unreferenced",
+    "archive_versions",
+    "attempt_steps",
+    "attempts",
+    "device_settings",
+    "device_state",
+];
+
+/// Our own functions in schema `mikrotik_backup`.
+pub const OUR_FUNCTIONS: [&str; 7] = [
+    "connections_to",
+    "hint_device_edited",
+    "hint_profile_edited",
+    "hint_settings_edited",
+    "install_change_hints",
+    "is_held",
+    "overview",
+];
+
 /// What a role needs to read and change the schema, by a look at the catalogue that needs no
 /// right itself.
 const RIGHTS: &str = "SELECT current_user::text AS role, current_database()::text AS database, \
@@ -20,29 +46,29 @@ const RIGHTS: &str = "SELECT current_user::text AS role, current_database()::tex
      FROM (VALUES (1)) AS one LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = 'mikrotik_backup' \
      LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = '_sqlx_migrations'";
 
-/// Whose the schema is as far as it is there, by the catalogue: the owners that the role is no member
-/// of, which of all owners may change everything, whether one of them is a superuser, and whether the
-/// role has the rights of what it is a member of.
+/// Whose the tables `$1` and functions `$2` are as far as they are there, by the catalogue: all owners,
+/// whether the role lacks the rights of one, and which of them may change everything. Only what is ours
+/// counts: what others keep in the schema no migration touches.
 const OWNERS: &str = "WITH owners AS ( \
          SELECT r.oid, r.rolname::text AS name, r.rolsuper, \
                 pg_has_role(current_user, r.oid, 'USAGE') AS ours \
          FROM pg_catalog.pg_roles r WHERE r.oid IN ( \
              SELECT c.relowner FROM pg_catalog.pg_class c \
              WHERE c.relnamespace = to_regnamespace('mikrotik_backup') AND c.relkind IN ('r', 'p') \
+               AND c.relname = ANY($1) \
              UNION ALL SELECT p.proowner FROM pg_catalog.pg_proc p \
-             WHERE p.pronamespace = to_regnamespace('mikrotik_backup')) \
-     ) SELECT ARRAY(SELECT o.name FROM owners o WHERE NOT o.ours ORDER BY 1) AS others, \
+             WHERE p.pronamespace = to_regnamespace('mikrotik_backup') AND p.proname = ANY($2)) \
+     ) SELECT ARRAY(SELECT o.name FROM owners o ORDER BY 1) AS names, \
+         EXISTS (SELECT FROM owners o WHERE NOT o.ours) AS of_others, \
          (SELECT c.name FROM owners c \
           WHERE has_schema_privilege(c.oid, to_regnamespace('mikrotik_backup')::oid, 'USAGE') \
             AND has_schema_privilege(c.oid, to_regnamespace('mikrotik_backup')::oid, 'CREATE') \
             AND NOT EXISTS ( \
                 SELECT FROM owners o WHERE NOT pg_has_role(c.oid, o.oid, 'USAGE')) \
-          ORDER BY c.rolsuper, 1 LIMIT 1) AS suited, \
-         coalesce((SELECT bool_or(o.rolsuper) FROM owners o), false) AS superuser, \
-         (SELECT r.rolinherit FROM pg_catalog.pg_roles r WHERE r.rolname = current_user) AS inherits";
+          ORDER BY c.rolsuper, 1 LIMIT 1) AS suited";
 
-/// Every right that running needs, by the catalogue; one row per missing one. A platform may have
-/// granted SELECT on our columns alone.
+/// Every right that running needs, by the catalogue; one row per missing one of the tables `$1`. A platform
+/// may have granted SELECT on our columns alone.
 const MISSING: &str = "SELECT format('GRANT %s ON %s TO %I;', privilege, place, current_user) \
      FROM ( \
          SELECT 'USAGE', 'SCHEMA mikrotik_backup', has_schema_privilege('mikrotik_backup', 'USAGE') \
@@ -51,6 +77,7 @@ const MISSING: &str = "SELECT format('GRANT %s ON %s TO %I;', privilege, place, 
               unnest(CASE WHEN c.relname IN ('_sqlx_migrations', 'device_settings') THEN ARRAY['SELECT'] \
                      ELSE ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'] END) AS p \
          WHERE c.relnamespace = to_regnamespace('mikrotik_backup') AND c.relkind IN ('r', 'p') \
+           AND c.relname = ANY($1) \
          UNION ALL SELECT 'SELECT', t, has_any_column_privilege(t, 'SELECT') \
          FROM unnest(ARRAY['devices', 'credential_profiles']) AS t \
          UNION ALL SELECT format('UPDATE (%s)', c), 'devices', has_column_privilege('devices', c, 'UPDATE') \
@@ -72,7 +99,7 @@ const MISSING_TO_ARCHIVE: &str = "SELECT format('GRANT %s ON %s TO %I;', privile
               unnest(CASE WHEN c.relname = '_sqlx_migrations' THEN ARRAY['SELECT'] \
                      ELSE ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'] END) AS p \
          WHERE c.relnamespace = to_regnamespace('mikrotik_backup') AND c.relkind IN ('r', 'p') \
-           AND (c.relname = '_sqlx_migrations' OR c.relname LIKE 'archive\\_%') \
+           AND c.relname = ANY($1) AND (c.relname = '_sqlx_migrations' OR c.relname LIKE 'archive\\_%') \
      ) AS needed (privilege, place, granted) WHERE NOT granted";
 
 /// The statements that give `role` every right that `run` needs, for the owner to run after
@@ -99,7 +126,12 @@ impl PostgresStore {
     pub async fn missing_grants(&self) -> Result<Vec<String>, StoreError> {
         self.run(
             || "read the rights of the database role".into(),
-            async |connection| sqlx::query_scalar(MISSING).fetch_all(connection).await,
+            async |connection| {
+                sqlx::query_scalar(MISSING)
+                    .bind(OUR_TABLES)
+                    .fetch_all(connection)
+                    .await
+            },
         )
         .await
     }
@@ -121,6 +153,7 @@ impl PostgresStore {
             || RIGHTS_OPERATION.into(),
             async |connection| {
                 sqlx::query_scalar(MISSING_TO_ARCHIVE)
+                    .bind(OUR_TABLES)
                     .fetch_all(connection)
                     .await
             },
@@ -207,17 +240,10 @@ impl Rights {
 
     /// Whether the role may apply migrations at all, before anything is tried.
     pub(super) fn may_change(&self, owners: &Owners) -> Result<(), MigrateError> {
-        let role = self.quoted_role();
-        if !owners.others.is_empty() {
-            // To change a table, or to replace a function, is its owner's right and cannot be granted.
-            let mut remedy = owners.migrate();
-            if owners.inherits && !owners.superuser {
-                if !(self.use_schema && self.create_tables) {
-                    remedy += &format!("GRANT USAGE, CREATE ON SCHEMA mikrotik_backup TO {role}; ");
-                }
-                remedy += &format!("GRANT {} TO {role}", quoted_all(&owners.others).join(", "));
-            }
-            return Err(self.lacks("change what is in schema mikrotik_backup", remedy));
+        if owners.of_others {
+            // To change a table, or to replace a function, is its owner's right and cannot be granted; and
+            // to be a member of the owner is to have its rights over the platform's tables, too.
+            return Err(self.lacks("change what is in schema mikrotik_backup", owners.migrate()));
         }
         let create_tables = self.use_schema && self.create_tables;
         let (action, grant) = match (self.schema_exists, self.create_schema, create_tables) {
@@ -236,7 +262,10 @@ impl Rights {
         };
         Err(self.lacks(
             action,
-            format!("{BY_THE_OWNER}, or: GRANT {grant} TO {role}"),
+            format!(
+                "{BY_THE_OWNER}, or: GRANT {grant} TO {}",
+                self.quoted_role()
+            ),
         ))
     }
 
@@ -286,30 +315,27 @@ fn quoted(role: &str) -> String {
     format!("\"{}\"", role.replace('"', "\"\""))
 }
 
-fn quoted_all(roles: &[String]) -> Vec<String> {
-    roles.iter().map(|role| quoted(role)).collect()
-}
-
-/// Whose the schema is, as far as it is there.
+/// Whose the tables and functions of the schema are, as far as they are there.
 pub(super) struct Owners {
-    /// Owners whose rights the role does not have.
-    others: Vec<String>,
+    names: Vec<String>,
+    /// The role does not have the rights of all of them.
+    of_others: bool,
     /// The owner that may change everything.
     suited: Option<String>,
-    /// One of them is a superuser: nobody should be made a member.
-    superuser: bool,
-    inherits: bool,
 }
 
 impl Owners {
     pub(super) async fn read(connection: &mut PgConnection) -> Result<Self, MigrateError> {
         let read = async {
-            let row = sqlx::query(OWNERS).fetch_one(connection).await?;
+            let row = sqlx::query(OWNERS)
+                .bind(OUR_TABLES)
+                .bind(OUR_FUNCTIONS)
+                .fetch_one(connection)
+                .await?;
             Ok(Self {
-                others: row.try_get("others")?,
+                names: row.try_get("names")?,
+                of_others: row.try_get("of_others")?,
                 suited: row.try_get("suited")?,
-                superuser: row.try_get("superuser")?,
-                inherits: row.try_get("inherits")?,
             })
         };
         read.await.map_err(|error| failed(READ, error))
@@ -317,14 +343,18 @@ impl Owners {
 
     /// How the schema is made current.
     fn migrate(&self) -> String {
-        match &self.suited {
-            Some(owner) => format!(
-                "run `mikrotik-backup migrate` as role {}, which owns it",
-                quoted(owner)
+        const RUN: &str = "run `mikrotik-backup migrate` as";
+        let names: Vec<_> = self.names.iter().map(|name| quoted(name)).collect();
+        match (&self.suited, names.as_slice()) {
+            (Some(owner), _) => format!("{RUN} role {}, which owns it", quoted(owner)),
+            (None, []) => format!("{RUN} a superuser"),
+            (None, [owner]) => format!(
+                "{RUN} a superuser, for role {owner}, which owns it, may not create tables in it"
             ),
-            None => format!(
-                "run `mikrotik-backup migrate` as a superuser, for it belongs to {}",
-                quoted_all(&self.others).join(" and ")
+            (None, owners) => format!(
+                "{RUN} a superuser, or as a role other than the service's that is a member of {}, \
+                 which own it",
+                owners.join(" and ")
             ),
         }
     }

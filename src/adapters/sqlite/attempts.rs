@@ -19,11 +19,27 @@ use crate::domain::failure::FailureKind;
 use crate::domain::host_key::Fingerprint;
 use crate::ports::{Begun, Claim, Claimed, StoreError};
 
+/// Where the last attempt at the device `s` went, if its row tells, and the state's digests are of that
+/// attempt: those of one that was put off need not be.
+macro_rules! last_endpoint {
+    ($state:literal) => {
+        concat!(
+            "(SELECT p.endpoint FROM attempts p WHERE p.id = ",
+            $state,
+            ".last_attempt_id AND (p.status <> 'interrupted' OR ",
+            $state,
+            ".deaths = 0))"
+        )
+    };
+}
+
 /// The device as it is, and whether the caller's wish is not out of date.
 const WANTED: &str = concat!(
     "SELECT ?3 OR s.last_attempt_id IS NULL OR s.last_attempt_id IS ?2 AS go, \
             s.running_attempt_id, s.running_since, s.running_endpoint, s.menu_digests, s.secret_count, s.last_bytes, s.missing_menus, \
             s.incomplete_menus, s.counts_connections, s.suspect, ",
+    last_endpoint!("s"),
+    " AS last_endpoint, ",
     device_columns!(),
     ", ",
     last_attempt_columns!(),
@@ -61,22 +77,38 @@ const ORPHAN: &str = "INSERT INTO attempts \
      FROM device_state s WHERE s.device_id = ?1 AND s.running_attempt_id <> ?2 \
      ON CONFLICT (id) DO NOTHING";
 
+/// `column = …` for what the router showed, if the device is put off at the address of the attempt before.
+macro_rules! unless_put_off_elsewhere {
+    ($column:literal) => {
+        concat!(
+            $column,
+            " = CASE WHEN error_kind IS NOT NULL OR endpoint_digest = ?3 OR ",
+            last_endpoint!("device_state"),
+            " = ?7 THEN ",
+            $column,
+            " END, "
+        )
+    };
+}
+
 /// The attempt of the mark is the last one, and kept as the state of the device, whose failure, if
 /// one stands, goes on to be compared with what it was.
-const PUT_OFF: &str = "UPDATE device_state SET \
+const PUT_OFF: &str = concat!(
+    "UPDATE device_state SET \
          last_attempt_id = running_attempt_id, last_attempt_at = running_since, \
          last_finished_at = max(?2, running_since), status = 'interrupted', deaths = deaths + 1, \
-         counts_connections = NULL, \
-         menu_digests = CASE WHEN error_kind IS NOT NULL OR endpoint_digest = ?3 THEN menu_digests END, \
-         missing_menus = CASE WHEN error_kind IS NOT NULL OR endpoint_digest = ?3 THEN missing_menus END, \
-         suspect = CASE WHEN error_kind IS NOT NULL OR endpoint_digest = ?3 THEN suspect END, \
-         next_due = ?6, \
+         counts_connections = NULL, ",
+    unless_put_off_elsewhere!("menu_digests"),
+    unless_put_off_elsewhere!("missing_menus"),
+    unless_put_off_elsewhere!("suspect"),
+    "    next_due = ?6, \
          endpoint_digest = CASE WHEN error_kind IS NULL THEN ?3 ELSE endpoint_digest END, \
          credentials_digest = CASE WHEN error_kind IS NULL THEN ?4 ELSE credentials_digest END, \
          pin_digest = CASE WHEN error_kind IS NULL THEN ?5 ELSE pin_digest END, \
          running_attempt_id = NULL, running_since = NULL, running_replica = NULL, \
          running_cause = NULL, running_endpoint = NULL \
-     WHERE device_id = ?1";
+     WHERE device_id = ?1",
+);
 
 const MARK: &str = "INSERT INTO device_state AS s \
          (device_id, tenant_id, running_attempt_id, running_since, running_replica, running_cause, \
@@ -132,6 +164,24 @@ macro_rules! unless_an_older_block_stands {
     };
 }
 
+/// `column = …` for what the router showed: it stays where an attempt that shows nothing of it went to the
+/// same router, by what the row said of its address.
+macro_rules! kept_at_the_same_place {
+    ($column:literal) => {
+        concat!(
+            $column,
+            " = coalesce(excluded.",
+            $column,
+            ", CASE WHEN s.endpoint_digest = excluded.endpoint_digest \
+               OR s.last_attempt_id <> excluded.last_attempt_id AND ",
+            last_endpoint!("s"),
+            " = (SELECT a.endpoint FROM attempts a WHERE a.id = excluded.last_attempt_id) THEN s.",
+            $column,
+            " END), "
+        )
+    };
+}
+
 /// State only moves forward, by the time at which attempts started; but a state from the future
 /// was stored while the clock was wrong, and holds nothing up.
 const STATE: &str = concat!(
@@ -160,23 +210,18 @@ const STATE: &str = concat!(
              THEN coalesce(s.blocked_since, excluded.blocked_since) END, \
          last_hash = coalesce(excluded.last_hash, s.last_hash), \
          last_bytes = coalesce(excluded.last_bytes, s.last_bytes), \
-         routeros_version = coalesce(excluded.routeros_version, s.routeros_version), \
-         menu_digests = coalesce(excluded.menu_digests, \
-             CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.menu_digests END), \
-         secret_count = coalesce(excluded.secret_count, \
-             CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.secret_count END), \
-         incomplete_menus = coalesce(excluded.incomplete_menus, s.incomplete_menus), \
+         routeros_version = coalesce(excluded.routeros_version, s.routeros_version), ",
+    kept_at_the_same_place!("menu_digests"),
+    kept_at_the_same_place!("secret_count"),
+    kept_at_the_same_place!("missing_menus"),
+    kept_at_the_same_place!("counts_connections"),
+    kept_at_the_same_place!("suspect"),
+    "    incomplete_menus = coalesce(excluded.incomplete_menus, s.incomplete_menus), \
          warning = CASE \
              WHEN excluded.last_hash IS NULL THEN s.warning \
              WHEN excluded.warning IS NULL AND excluded.last_hash = s.last_hash THEN s.warning \
              ELSE excluded.warning END, \
-         missing_menus = coalesce(excluded.missing_menus, \
-             CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.missing_menus END), \
          weak_ssh = coalesce(excluded.weak_ssh, s.weak_ssh), \
-         counts_connections = coalesce(excluded.counts_connections, \
-             CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.counts_connections END), \
-         suspect = coalesce(excluded.suspect, \
-             CASE WHEN s.endpoint_digest = excluded.endpoint_digest THEN s.suspect END), \
          running_attempt_id = nullif(s.running_attempt_id, excluded.last_attempt_id), \
          running_since = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_since END, \
          running_replica = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_replica END, \
@@ -340,8 +385,8 @@ async fn must_wait(
 
 /// What the last good export showed, if it is of the address that the device has now.
 fn counts_connections(row: &SqliteRow, now: Timestamp) -> sqlx::Result<Option<bool>> {
-    let seen_at = rows::last_attempt(row, now)?.map(|last| last.revision.endpoint);
-    let same = seen_at == Some(rows::device(row)?.revision().endpoint);
+    let last = rows::last_attempt(row, now)?.map(|last| last.revision);
+    let same = rows::device(row)?.is_where(last.as_ref(), row.try_get("last_endpoint")?);
     let counts: Option<bool> = row.try_get("counts_connections")?;
     Ok(counts.filter(|_| same))
 }
@@ -372,7 +417,8 @@ async fn put_off(
     now: Timestamp,
 ) -> sqlx::Result<()> {
     orphan(connection, claim, now).await?;
-    let revision = rows::device(row)?.revision();
+    let device = rows::device(row)?;
+    let revision = device.revision();
     let deaths: i64 = row.try_get("deaths")?;
     let wait = rung(u32::try_from(deaths).unwrap_or(1));
     sqlx::query(PUT_OFF)
@@ -382,6 +428,7 @@ async fn put_off(
         .bind(revision.credentials.to_string())
         .bind(revision.pin.to_string())
         .bind(stored_time(now + span(wait)))
+        .bind(device.endpoint.counted_at())
         .execute(connection)
         .await
         .map(drop)
@@ -413,7 +460,8 @@ fn begun(row: &SqliteRow, now: Timestamp) -> sqlx::Result<Begun> {
         suspects: rows::suspects(row)?,
         now,
     };
-    Ok(begun.beside(rows::last_attempt(row, now)?.as_ref()))
+    let last = rows::last_attempt(row, now)?.map(|last| last.revision);
+    Ok(begun.beside(last.as_ref(), row.try_get("last_endpoint")?))
 }
 
 async fn mark(

@@ -197,7 +197,9 @@ impl Store for MemoryStore {
             now: self.clock.now(),
         };
         let last = state.last.get(&claim.device);
-        Ok(Claimed::Begun(Box::new(begun.beside(last))))
+        Ok(Claimed::Begun(Box::new(
+            begun.beside(last.map(|last| &last.revision), None),
+        )))
     }
 
     async fn unclaim(&self, device: DeviceId, attempt: AttemptId) -> Result<(), StoreError> {

@@ -91,8 +91,8 @@ async fn everything_of_a_snapshot_is_kept(bench: &Bench) {
     assert_eq!(version.first.normalization.rules, "rules-2");
     assert_eq!(version.bytes, config(1).len() as u64);
     assert_eq!(version.incomplete_menus, first.incomplete_menus);
-    assert_eq!(version.first.ledger, first.ledger);
-    assert_eq!(version.last.ledger, upgraded.ledger);
+    assert_eq!(version.first.ledger, Some(first.ledger));
+    assert_eq!(version.last.ledger, Some(upgraded.ledger));
     for sealed in bench.sealed().await {
         let readable = sealed.windows(6).any(|part| part == b"hidden");
         assert!(!readable, "a text lies open in the database");

@@ -263,6 +263,24 @@ impl Fleet {
         self.archive.store(&snapshot).await.expect("archive");
     }
 
+    /// Makes the archive's rows those of a program that did not keep what the last sighting left out.
+    pub async fn forget_last_ledgers(&self) {
+        match &self.place {
+            Place::Shared(database, _) => {
+                let all = "UPDATE mikrotik_backup.archive_versions SET last_ledger = NULL";
+                database.sql(all).await;
+            }
+            Place::Embedded(store, _) => {
+                let pool = store.writer().expect("for writing");
+                let forgotten = sqlx::query("UPDATE archive_versions SET last_ledger = NULL")
+                    .execute(pool)
+                    .await;
+                forgotten.expect("forget");
+            }
+            Place::Stopped(_) => panic!("nobody has it open"),
+        }
+    }
+
     /// The binary with these arguments.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = bare();

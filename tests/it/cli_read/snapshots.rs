@@ -16,6 +16,7 @@ on_both!(
     another_key_is_said_plainly,
     a_menu_that_was_not_exported_is_gone_nowhere,
     what_was_left_out_is_shown,
+    what_was_left_out_before_it_was_kept_is_not_known,
     what_the_service_ignored_is_no_change,
 );
 
@@ -440,6 +441,40 @@ async fn what_was_left_out_is_shown(fleet: &Fleet) {
     let alone = fleet.run(&alone).await;
     assert_eq!((alone.code, alone.out.as_str()), (2, ""), "{}", alone.err);
     assert!(alone.err.contains("--ignored"), "{}", alone.err);
+}
+
+/// Of a version that was seen again before the archive kept what that left out: what the first sighting
+/// left out, by other rules, is no answer.
+async fn what_was_left_out_before_it_was_kept_is_not_known(fleet: &Fleet) {
+    let id = fleet.add("edge-1").await;
+    let seen = async |hours: i64, ledger: &[(&str, u64)]| {
+        let at = START + Duration::hours(hours);
+        fleet
+            .archived_with(id, at, PART, &["/ipv6/route"], ledger)
+            .await;
+    };
+    seen(0, &[("export date", 1)]).await;
+    fleet.forget_last_ledgers().await;
+    // The first sighting is the last one: what it left out has always been kept.
+    let show = ["snapshots", "show", "edge-1", "--ignored"];
+    assert_eq!(
+        fleet.run(&show).await.done(),
+        "export date: left out once\nthe router could not export /ipv6/route\n"
+    );
+    seen(6, &[("export date", 1), ("ignored: ^# radar", 3)]).await;
+    fleet.forget_last_ledgers().await;
+    assert_eq!(
+        fleet.run(&show).await.done(),
+        "what was left out when it was last seen is not known: an older program saw it\n\
+         the router could not export /ipv6/route\n"
+    );
+    let json = fleet.run(&[&show[..], &["--json"]].concat()).await.json();
+    assert_eq!(json["ignored"], serde_json::Value::Null);
+    assert_eq!(json["last_seen_at"], "2026-03-02T10:05:06Z");
+    // From the next sighting on it is.
+    seen(12, &[("export date", 2)]).await;
+    let json = fleet.run(&[&show[..], &["--json"]].concat()).await.json();
+    assert_eq!(json["ignored"], serde_json::json!({ "export date": 2 }));
 }
 
 async fn another_key_is_said_plainly(fleet: &Fleet) {

@@ -84,6 +84,7 @@ pub async fn suite(store: &dyn Store, operator: &dyn Operator) {
     sessions::a_suspect_is_kept_until_something_is_said_of_it(store, operator).await;
     sessions::a_warning_stays_until_something_changes(store, operator).await;
     sessions::what_was_seen_at_another_address_is_forgotten(store, operator).await;
+    sessions::an_address_that_is_written_another_way_is_no_other(store, operator).await;
     sessions::settings_of_one_device_are_part_of_the_inventory(store, operator).await;
     journal::the_journal_is_paged_newest_first(store, operator).await;
     journal::an_attempt_is_running_until_it_is_recorded(store, operator).await;

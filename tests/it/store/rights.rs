@@ -1,6 +1,8 @@
 //! Roles that may not change the schema: what they are told to do suffices.
 
-use mikrotik_backup::adapters::postgres::{MigrateError, Migrated, SchemaState, grants};
+use mikrotik_backup::adapters::postgres::{
+    MigrateError, Migrated, OUR_FUNCTIONS, OUR_TABLES, SchemaState, grants,
+};
 use mikrotik_backup::domain::failure::chain;
 use sqlx::{Connection as _, PgConnection};
 
@@ -79,10 +81,10 @@ async fn of_a_schema_that_is_half_there_the_owner_is_named_and_suffices() {
         return;
     };
     database.sql(NARROW).await;
-    let told = told(&database, "half_narrow").await;
-    assert!(
-        told.contains("`mikrotik-backup migrate`") && told.contains("role \"half_owner\""),
-        "{told}"
+    assert_eq!(
+        told(&database, "half_narrow").await,
+        "database role \"half_narrow\" may not change what is in schema mikrotik_backup; run \
+         `mikrotik-backup migrate` as role \"half_owner\", which owns it"
     );
     migrates(&database, "half_owner").await;
     // Nothing is left to do for the other one.
@@ -99,7 +101,13 @@ async fn a_role_that_reads_nothing_yet_is_told_all_at_once() {
     };
     database.sql("CREATE ROLE half_blind LOGIN").await;
     let told = told(&database, "half_blind").await;
-    assert!(told.contains("role \"blind_owner\""), "{told}");
+    assert_eq!(
+        told,
+        "database role \"half_blind\" may not read mikrotik_backup._sqlx_migrations; run \
+         `mikrotik-backup migrate` as role \"blind_owner\", which owns it, and let this role see it: \
+         GRANT USAGE ON SCHEMA mikrotik_backup TO \"half_blind\"; \
+         GRANT SELECT ON mikrotik_backup._sqlx_migrations TO \"half_blind\""
+    );
     carry_out(&database, &told).await;
     migrates(&database, "blind_owner").await;
     let store = open(&database.url_as("half_blind"), "again");
@@ -108,29 +116,33 @@ async fn a_role_that_reads_nothing_yet_is_told_all_at_once() {
     store.ensure_rights().await.expect("all that running needs");
 }
 
+/// A member of the owner has its rights over the platform's tables, too: no role of the service is told
+/// to become one, whatever it has and lacks.
 #[tokio::test]
-async fn the_grant_that_is_named_suffices_as_well() {
-    for (owner, role, rights) in [
-        ("grant_owner", "half_granted", "USAGE, CREATE"),
-        ("grant_owner_too", "half_granted_too", "USAGE"),
-    ] {
-        let Some(database) = half_migrated(owner).await else {
-            return;
-        };
+async fn no_membership_in_the_owner_is_recommended() {
+    let Some(database) = half_migrated("lone_owner").await else {
+        return;
+    };
+    for (role, rights) in [("lone_creator", "USAGE, CREATE"), ("lone_user", "USAGE")] {
         database
             .sql(&format!(
                 "CREATE ROLE {role} LOGIN; GRANT {rights} ON SCHEMA mikrotik_backup TO {role}; \
                  GRANT SELECT ON mikrotik_backup._sqlx_migrations TO {role}"
             ))
             .await;
-        let told = told(&database, role).await;
-        carry_out(&database, &told).await;
-        migrates(&database, role).await;
+        assert_eq!(
+            told(&database, role).await,
+            format!(
+                "database role \"{role}\" may not change what is in schema mikrotik_backup; run \
+                 `mikrotik-backup migrate` as role \"lone_owner\", which owns it"
+            )
+        );
     }
+    migrates(&database, "lone_owner").await;
 }
 
-/// What is there belongs to two roles, of which neither may change the other's: each alternative that
-/// is named suffices.
+/// What is there belongs to two roles, of which neither may change the other's: each way that is named
+/// suffices.
 #[tokio::test]
 async fn of_several_owners_all_are_named() {
     for superuser in [true, false] {
@@ -149,23 +161,99 @@ async fn of_several_owners_all_are_named() {
                  GRANT SELECT ON mikrotik_backup._sqlx_migrations TO {role}"
             ))
             .await;
-        let told = told(&database, role).await;
-        assert!(
-            told.contains("as a superuser") && told.contains(&format!("\"second_{owner}\"")),
-            "{told}"
+        let remedy = format!(
+            "may not change what is in schema mikrotik_backup; run `mikrotik-backup migrate` as a \
+             superuser, or as a role other than the service's that is a member of \"{owner}\" and \
+             \"second_{owner}\", which own it"
         );
+        for asked in [role, owner] {
+            assert_eq!(
+                told(&database, asked).await,
+                format!("database role {asked:?} {remedy}")
+            );
+        }
         if superuser {
             migrates(&database, "postgres").await;
         } else {
-            carry_out(&database, &told).await;
-            migrates(&database, role).await;
+            let member = format!("member_of_{owner}");
+            database
+                .sql(&format!(
+                    "CREATE ROLE {member} LOGIN; GRANT {owner}, second_{owner} TO {member}"
+                ))
+                .await;
+            migrates(&database, &member).await;
         }
     }
 }
 
-/// The tables are those of an administrator: nobody is told to make the service one.
+/// What others keep in the schema does not concern us: neither migrations nor running touch it.
 #[tokio::test]
-async fn no_membership_in_a_superuser_is_recommended() {
+async fn what_is_not_ours_in_the_schema_is_let_be() {
+    let Some(database) = half_migrated("among_others").await else {
+        return;
+    };
+    database
+        .sql(
+            "CREATE TABLE mikrotik_backup.dba_notes (x int); \
+             CREATE TABLE mikrotik_backup.archive_of_the_dba (x int); \
+             CREATE FUNCTION mikrotik_backup.dba_helper() RETURNS int LANGUAGE sql AS 'SELECT 1'; \
+             CREATE ROLE beside_others LOGIN; CREATE ROLE archiving_beside_others LOGIN; \
+             GRANT USAGE ON SCHEMA mikrotik_backup TO archiving_beside_others; \
+             GRANT SELECT ON devices, credential_profiles TO among_others",
+        )
+        .await;
+    migrates(&database, "among_others").await;
+    database
+        .sql(&format!(
+            "{}; GRANT SELECT ON mikrotik_backup._sqlx_migrations TO archiving_beside_others; \
+             GRANT SELECT, INSERT, UPDATE, DELETE ON mikrotik_backup.archive_devices, \
+             mikrotik_backup.archive_contents, mikrotik_backup.archive_versions, \
+             mikrotik_backup.archive_unreferenced, mikrotik_backup.archive_set_aside \
+             TO archiving_beside_others",
+            grants("beside_others").trim_end().trim_end_matches(';')
+        ))
+        .await;
+    let store = open(&database.url_as("beside_others"), "x");
+    let ensured = store.ensure_rights().await;
+    ensured.expect("all that running needs");
+    let store = open(&database.url_as("archiving_beside_others"), "x");
+    let ensured = store.ensure_archive_rights().await;
+    ensured.expect("all that archiving needs");
+}
+
+/// The names by which the program knows what is its own are those of what its migrations make.
+#[tokio::test]
+async fn what_is_ours_is_known_by_name() {
+    let Some(database) = fresh_database().await else {
+        return;
+    };
+    let mut connection = PgConnection::connect(&database.url).await.expect("connect");
+    // Indexes, the sequences of columns, and the types of tables go with their tables.
+    let mut made: Vec<String> = sqlx::query_scalar(
+        "SELECT c.relname::text FROM pg_catalog.pg_class c \
+         WHERE c.relnamespace = 'mikrotik_backup'::regnamespace AND c.relkind NOT IN ('i', 'I') \
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d \
+                           WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid \
+                             AND d.deptype IN ('a', 'i')) \
+         UNION ALL SELECT DISTINCT p.proname || '()' FROM pg_catalog.pg_proc p \
+         WHERE p.pronamespace = 'mikrotik_backup'::regnamespace \
+         UNION ALL SELECT 'type ' || t.typname FROM pg_catalog.pg_type t \
+         WHERE t.typnamespace = 'mikrotik_backup'::regnamespace AND t.typrelid = 0 AND t.typelem = 0",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .expect("look");
+    let functions = OUR_FUNCTIONS.iter().map(|name| format!("{name}()"));
+    let mut known: Vec<String> = OUR_TABLES.iter().map(|name| (*name).to_owned()).collect();
+    known.extend(functions);
+    known.sort();
+    made.sort();
+    assert_eq!(known, made);
+}
+
+/// The tables are those of an administrator: that one is named.
+#[tokio::test]
+async fn an_owner_that_is_a_superuser_is_named() {
     let Some(database) = half_migrated("super_owner").await else {
         return;
     };
@@ -176,10 +264,10 @@ async fn no_membership_in_a_superuser_is_recommended() {
              GRANT SELECT ON mikrotik_backup._sqlx_migrations TO half_super",
         )
         .await;
-    let told = told(&database, "half_super").await;
-    assert!(
-        told.contains("role \"super_owner\"") && !told.contains("GRANT"),
-        "{told}"
+    assert_eq!(
+        told(&database, "half_super").await,
+        "database role \"half_super\" may not change what is in schema mikrotik_backup; run \
+         `mikrotik-backup migrate` as role \"super_owner\", which owns it"
     );
     migrates(&database, "super_owner").await;
 }

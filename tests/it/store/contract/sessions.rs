@@ -312,6 +312,83 @@ pub(super) async fn what_was_seen_at_another_address_is_forgotten(
     }
 }
 
+/// A cosmetic edit is no reason to forget what the router showed, in whatever that ends.
+pub(super) async fn an_address_that_is_written_another_way_is_no_other(
+    store: &dyn Store,
+    operator: &dyn Operator,
+) {
+    let showed = || Observed {
+        missing_menus: Some(missing(2)),
+        suspects: Some(seen(2)),
+        counts_connections: Some(false),
+        ..Observed::default()
+    };
+    let good = || Outcome::Delivered(taken("good"));
+    let lost = || failed(FailureKind::Timeout);
+    let all = async |id: DeviceId, outcome| {
+        let (begun, _) = attempt(store, id, outcome, Observed::default()).await;
+        assert_eq!(begun.last_shape, Some(taken("good").shape));
+        assert_eq!(begun.last_bytes, Some(4));
+        assert_eq!(begun.missing_menus, missing(2));
+        assert_eq!(begun.suspects, seen(2));
+        let state = operator.state(id).await;
+        let counts = state["counts_connections"].as_deref();
+        assert!(matches!(counts, Some("false" | "0")), "{counts:?}");
+    };
+    for [one, two, three] in [
+        ["[2001:db8::5a]", "2001:db8::5a", "2001:0DB8::005A"],
+        ["198.51.100.90", " 198.51.100.90 ", "::ffff:198.51.100.90"],
+        ["Edge-90.Example", "edge-90.example", "edge-90.example."],
+    ] {
+        let rename = async |id: DeviceId, address| {
+            let address = Value::Text(address);
+            operator.set("devices", id.0, "ip_address", address).await;
+        };
+        let at = NewDevice {
+            ip_address: one.to_owned(),
+            ..NewDevice::default()
+        };
+        let id = operator.insert(at).await;
+        attempt(store, id, good(), showed()).await;
+        rename(id, two).await;
+        all(id, lost()).await;
+        all(id, lost()).await;
+        rename(id, three).await;
+        all(id, interrupted()).await;
+        rename(id, one).await;
+        all(id, lost()).await;
+        // Another port is another router.
+        operator
+            .set("devices", id.0, "ssh_port", Value::Int(2222))
+            .await;
+        let (begun, _) = attempt(store, id, lost(), Observed::default()).await;
+        assert_eq!(begun.last_shape, None);
+        assert_eq!(begun.suspects, Recurrence::default());
+
+        // Also not where the process dies, twice, and is put off.
+        operator.set("devices", id.0, "ssh_port", Value::Null).await;
+        attempt(store, id, good(), showed()).await;
+        rename(id, two).await;
+        let claimed = async || {
+            let last = listed(store, id).await.expect("listed").last;
+            let claim = claim(id, last.map(|last| last.id), "one");
+            store.claim(&claim).await.expect("claim")
+        };
+        for _ in 0..2 {
+            let claimed = claimed().await;
+            let Claimed::Begun(begun) = &claimed else {
+                panic!("not begun: {claimed:?}");
+            };
+            assert_eq!(begun.suspects, seen(2));
+        }
+        let put_off = claimed().await;
+        assert!(matches!(put_off, Claimed::Superseded(_)), "{put_off:?}");
+        let (begun, _) = attempt(store, id, lost(), Observed::default()).await;
+        assert_eq!(begun.last_shape, Some(taken("good").shape));
+        assert_eq!((begun.missing_menus, begun.suspects), (missing(2), seen(2)));
+    }
+}
+
 pub(super) async fn settings_of_one_device_are_part_of_the_inventory(
     store: &dyn Store,
     operator: &dyn Operator,

@@ -146,3 +146,130 @@ async fn rows_of_one_router_that_are_claimed_at_once_share_its_connections() {
     }
     assert_eq!((begun, refused), (3, 9));
 }
+
+/// SQL cannot tell where a connection to such an address counts, so a claim asks twice; what happens in
+/// between, to the device or the database, must leave nothing of the first time: neither a mark, that the
+/// next claim would take for a death, nor a connection.
+#[tokio::test]
+async fn a_claim_that_ends_between_its_two_questions_never_was() {
+    // Asked the second time, it is held, or the database fails. A sequence counts on all the same.
+    let [held, fails, never] =
+        ["RETURN true", "RAISE EXCEPTION 'invented'", "RETURN false"].map(|again| {
+            format!(
+                "CREATE OR REPLACE FUNCTION mikrotik_backup.is_held(device uuid) RETURNS boolean \
+                 LANGUAGE plpgsql VOLATILE AS $$ BEGIN \
+                 IF nextval('public.asked') < 2 THEN RETURN false; END IF; {again}; END $$"
+            )
+        });
+    for between in [held, fails] {
+        let Some(database) = fresh_database().await else {
+            return;
+        };
+        database
+            .sql(&format!("CREATE SEQUENCE public.asked; {between}"))
+            .await;
+        let device = NewDevice {
+            ip_address: "2001:0db8::00e1".to_owned(),
+            ..NewDevice::default()
+        };
+        let id = insert_device(&database.pool, device).await;
+        let bound = Bound::for_interval(Duration::from_secs(21_600), Duration::from_secs(60));
+        let asked = Claim {
+            bound: Some(bound),
+            ..claim(id, None, "one")
+        };
+        let claimed = database.store("one").claim(&asked).await;
+        assert!(
+            matches!(claimed, Ok(Claimed::HeldElsewhere) | Err(_)),
+            "{claimed:?}"
+        );
+        let (marks, attempts): (i64, i64) = sqlx::query_as(
+            "SELECT (SELECT count(*) FROM mikrotik_backup.device_state \
+                     WHERE running_attempt_id IS NOT NULL OR running_endpoint IS NOT NULL), \
+                    (SELECT count(*) FROM mikrotik_backup.attempts)",
+        )
+        .fetch_one(&database.pool)
+        .await
+        .expect("look");
+        assert_eq!((marks, attempts), (0, 0));
+        // And the next one knows of no death.
+        database.sql(&never).await;
+        begin(&database.store("two"), &claim(id, None, "two")).await;
+        let deaths: Vec<(i32, String)> =
+            sqlx::query_as("SELECT deaths, running_endpoint FROM mikrotik_backup.device_state")
+                .fetch_all(&database.pool)
+                .await
+                .expect("look");
+        assert_eq!(deaths, [(0, "2001:db8::e1 port 22".to_owned())]);
+    }
+}
+
+/// For every address the mark has the text that all programs count at, whether SQL could tell it or not.
+#[tokio::test]
+async fn a_mark_says_where_its_connection_counts() {
+    let Some(database) = fresh_database().await else {
+        return;
+    };
+    let store = database.store("one");
+    for (host, port) in [
+        ("192.0.2.7", None),
+        (" [192.0.2.7.] ", Some(2222)),
+        ("Edge-7.Example.", Some(-1)),
+        ("192.0.2.07", Some(0)),
+        ("2001:DB8::7", Some(22)),
+        ("2001:db8:0:0:0:0:0:7", None),
+        ("::ffff:192.0.2.7", Some(i32::MAX)),
+        ("fe80::7%Ether1", None),
+        ("R\u{d6}UTER.example", None),
+        ("", None),
+    ] {
+        let device = NewDevice {
+            ip_address: host.to_owned(),
+            ssh_port: port,
+            ..NewDevice::default()
+        };
+        let id = insert_device(&database.pool, device).await;
+        let device = begin(&store, &claim(id, None, "one")).await.device;
+        let marked: String = sqlx::query_scalar(
+            "SELECT running_endpoint FROM mikrotik_backup.device_state WHERE device_id = $1",
+        )
+        .bind(id.0)
+        .fetch_one(&database.pool)
+        .await
+        .expect("look");
+        assert_eq!(marked, device.endpoint.counted_at(), "{host:?} {port:?}");
+    }
+}
+
+/// Where a connection counts is told for one address: a row that has another one by then is asked again.
+#[tokio::test]
+async fn an_address_that_is_edited_between_two_questions_counts_where_it_is() {
+    let Some(database) = fresh_database().await else {
+        return;
+    };
+    database
+        .sql(
+            "CREATE SEQUENCE public.asked; \
+             CREATE OR REPLACE FUNCTION mikrotik_backup.is_held(device uuid) RETURNS boolean \
+             LANGUAGE plpgsql VOLATILE AS $$ BEGIN \
+             IF nextval('public.asked') < 2 THEN \
+                 UPDATE devices SET ip_address = '2001:0db8::00e3' WHERE id = device; \
+             END IF; RETURN false; END $$",
+        )
+        .await;
+    let device = NewDevice {
+        ip_address: "2001:0db8::00e2".to_owned(),
+        ..NewDevice::default()
+    };
+    let id = insert_device(&database.pool, device).await;
+    let begun = begin(&database.store("one"), &claim(id, None, "one")).await;
+    assert_eq!(begun.device.endpoint.host, "2001:0db8::00e3");
+    let (marked, asked): (String, i64) = sqlx::query_as(
+        "SELECT running_endpoint, (SELECT last_value FROM public.asked) \
+         FROM mikrotik_backup.device_state",
+    )
+    .fetch_one(&database.pool)
+    .await
+    .expect("look");
+    assert_eq!((marked.as_str(), asked), ("2001:db8::e3 port 22", 3));
+}
