@@ -1,6 +1,7 @@
 //! The forms in which both databases store what has no type of its own in SQL.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -8,6 +9,13 @@ use crate::domain::digest::Digest;
 use crate::domain::session::{MissingMenus, Observed};
 use crate::domain::snapshot::{MenuShape, Shape};
 use crate::domain::suspect::{Recurrence, Recurring, Suspect};
+
+/// The reason in the row of an attempt that nobody has recorded.
+pub(super) const LOST: &str = "the process that made this attempt died, or lost its lease, before it \
+                               recorded how the attempt ended";
+
+/// Longest stored error text in bytes; a source chain is far shorter.
+const MAX_ERROR: usize = 16 * 1024;
 
 /// The stored form of a [`Shape`], but for its secrets: arrays, because a JSON object keeps no order. The
 /// array of the last menu has the digest of its last item as well, if that is known.
@@ -138,6 +146,19 @@ pub(super) fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
+/// `text`, cut at a character boundary when it is unreasonably long.
+pub(super) fn shortened(text: &str) -> String {
+    if text.len() <= MAX_ERROR {
+        return text.to_owned();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(MAX_ERROR)])
+}
+
+/// `duration` in milliseconds, as SQL has it.
+pub(super) fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// `value` as SQL has it.
 pub(super) fn bigint(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
@@ -150,6 +171,13 @@ mod tests {
     use super::*;
 
     proptest! {
+        #[test]
+        fn long_errors_are_cut_between_characters(text in "[a\u{f6}\u{1f600}]{0,9000}") {
+            let short = shortened(&text);
+            prop_assert!(short.len() <= MAX_ERROR + '…'.len_utf8());
+            prop_assert!(text.starts_with(short.trim_end_matches('…')));
+        }
+
         #[test]
         fn menus_survive_storage_in_order(
             menus in proptest::collection::vec(("[^\u{0}]{0,20}", any::<u32>()), 1..20),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use proptest::prelude::*;
+use tracing::Level;
 
 use super::settings::settings;
 use super::*;
