@@ -16,7 +16,8 @@
 //!   pair beside the export before it or by itself.
 //! - A file that is to be accepted is to be so without a doubt, unless that is expected. One is read again
 //!   in spite of its label, and is taken then: its owner's shell left a prompt behind the last item.
-//! - Where an index has the columns, `expected` may name the kind of failure (`refused KIND`), `words`
+//! - Where an index has the columns, `expected` is `accepted`, `refused` or `refused KIND`, the kind of the
+//!   failure; any other word, and one that the notes contradict, is reported. `words` is
 //!   what an error must quote of the device, `unknown` how many comments no rule may know, and
 //!   `incomplete` the menus that are missing (`-`: none).
 //! - A header whose date its owner masked is none that a router prints, and no router's answer is
@@ -128,7 +129,13 @@ impl Report {
     ) -> io::Result<()> {
         let (bytes, masked) = unmasked(fs::read(path)?);
         let judged = judge(&bytes);
-        let expected = row.map(|row| !labelled_cut(row));
+        let expected = match row.map(to_be_accepted).transpose() {
+            Ok(expected) => expected,
+            Err(label) => {
+                self.disagree(format!("{name}: {label}"));
+                None
+            }
+        };
         let note = if masked { "; masked date" } else { "" };
         self.verdict(name, expected, &judged, note);
         let column = |name: &str| row.and_then(|row| row.get(name)).map_or("", String::as_str);
@@ -302,6 +309,21 @@ fn remembered<'a>(export: &'a Normalized, lacks: &'a [String]) -> Remembered<'a>
 fn ends_in_a_prompt(text: &str) -> bool {
     let last = text.lines().next_back().unwrap_or_default();
     last.starts_with('[') && last.contains('@') && last.trim_end().ends_with("] >")
+}
+
+/// Whether an index wants a file to be accepted.
+fn to_be_accepted(row: &BTreeMap<String, String>) -> Result<bool, String> {
+    let expected = row.get("expected").map_or("", String::as_str);
+    let wanted = match expected.split_once([' ', ':']).map_or(expected, |it| it.0) {
+        "" => None,
+        "accepted" | "suspect" => Some(true),
+        "refused" => Some(false),
+        _ => return Err(format!("{expected:?} is no label of a file")),
+    };
+    match (wanted, labelled_cut(row)) {
+        (Some(true), true) => Err(format!("{expected:?}, but its notes say that it is cut")),
+        (wanted, cut) => Ok(wanted.unwrap_or(!cut)),
+    }
 }
 
 /// Whether an index says that a file is not a whole export.
