@@ -195,7 +195,7 @@ fn cannot_be_configuration(comment: &str, line: &str) -> bool {
 
 /// What RouterOS says of an item that may take more than a terminal holds (§5). Behind `$` stands nothing;
 /// `*` is any text and `+` some, `~` text without blanks, `%` digits.
-const SENTENCES: [&str; 22] = [
+const SENTENCES: [&str; 28] = [
     "# + not ready$",
     "# + not a bridge port$",
     "# received packet from ~ bad format$",
@@ -207,6 +207,11 @@ const SENTENCES: [&str; 22] = [
     "# *has changed, please restart the device in order to apply the new settings$",
     "# channel: %/* SSID: *, CAPsMAN forwarding$",
     "# channel: %/* SSID: *, local forwarding$",
+    "# channel: %/* SSID: *, manager forwarding$",
+    "# SSID: *, CAPsMAN forwarding$",
+    "# SSID: *, local forwarding$",
+    "# SSID: *, manager forwarding$",
+    "# managed by CAPsMAN ~$",
     "# managed by CAPsMAN ~, traffic processing on ~$",
     "# operated by CAP ~, traffic processing on ~$",
     "# mode: ~, SSID: *, channel: ",
@@ -216,6 +221,7 @@ const SENTENCES: [&str; 22] = [
     "# in/out-interface matcher not possible when interface ",
     "# in/out-bridge-port matcher not possible when interface ",
     "# duplicate vlan ids are not allowed ",
+    "# getting cert status: ~",
     "# Suggestion to use stronger pre-shared key ",
     "# PPTP connections are considered unsafe, ",
 ];

@@ -52,14 +52,21 @@ const DHCP: &[&str] = &[
     "/ipv6 dhcp-client",
     "/ipv6 dhcp-relay",
 ];
-const WIRELESS: &[&str] = &["/interface wireless"];
-const LTE: &[&str] = &["/interface lte"];
+/// The state of an interface stands before its queue as well: index 26137214071 (7.6), 2914808239 (6.45.9).
+const QUEUE: &str = "/queue interface";
+const ETHERNET: &[&str] = &["/interface ethernet", QUEUE];
+const VRRP: &[&str] = &["/interface vrrp", QUEUE];
+const LTE: &[&str] = &["/interface lte", QUEUE];
+const PPPOE: &[&str] = &["/interface pppoe-client", "/interface pppoe-server", QUEUE];
+const PPTP: &[&str] = &["/interface pptp-server", "/interface pptp-client", QUEUE];
+const WIRELESS: &[&str] = &["/interface wireless", QUEUE];
 const RADIO: &[&str] = &[
     "/interface wireless",
     "/interface wifi",
     "/interface wifiwave2",
+    QUEUE,
 ];
-const WIFI: &[&str] = &["/interface wifi", "/interface wifiwave2"];
+const WIFI: &[&str] = &["/interface wifi", "/interface wifiwave2", QUEUE];
 
 const fn volatile(
     name: &'static str,
@@ -97,8 +104,8 @@ const fn fixed(
 
 /// The table. Sources: `ox` is ytti/oxidized (issue or model), `scan` a scan of 1,708 real exports
 /// with the version seen, `forum` the vendor's forum, `index` a file of the public file index with its
-/// number.
-static RULES: [Rule; 42] = [
+/// number. What print shows behind `;;;` an export has behind `#`.
+static RULES: [Rule; 48] = [
     volatile(
         "inactive-time",
         FIREWALL,
@@ -115,7 +122,7 @@ static RULES: [Rule; 42] = [
     ),
     volatile(
         "vrrp-bad-packet",
-        &["/interface vrrp"],
+        VRRP,
         r"^# received packet from \S+ bad format$",
         (
             "/interface vrrp",
@@ -125,7 +132,7 @@ static RULES: [Rule; 42] = [
     ),
     volatile(
         "poe-out-status",
-        &["/interface ethernet"],
+        ETHERNET,
         r"^# poe-out status: \S",
         ("/interface ethernet", "# poe-out status: short_circuit"),
         "ox#2141, ox#3863; recording of an RB5009 on 7.18.2",
@@ -229,12 +236,21 @@ static RULES: [Rule; 42] = [
     volatile(
         "wireless-channel",
         WIRELESS,
-        r"^# channel: \d+/.* SSID: .*, (?:CAPsMAN|local) forwarding$",
+        r"^# channel: \d+/.* SSID: .*, (?:CAPsMAN|local|manager) forwarding$",
         (
             "/interface wireless",
             "# channel: 5500/20-Ceee/ac/DP(17dBm), SSID: Example, CAPsMAN forwarding",
         ),
-        "scan 6.45-7.20: the most frequent false difference",
+        "scan 6.45-7.20: the most frequent false difference; `manager`: the vendor's manual, index \
+         69124516967",
+    ),
+    volatile(
+        "wireless-virtual",
+        WIRELESS,
+        r"^# SSID: .*, (?:CAPsMAN|local|manager) forwarding$",
+        ("/interface wireless", "# SSID: Example, local forwarding"),
+        "the vendor's manual, as print shows it, index 1419028008, 71187827273: virtual interfaces, which \
+         have no channel",
     ),
     volatile(
         "wireless-cap-empty",
@@ -256,6 +272,30 @@ static RULES: [Rule; 42] = [
             "# managed by CAPsMAN 02:00:5E:00:53:01%bridge, traffic processing on CAP",
         ),
         "public file index; forum",
+    ),
+    volatile(
+        "wifi-managed-centrally",
+        WIFI,
+        r"^# managed by CAPsMAN \S+$",
+        (
+            "/interface wifi",
+            "# managed by CAPsMAN 02:00:5E:00:53:01%bridge",
+        ),
+        "index 69307544271 (7.17.2), 69335853787 (7.21.2): one radio so, the other with the rest",
+    ),
+    volatile(
+        "wifi-ssid-not-set",
+        WIFI,
+        r"^# SSID not set$",
+        ("/interface wifi", "# SSID not set"),
+        "as print shows it, index 71189814525: until the manager has sent its configuration",
+    ),
+    volatile(
+        "wifi-not-created",
+        WIFI,
+        r"^# failed to create interface$",
+        ("/interface wifi", "# failed to create interface"),
+        "as print shows it, index 58273364142 (7.18.2): until the radio takes the virtual interface",
     ),
     volatile(
         "wifi-operated",
@@ -331,6 +371,16 @@ static RULES: [Rule; 42] = [
         "index 52173404785 on 7.20beta4: from a certain time on",
     ),
     volatile(
+        "share-certificate",
+        &["/ip cloud back-to-home-file"],
+        r"^# getting cert status: \S",
+        (
+            "/ip cloud back-to-home-file",
+            "# getting cert status: requesting SSL certificate",
+        ),
+        "the vendor's manual, as print shows it, index 71104739530, 71634081448: about a minute",
+    ),
+    volatile(
         "dhcp-no-address",
         DHCP,
         r"^# No IP address on interface$",
@@ -340,7 +390,7 @@ static RULES: [Rule; 42] = [
     ),
     volatile(
         "mtu-above-l2mtu",
-        &["/interface"],
+        &["/interface", QUEUE],
         r"^# MTU > L2MTU$",
         ("/interface vlan", "# MTU > L2MTU"),
         "index 53715837463 (7.16.1), 8207277222 (7.14.3): the L2 MTU of a bridge is that of its ports, \
@@ -455,14 +505,21 @@ static RULES: [Rule; 42] = [
     ),
     fixed(
         "pptp-unsafe",
-        &["/interface pptp-server"],
+        PPTP,
         r"^# PPTP connections are considered unsafe, ",
         (
             "/interface pptp-server server",
             "# PPTP connections are considered unsafe, it is suggested to use a more modern VPN \
              protocol instead",
         ),
-        "scan 7.17.2: follows from the version",
+        "scan 7.17.2: follows from the version; of a client as print shows it, index 13182666635",
+    ),
+    fixed(
+        "pppoe-on-slave",
+        PPPOE,
+        r"^# (?:Client is on|Service is on a) slave interface$",
+        ("/interface pppoe-client", "# Client is on slave interface"),
+        "index 2914808239 (6.45.9), 40003313766; the server's: 18018562667 (7.18.2), 61367831257",
     ),
     fixed(
         "bridge-extender-disabled",

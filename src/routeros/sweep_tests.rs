@@ -43,6 +43,14 @@ fn wide_comments(name: &str) -> Vec<(&'static Rule, String)> {
             format!("# channel: 5500/20-Ceee/ac/DP(17dBm), SSID: {name}, CAPsMAN forwarding"),
         ),
         (
+            "wireless-virtual",
+            format!("# SSID: {name}, local forwarding"),
+        ),
+        (
+            "wifi-managed-centrally",
+            format!("# managed by CAPsMAN 02:00:5E:00:53:01%{word}{word}"),
+        ),
+        (
             "wifi-managed",
             format!("# managed by CAPsMAN 02:00:5E:00:53:01%{word}, traffic processing on {word}"),
         ),
@@ -181,7 +189,7 @@ fn a_comment_goes_wherever_it_breaks_and_can_be_told() {
         let as_menu = word.starts_with(['/', ':', '#']) || wrapped::begins_with_command(word);
         let as_value = word.starts_with(['"', '[', '{', '}', '\\']);
         let column_0 = !rest.starts_with(' ');
-        let open_name = rule.name == "wifi-mode-virtual";
+        let open_name = ["wifi-mode-virtual", "wifi-managed-centrally"].contains(&rule.name);
         if (as_menu && (column_0 || open_name)) || (as_value && open_name) {
             return;
         }

@@ -21,7 +21,7 @@
 //!
 //! What is not recognised, and counts as lines that should not be there (`complete`): the rest of an
 //! unknown comment narrower than a terminal, or of a narrow one that is whole for one of its rules
-//! (`mode: AP, SSID: …`), unless a configured pattern knows both; a fourth line, and
+//! (`mode: AP, SSID: …`, `managed by CAPsMAN …`), unless a configured pattern knows both; a fourth line, and
 //! a third one behind a rest with `=` or a quote; a rest that begins with a property (a name such as
 //! `a=b` that broke right before it); one that begins with a verb, a quote or a bracket, behind a comment
 //! that no rule knows or that goes on for three lines. With such a line under it a comment stays, known
