@@ -230,22 +230,24 @@ async fn trouble_is_counted_and_passes_with_its_cause() {
     })
     .await;
     deliver(6, 2).await;
-    std::fs::remove_dir_all(&folder).expect("move it away");
+    // At once, as `mv` does it: an empty folder would be taken before it is removed.
+    let move_away = |name| std::fs::rename(&folder, stage.place.path().join(name));
+    move_away("theirs").expect("move it away");
     deliver(12, 3).await;
-    until("the mirror follows", || async {
-        stage
-            .counted("mikrotik_git_mirror_pending_devices 0")
-            .then_some(())
-    })
-    .await;
-    assert_eq!(content(&folder), config(3));
+    let shows = async |number| {
+        until("the mirror follows", || async {
+            let there = folder.join(".git/refs/heads/main").exists();
+            let done = there
+                && content(&folder) == config(number)
+                && stage.counted("mikrotik_git_mirror_pending_devices 0");
+            done.then_some(())
+        })
+        .await;
+    };
+    shows(3).await;
     // A mirror that is taken away while it is followed begins anew.
-    std::fs::remove_dir_all(&folder).expect("take it away");
+    move_away("ours").expect("move it away");
     deliver(18, 4).await;
-    until("the mirror is back", || async {
-        let there = folder.join(".git/refs/heads/main").exists();
-        (there && content(&folder) == config(4)).then_some(())
-    })
-    .await;
+    shows(4).await;
     assert_eq!(history(stage.archive.as_ref(), device).await.len(), 4);
 }
