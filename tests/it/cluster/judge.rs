@@ -30,6 +30,8 @@ pub struct Attempt {
     pub cause: String,
     pub status: String,
     pub kind: Option<String>,
+    /// What was wrong, and how long each step took.
+    pub error: Option<String>,
     pub hash: Option<String>,
     pub replica: String,
 }
@@ -45,7 +47,7 @@ impl fmt::Debug for Attempt {
         } = self;
         let (start, end) = (self.started_at.time(), self.finished_at.time());
         write!(f, "{start} to {end} {status} by {replica} ({id}")?;
-        for more in self.kind.iter().chain(&self.hash) {
+        for more in self.kind.iter().chain(&self.error).chain(&self.hash) {
             write!(f, ", {more}")?;
         }
         f.write_str(")")
@@ -115,8 +117,11 @@ pub async fn insert_all(cluster: &Cluster, fleet: &Fleet) -> BTreeMap<Uuid, Rout
 pub async fn journal(cluster: &Cluster) -> BTreeMap<Uuid, Vec<Attempt>> {
     let rows = sqlx::query(
         "SELECT device_id, id, started_at, finished_at, cause, status, error_kind, sha256_hash, \
-         replica \
-         FROM mikrotik_backup.attempts ORDER BY started_at",
+             replica, \
+             error || (SELECT coalesce(string_agg(format('; %s %s ms', step, milliseconds), '' \
+                                                  ORDER BY ordinal), '') \
+                       FROM mikrotik_backup.attempt_steps s WHERE s.attempt_id = a.id) AS error \
+         FROM mikrotik_backup.attempts a ORDER BY started_at",
     )
     .fetch_all(cluster.pool())
     .await
@@ -133,6 +138,7 @@ pub async fn journal(cluster: &Cluster) -> BTreeMap<Uuid, Vec<Attempt>> {
                 cause: row.get("cause"),
                 status: row.get("status"),
                 kind: row.get("error_kind"),
+                error: row.get("error"),
                 hash: row.get("sha256_hash"),
                 replica: row.get("replica"),
             });

@@ -107,7 +107,7 @@ async fn killed_stopped_and_restarted_replicas_miss_nothing_and_repeat_nothing()
         ("CONFIG_BACKUP_INTERVAL", "45"),
         ("CONFIG_BACKUP_JITTER_MAX", "20"),
         // For a session of 1.5 s on a machine that is busy with other tests.
-        ("CONFIG_BACKUP_COMMAND_TIMEOUT", "9"),
+        ("CONFIG_BACKUP_COMMAND_TIMEOUT", "18"),
         ("CONFIG_BACKUP_MAX_CONCURRENT", "30"),
         ("LOG_LEVEL", "info"),
     ];
