@@ -4,6 +4,7 @@ pub mod archive;
 pub mod git;
 pub mod in_process;
 pub mod jetstream;
+mod moves_on;
 pub mod postgres;
 pub mod redis;
 pub mod sqlite;

@@ -1,6 +1,7 @@
 //! The statements that begin attempts in PostgreSQL and record how they ended.
 
 use super::super::rows::{device_columns, devices_with_profiles, is_ours, last_attempt_columns};
+use crate::adapters::moves_on::moves_on;
 
 /// Where connections are counted, by the row, as far as SQL can tell: it is
 /// [`Endpoint::counted_at`](crate::domain::device::Endpoint::counted_at) where [`PLAIN`] matches it.
@@ -143,22 +144,6 @@ pub(super) const UNCLAIM: &str = "UPDATE mikrotik_backup.device_state SET runnin
      running_since = NULL, running_replica = NULL, running_cause = NULL, running_endpoint = NULL \
      WHERE device_id = $1 AND running_attempt_id = $2";
 
-/// `column = …` for what describes the failure that counts: an attempt that ended otherwise does
-/// not lift a block, so the block outlives it, together with what the device looked like to the
-/// attempt that was blocked.
-macro_rules! unless_an_older_block_stands {
-    ($column:literal) => {
-        concat!(
-            $column,
-            " = CASE WHEN $26 AND s.blocked_since IS NOT NULL THEN s.",
-            $column,
-            " ELSE excluded.",
-            $column,
-            " END, "
-        )
-    };
-}
-
 /// `column = …` for what the router showed: it stays where an attempt that shows nothing of it went to the
 /// same router, by what the row said of its address.
 macro_rules! kept_at_the_same_place {
@@ -231,23 +216,7 @@ pub(super) const RECORD: &str = concat!(
             CASE WHEN a.sha256_hash IS NOT NULL THEN a.incomplete_menus END, a.warning, $30, $31, $33, \
             $34, a.id \
      FROM attempt a \
-     ON CONFLICT (device_id) DO UPDATE SET \
-         tenant_id = excluded.tenant_id, last_attempt_id = excluded.last_attempt_id, \
-         last_attempt_at = excluded.last_attempt_at, last_finished_at = excluded.last_finished_at, \
-         last_success_at = coalesce(excluded.last_success_at, s.last_success_at), \
-         status = excluded.status, consecutive_failures = excluded.consecutive_failures, \
-         next_due = excluded.next_due, deaths = 0, ",
-    unless_an_older_block_stands!("error_kind"),
-    unless_an_older_block_stands!("error"),
-    unless_an_older_block_stands!("offered_fingerprint"),
-    unless_an_older_block_stands!("endpoint_digest"),
-    unless_an_older_block_stands!("credentials_digest"),
-    unless_an_older_block_stands!("pin_digest"),
-    "    blocked_since = CASE WHEN excluded.blocked_since IS NOT NULL \
-             THEN coalesce(s.blocked_since, excluded.blocked_since) END, \
-         last_hash = coalesce(excluded.last_hash, s.last_hash), \
-         last_bytes = coalesce(excluded.last_bytes, s.last_bytes), \
-         routeros_version = coalesce(excluded.routeros_version, s.routeros_version), ",
+     ON CONFLICT (device_id) DO UPDATE SET ",
     kept_at_the_same_place!("menu_digests"),
     kept_at_the_same_place!("secret_count"),
     kept_at_the_same_place!("missing_menus"),
@@ -256,18 +225,8 @@ pub(super) const RECORD: &str = concat!(
         "suspect",
         "CASE WHEN s.suspect_as_of = s.last_attempt_id THEN s.suspect END"
     ),
-    "    incomplete_menus = coalesce(excluded.incomplete_menus, s.incomplete_menus), \
-         warning = CASE \
-             WHEN excluded.last_hash IS NULL THEN s.warning \
-             WHEN excluded.warning IS NULL AND excluded.last_hash = s.last_hash THEN s.warning \
-             ELSE excluded.warning END, \
-         weak_ssh = coalesce(excluded.weak_ssh, s.weak_ssh), \
-         suspect_as_of = excluded.suspect_as_of, \
-         running_attempt_id = nullif(s.running_attempt_id, excluded.last_attempt_id), \
-         running_since = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_since END, \
-         running_replica = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_replica END, \
-         running_cause = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_cause END, \
-         running_endpoint = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_endpoint END \
-     WHERE s.last_attempt_id IS NULL \
+    "suspect_as_of = excluded.suspect_as_of, ",
+    moves_on!("$26"),
+    " WHERE s.last_attempt_id IS NULL \
         OR (s.last_attempt_at, s.last_attempt_id) <= (excluded.last_attempt_at, excluded.last_attempt_id)",
 );

@@ -1,6 +1,7 @@
 //! The statements that begin attempts in SQLite and record how they ended.
 
 use super::super::rows::{device_columns, devices_with_profiles, is_ours, last_attempt_columns};
+use crate::adapters::moves_on::moves_on;
 
 /// Where the last attempt at the device `s` went, if its row tells, and the state's digests are of that
 /// attempt: those of one that was put off need not be.
@@ -128,22 +129,6 @@ pub(super) const ATTEMPT: &str = "INSERT INTO attempts AS a \
 pub(super) const STEP: &str = "INSERT INTO attempt_steps (attempt_id, ordinal, step, milliseconds) \
      VALUES (?1, ?2, ?3, ?4) ON CONFLICT (attempt_id, ordinal) DO NOTHING";
 
-/// `column = …` for what describes the failure that counts: an attempt that ended otherwise does
-/// not lift a block, so the block outlives it, together with what the device looked like to the
-/// attempt that was blocked.
-macro_rules! unless_an_older_block_stands {
-    ($column:literal) => {
-        concat!(
-            $column,
-            " = CASE WHEN ?21 AND s.blocked_since IS NOT NULL THEN s.",
-            $column,
-            " ELSE excluded.",
-            $column,
-            " END, "
-        )
-    };
-}
-
 /// `column = …` for what the router showed: it stays where an attempt that shows nothing of it went to the
 /// same router, by what the row said of its address.
 macro_rules! kept_at_the_same_place {
@@ -174,40 +159,14 @@ pub(super) const STATE: &str = concat!(
      VALUES (?1, ?2, ?3, ?4, ?5, CASE WHEN ?6 IS NOT NULL THEN ?4 END, ?7, ?8, ?9, ?10, ?11, \
              CASE WHEN ?12 THEN ?5 END, ?13, ?6, ?14, ?15, ?16, ?17, ?18, ?19, ?20, \
              ?22, ?23, ?24, ?25, ?26, ?27) \
-     ON CONFLICT (device_id) DO UPDATE SET \
-         tenant_id = excluded.tenant_id, last_attempt_id = excluded.last_attempt_id, \
-         last_attempt_at = excluded.last_attempt_at, last_finished_at = excluded.last_finished_at, \
-         last_success_at = coalesce(excluded.last_success_at, s.last_success_at), \
-         status = excluded.status, consecutive_failures = excluded.consecutive_failures, \
-         next_due = excluded.next_due, deaths = 0, ",
-    unless_an_older_block_stands!("error_kind"),
-    unless_an_older_block_stands!("error"),
-    unless_an_older_block_stands!("offered_fingerprint"),
-    unless_an_older_block_stands!("endpoint_digest"),
-    unless_an_older_block_stands!("credentials_digest"),
-    unless_an_older_block_stands!("pin_digest"),
-    "    blocked_since = CASE WHEN excluded.blocked_since IS NOT NULL \
-             THEN coalesce(s.blocked_since, excluded.blocked_since) END, \
-         last_hash = coalesce(excluded.last_hash, s.last_hash), \
-         last_bytes = coalesce(excluded.last_bytes, s.last_bytes), \
-         routeros_version = coalesce(excluded.routeros_version, s.routeros_version), ",
+     ON CONFLICT (device_id) DO UPDATE SET ",
     kept_at_the_same_place!("menu_digests"),
     kept_at_the_same_place!("secret_count"),
     kept_at_the_same_place!("missing_menus"),
     kept_at_the_same_place!("counts_connections"),
     kept_at_the_same_place!("suspect"),
-    "    incomplete_menus = coalesce(excluded.incomplete_menus, s.incomplete_menus), \
-         warning = CASE \
-             WHEN excluded.last_hash IS NULL THEN s.warning \
-             WHEN excluded.warning IS NULL AND excluded.last_hash = s.last_hash THEN s.warning \
-             ELSE excluded.warning END, \
-         weak_ssh = coalesce(excluded.weak_ssh, s.weak_ssh), \
-         running_attempt_id = nullif(s.running_attempt_id, excluded.last_attempt_id), \
-         running_since = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_since END, \
-         running_replica = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_replica END, \
-         running_cause = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_cause END, \
-         running_endpoint = CASE WHEN s.running_attempt_id <> excluded.last_attempt_id THEN s.running_endpoint END \
-     WHERE s.last_attempt_id IS NULL OR s.last_attempt_at > excluded.last_finished_at \
+    moves_on!("?21"),
+    " WHERE s.last_attempt_id IS NULL OR s.last_attempt_at > excluded.last_finished_at \
         OR (s.last_attempt_at, s.last_attempt_id) <= (excluded.last_attempt_at, excluded.last_attempt_id)",
 );
 
