@@ -53,9 +53,12 @@ impl RedisCoordinator {
     async fn take(&self, device: DeviceId, ttl: Duration) -> Result<Option<Lease>, Trouble> {
         let key = lease_key(device);
         let token = hex::encode(rand::random::<[u8; 16]>());
-        let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
         let mut set = redis::cmd("SET");
-        set.arg(&key).arg(&token).arg("NX").arg("PX").arg(millis);
+        set.arg(&key)
+            .arg(&token)
+            .arg("NX")
+            .arg("PX")
+            .arg(milliseconds(ttl));
 
         let link = self.link.connection().await?;
         let mut abandoned = Abandoned::new(&link, &key, &token, self.link.timeouts().response);
@@ -196,6 +199,11 @@ fn presence_key(device: DeviceId) -> String {
 /// The key of the per-device lock.
 fn lease_key(device: DeviceId) -> String {
     format!("backup:device:{device}")
+}
+
+/// A time to live as Redis takes it: in milliseconds, at least one.
+fn milliseconds(ttl: Duration) -> u64 {
+    u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 fn release_command(key: &str, token: &str) -> Cmd {

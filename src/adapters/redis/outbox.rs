@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use self::way::{LARGE, Way, allowed};
 use super::link::Request;
-use super::{certain, invalid_url, release_command};
+use super::{certain, invalid_url, milliseconds, release_command};
 use crate::domain::Timestamp;
 use crate::domain::attempt::AttemptId;
 use crate::domain::device::DeviceId;
@@ -343,8 +343,4 @@ impl Outbox for RedisOutbox {
         let revived: i64 = self.way.carry(operation, &command, bytes).await?;
         Ok(revived == 1)
     }
-}
-
-fn milliseconds(ttl: Duration) -> u64 {
-    u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1)
 }
