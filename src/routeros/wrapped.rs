@@ -159,8 +159,17 @@ pub(super) fn classify_wrapped(menu: &str, comment: &str, rest: &str) -> Class {
 
 /// Whether `line` has at least the width of a terminal.
 pub(super) fn fills_a_line(line: &str) -> bool {
+    is_as_wide_as(WIDTH, line)
+}
+
+/// The same, where the last character may have been a blank, which goes.
+pub(super) fn fills_a_line_but_for_a_blank(line: &str) -> bool {
+    is_as_wide_as(WIDTH - 1, line)
+}
+
+fn is_as_wide_as(width: usize, line: &str) -> bool {
     let line = line.trim_end();
-    line.len() >= WIDTH && line.chars().count() >= WIDTH
+    line.len() >= width && line.chars().count() >= width
 }
 
 /// Whether `line`, which may be a whole text, begins with a command at column 0: so do most lines behind a
@@ -182,12 +191,6 @@ pub(super) fn begins_as_configuration(line: &str) -> bool {
         Some(b' ' | b'\t') => is_command(first_name(line.trim_start())) && line.contains('='),
         _ => is_command(first_name(line)),
     }
-}
-
-/// The same, where the last character may have been a blank, which goes.
-pub(super) fn fills_a_line_but_for_a_blank(line: &str) -> bool {
-    let line = line.trim_end();
-    line.len() >= WIDTH - 1 && line.chars().count() >= WIDTH - 1
 }
 
 /// Whether the physical `line` may be the rest of some comment: it cannot be configuration, nor what
